@@ -1,0 +1,1 @@
+"""Prefect flows: order, retries and logs; no logic of their own."""

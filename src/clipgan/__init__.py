@@ -1,0 +1,1 @@
+"""clipgan: small, fast text-to-image GANs without captions."""

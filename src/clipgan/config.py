@@ -1,0 +1,317 @@
+"""params.yaml as frozen, typed sections: the only reader of YAML.
+
+Every number of the project stands once in ``params.yaml``; there are no defaults here. A key that is
+unknown, missing, of the wrong type or out of range raises :class:`~clipgan.errors.ConfigError` with
+the key, its value and the fix in one line. The file is read with ruamel.yaml, DVC's own reader, so
+that both see the same numbers (PyYAML reads ``1e-4`` as text).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from clipgan.errors import ConfigError
+
+EmojiStyle = Literal["openmoji", "noto", "fluent"]
+Precision = Literal["fp32", "bf16"]
+Augmentation = Literal["color", "translation", "cutout"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+PowerOfTwoResolution = Annotated[int, Field(ge=8, le=1024)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+class Section(BaseModel):
+    """A frozen group of parameters; refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def tuple_of(item: Any, **constraints: Any) -> Any:
+    """The type of a YAML list, kept as a tuple so that the section stays hashable."""
+    return Annotated[tuple[item, ...], Field(strict=False, **constraints)]
+
+
+class IngestConfig(Section):
+    """Images and captions -> image shards."""
+
+    source: Literal["emoji", "folder"]
+    folder: Annotated[str, Field(description="root of the image tree; used when source is folder")]
+    emoji_styles: tuple_of(EmojiStyle, min_length=1)  # type: ignore[valid-type]
+    resolution_px: Annotated[int, Field(ge=16, le=2048, description="stored square side")]
+    min_side_px: Annotated[int, Field(ge=1, description="smaller images are rejected")]
+    max_megapixels: Annotated[
+        float, Field(gt=0, description="larger images are rejected unread (decompression bombs)")
+    ]
+    encoding: Annotated[Literal["png", "jpeg"], Field(description="of the stored images")]
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+    shard_size_mb: Annotated[float, Field(gt=0, le=1024)]
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0, description="of the concepts")]
+    split_seed: Seed
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> Self:
+        if self.source == "folder" and not self.folder:
+            raise ValueError("source is folder: set ingest.folder to the folder of your images")
+        return self
+
+
+class FeaturesConfig(Section):
+    """Image shards -> unit-norm CLIP features."""
+
+    clip_model: Annotated[
+        str, Field(min_length=1, description="clipgan-vit-s8-64 (built in) or an open_clip model name")
+    ]
+    clip_weights: Annotated[
+        str, Field(min_length=1, description="built-in, an open_clip pretrained tag or a local file")
+    ]
+    precision: Precision
+    batch_size: PositiveInt
+    device: Device
+
+
+class GeneratorConfig(Section):
+    """StyleGAN2 skip generator with text in every layer (LAFITE, section 3.1)."""
+
+    latent_dim: PositiveInt
+    style_dim: PositiveInt
+    text_hidden_dim: Annotated[int, Field(ge=1, description="width of the text path of every layer")]
+    mapping_layers: PositiveInt
+    channel_base: PositiveInt
+    channel_max: PositiveInt
+
+
+class DiscriminatorConfig(Section):
+    """StyleGAN2 residual discriminator with a semantic projection (LAFITE, section 3.1)."""
+
+    channel_base: PositiveInt
+    channel_max: PositiveInt
+    minibatch_std_group: PositiveInt
+
+
+class PseudoTextConfig(Section):
+    """Pseudo text features from image features (LAFITE, equation 2)."""
+
+    noise_level: Annotated[NonNegative, Field(description="xi: norm of the noise over the feature's")]
+    true_text_noise_level: Annotated[NonNegative, Field(description="xi for true text features")]
+    pseudo_text_probability: Annotated[Fraction, Field(description="1: language-free, 0: captions only")]
+
+
+class LossConfig(Section):
+    """Weights and schedules of the adversarial, contrastive and regularising terms."""
+
+    discriminator_contrastive_weight: NonNegative
+    clip_contrastive_weight: NonNegative
+    temperature: Positive
+    r1_gamma: NonNegative
+    r1_interval: PositiveInt
+    path_length_weight: NonNegative
+    path_length_interval: PositiveInt
+    path_length_decay: Fraction
+    path_length_batch_fraction: Annotated[float, Field(gt=0.0, le=1.0)]
+    style_mixing_probability: Fraction
+
+
+class OptimizerConfig(Section):
+    """Adam; rates and betas are corrected for lazy regularisation."""
+
+    generator_learning_rate: Positive
+    discriminator_learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
+    epsilon: Positive
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the generator."""
+
+    half_life_kimg: Positive
+    ramp_up_fraction: Annotated[NonNegative, Field(description="0 switches the ramp off")]
+
+
+class TrainConfig(Section):
+    """Image shards and features -> generator. Every key here changes the result."""
+
+    seed: Seed
+    device: Device
+    precision: Precision
+    initial_weights: Annotated[
+        str, Field(min_length=1, description="built-in, none, or the folder of a generator bundle")
+    ]
+    total_images: PositiveInt
+    batch_size: Annotated[int, Field(ge=2, description="the contrastive terms need two images")]
+    resolution_px: PowerOfTwoResolution
+    mirror: bool
+    augmentations: tuple_of(Augmentation)  # type: ignore[valid-type]
+    clip_view_min_side: Annotated[
+        float, Field(gt=0.0, le=1.0, description="smallest side of the random crop CLIP sees; 1: whole image")
+    ]
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    pseudo_text: PseudoTextConfig
+    losses: LossConfig
+    optimizer: OptimizerConfig
+    ema: EmaConfig
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        side = self.resolution_px
+        if side & (side - 1):
+            below = 1 << (side.bit_length() - 1)
+            raise ValueError(
+                f"resolution_px = {side} is no power of two: use {below} or {below * 2}"
+            )
+        group = self.discriminator.minibatch_std_group
+        if self.batch_size % min(group, self.batch_size):
+            raise ValueError(
+                f"batch_size = {self.batch_size} is not divisible by "
+                f"discriminator.minibatch_std_group = {group}: change one of them"
+            )
+        return self
+
+
+class MonitoringConfig(Section):
+    """How often training reports and saves. No stage depends on these keys: they change no result."""
+
+    log_interval_images: PositiveInt
+    sample_interval_images: PositiveInt
+    checkpoint_interval_images: PositiveInt
+    keep_checkpoints: Annotated[int, Field(ge=2, description="a damaged one falls back to the one before")]
+    sample_prompts: tuple_of(str, min_length=1)  # type: ignore[valid-type]
+    samples_per_prompt: PositiveInt
+
+
+class EvaluateConfig(Section):
+    """Generator -> metric values, each with its protocol."""
+
+    seed: Seed
+    device: Device
+    batch_size: PositiveInt
+    num_generated: Annotated[int, Field(ge=2)]
+    reference_split: Literal["train", "validation", "all"]
+    truncation: Annotated[float, Field(gt=0.0, le=1.0)]
+    retrieval_candidates: Annotated[int, Field(ge=2)]
+    num_concepts: Annotated[int, Field(ge=2)]
+    samples_per_concept: PositiveInt
+    kid_subset_size: Annotated[int, Field(ge=2)]
+    kid_subsets: PositiveInt
+    neighbourhood: Annotated[int, Field(ge=1, description="k of precision and recall")]
+    inception: Annotated[Literal["auto", "off"], Field(description="auto: FID where its weights are found")]
+    compare_initial: Annotated[bool, Field(description="evaluate the initial generator too")]
+    grid_prompts: PositiveInt
+    grid_samples: PositiveInt
+
+
+class RegisterConfig(Section):
+    """Model registry and the gate between challenger and champion."""
+
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
+    gate_metric: Annotated[str, Field(min_length=1)]
+    gate_direction: Literal["lower", "higher"]
+    min_improvement: Annotated[NonNegative, Field(description="the challenger must win by this much")]
+
+
+class PretrainClipConfig(Section):
+    """Recipe of the built-in small CLIP."""
+
+    seed: Seed
+    device: Device
+    precision: Precision
+    steps: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: NonNegative
+    warmup_steps: PositiveInt
+    teacher_steps: Annotated[int, Field(ge=1, description="of the two heads on the frozen towers")]
+    teacher_learning_rate: Positive
+    teacher_resolution_px: Annotated[int, Field(ge=64, le=512)]
+    distillation_weight: NonNegative
+    contrastive_weight: NonNegative
+    checkpoint_interval_steps: PositiveInt
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    ingest: IngestConfig
+    features: FeaturesConfig
+    train: TrainConfig
+    monitoring: MonitoringConfig
+    evaluate: EvaluateConfig
+    register_model: Annotated[RegisterConfig, Field(alias="register")]
+    pretrain_clip: PretrainClipConfig
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or a key is unknown, missing, of the wrong
+            type or out of range. One line names the key, its value and the fix.
+    """
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `clipgan init emoji` writes one") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {_first_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as `train:`, found {type(tree).__name__}")
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" (line {mark.line + 1})" if mark is not None else ""
+    return (getattr(error, "problem", None) or str(error).splitlines()[0]) + where
+
+
+def _describe(error: ValidationError) -> str:
+    # A typo shows up twice, as an unknown and as a missing key: the unknown one says more.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return _describe_one(first) + more
+
+
+def _describe_one(problem: Any) -> str:
+    location = problem["loc"]
+    key = ".".join(str(part) for part in location) or "params"
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing: add it (`clipgan init` profiles show every key)"
+        case "extra_forbidden":
+            known = list(_section_fields(location[:-1]))
+            close = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            return f"{key} = {problem['input']!r} is an unknown key: {hint}"
+        case "value_error":
+            section = f"{key}: " if location else ""
+            return section + str(problem["ctx"]["error"])
+        case _:
+            reason = problem["msg"][0].lower() + problem["msg"][1:]
+            return f"{key} = {problem['input']!r}: {reason}"
+
+
+def _section_fields(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        fields = {(f.alias or name): f for name, f in model.model_fields.items()}
+        if part not in fields:
+            return []
+        model = fields[part].annotation
+        model = next((a for a in get_args(model) if isinstance(a, type)), model)
+    return [f.alias or name for name, f in model.model_fields.items()]

@@ -1,0 +1,25 @@
+"""Devices and number formats by their names in params.yaml."""
+
+from __future__ import annotations
+
+import torch
+
+from clipgan.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` -> the first GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: a GPU is asked for by name and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device = {name!r}: this machine has {torch.cuda.device_count()} GPUs; use auto or cpu"
+        )
+    return device

@@ -1,0 +1,57 @@
+"""Value ranges, resizing and CLIP's normalisation: the only place where a range is converted.
+
+Two forms exist in the whole project: ``images`` are float tensors (N, 3, H, W) in [-1, 1], RGB;
+``images_uint8`` are uint8 tensors (N, 3, H, W) in 0..255.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Per-channel mean of CLIP's training images (Radford et al. 2021), RGB in [0, 1]."""
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Per-channel standard deviation of CLIP's training images, RGB in [0, 1]."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_unit_range(images_uint8: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 [-1, 1]; 127.5 maps to 0 (StyleGAN's convention)."""
+    return images_uint8.to(torch.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [-1, 1] -> uint8 0..255, rounded to nearest; values outside are clamped."""
+    return (images.to(torch.float32) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def resize(images: Tensor, side_px: int) -> Tensor:
+    """Bicubic with antialias to (N, 3, side_px, side_px); the identity where the size fits."""
+    if images.shape[-2:] == (side_px, side_px):
+        return images
+    return F.interpolate(
+        images, size=(side_px, side_px), mode="bicubic", align_corners=False, antialias=True
+    )
+
+
+def normalize(
+    images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """[-1, 1] -> zero mean and unit deviation for a network trained on RGB in [0, 1]."""
+    shape = (1, 3, 1, 1)
+    mean_t = torch.tensor(mean, device=images.device, dtype=images.dtype).view(shape)
+    std_t = torch.tensor(std, device=images.device, dtype=images.dtype).view(shape)
+    return (images * 0.5 + 0.5 - mean_t) / std_t
+
+
+def to_clip_input(
+    images: Tensor,
+    side_px: int,
+    mean: tuple[float, float, float] = CLIP_MEAN,
+    std: tuple[float, float, float] = CLIP_STD,
+) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] -> what a CLIP image tower expects: resized, [0, 1], mean, std."""
+    return normalize(resize(images, side_px), mean, std)

@@ -1,0 +1,31 @@
+"""The project's own params.yaml with single values changed, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from clipgan.config import Params
+
+PARAMS_YAML = Path(__file__).parents[1] / "params.yaml"
+
+
+def params_with(changes: dict[str, Any] | None = None) -> Params:
+    """Parameters of params.yaml after ``{"train.batch_size": 4, ...}``."""
+    return Params.model_validate(tree_with(changes))
+
+
+def tree_with(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The YAML tree behind :func:`params_with`; an unknown key in ``changes`` is an error."""
+    tree = YAML(typ="safe", pure=True).load(PARAMS_YAML.read_text())
+    for dotted, value in (changes or {}).items():
+        *sections, key = dotted.split(".")
+        node = tree
+        for section in sections:
+            node = node[section]
+        if key not in node:
+            raise KeyError(f"{dotted} is not in params.yaml")
+        node[key] = value
+    return tree
