@@ -1,0 +1,39 @@
+# Two commands do all set-up: `make run` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+MARKERS ?= not slow and not gpu and not browser
+
+.PHONY: setup run test check format bench clean
+
+setup: $(VENV)/.installed
+
+# The constraints file pins the versions the tests ran with; pyproject.toml says what is needed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clipgan needs Python 3.11 to 3.13; run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: setup  ## emoji images -> features -> training -> evaluation -> registered model
+	$(BIN)/clipgan run
+
+test: setup  ## CPU, offline
+	$(BIN)/python -m pytest -m "$(MARKERS)"
+
+check: setup  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## every figure of the README
+	$(BIN)/python -m bench
+
+clean:  ## removes the environment only, never data
+	rm -rf $(VENV)
