@@ -1,0 +1,1 @@
+"""Images and captions: sources, shards, splits and the training loader."""

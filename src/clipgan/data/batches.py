@@ -1,0 +1,225 @@
+"""Training batches: decoded once, then gathered from memory; the order is arithmetic, not state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from clipgan import artifacts, schemas
+from clipgan.data.decoding import decode_image
+from clipgan.data.shards import iterate_tables, load_manifest
+from clipgan.errors import DataError
+from clipgan.images import to_unit_range
+
+_MIRROR, _CAPTION, _ORDER = 1, 2, 3
+"""Streams of random numbers, independent of each other."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images with their features, row by row.
+
+    ``images_uint8`` (N, 3, R, R) uint8, may be memory-mapped; ``image_features`` (N, D) and
+    ``text_features`` (M, D) float16, unit norm; the captions of image i are the rows
+    ``caption_offsets[i]:caption_offsets[i + 1]`` of the latter, ``caption_offsets`` (N + 1,) int64.
+
+    Raises:
+        DataError: the arrays do not fit each other.
+    """
+
+    images_uint8: NDArray[np.uint8]
+    image_features: NDArray[np.float16]
+    text_features: NDArray[np.float16]
+    caption_offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        num_images = len(self.images_uint8)
+        offsets = self.caption_offsets
+        if (
+            len(self.image_features) != num_images
+            or len(offsets) != num_images + 1
+            or offsets[0] != 0
+            or offsets[-1] != len(self.text_features)
+            or np.any(np.diff(offsets) < 0)
+            or self.image_features.shape[1:] != self.text_features.shape[1:]
+        ):
+            raise DataError(
+                f"features do not fit the images: {num_images} images, "
+                f"{self.image_features.shape} image features, {self.text_features.shape} text "
+                f"features, {len(offsets)} caption offsets; run `clipgan stage features` again"
+            )
+
+    @property
+    def num_images(self) -> int:
+        return len(self.images_uint8)
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether every image has at least one caption."""
+        return bool(np.all(np.diff(self.caption_offsets) > 0))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images`` (B, 3, R, R) float32 in [-1, 1]; ``image_features`` and ``text_features`` (B, D)
+    float32, unit norm. A text feature is zero where the image has no caption."""
+
+    images: Tensor
+    image_features: Tensor
+    text_features: Tensor
+
+
+class BatchLoader:
+    """Batches as a pure function of the position in training.
+
+    Positions count images since the start. Epoch e = position // N visits every image once in a
+    seeded order; a batch may reach into the next epoch. Mirroring and the choice of a caption are
+    hashes of (seed, position). So nothing needs saving: the whole state is ``images_seen``.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        batch_size: int,
+        *,
+        seed: int,
+        mirror: bool,
+        device: torch.device,
+    ) -> None:
+        """
+        Raises:
+            DataError: the batch is larger than the data set.
+        """
+        if batch_size > data.num_images:
+            raise DataError(
+                f"train.batch_size = {batch_size} is larger than the {data.num_images} images of "
+                "the training split: lower it or add images"
+            )
+        self.data, self.batch_size, self.mirror, self.device = data, batch_size, mirror, device
+        self._seed = seed
+
+    def batch_at(self, images_seen: int) -> Batch:
+        """The batch that follows the first ``images_seen`` images."""
+        positions = np.arange(images_seen, images_seen + self.batch_size, dtype=np.uint64)
+        rows = self._choose_rows(positions)
+        images = torch.from_numpy(self.data.images_uint8[rows])
+        if self.mirror:
+            mirrored = torch.from_numpy(_hash_positions(self._seed, _MIRROR, positions) >> 63 == 1)
+            images[mirrored] = images[mirrored].flip(-1)
+        return Batch(
+            images=to_unit_range(images.to(self.device)),
+            image_features=self._to_device(self.data.image_features[rows]),
+            text_features=self._to_device(self._choose_texts(rows, positions)),
+        )
+
+    def _choose_rows(self, positions: NDArray[np.uint64]) -> NDArray[np.int64]:
+        num_images = self.data.num_images
+        rows = np.empty(len(positions), dtype=np.int64)
+        epochs, inside = np.divmod(positions.astype(np.int64), num_images)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            rows[here] = _build_order(self._seed, int(epoch), num_images)[inside[here]]
+        return rows
+
+    def _choose_texts(
+        self, rows: NDArray[np.int64], positions: NDArray[np.uint64]
+    ) -> NDArray[np.float16]:
+        first = self.data.caption_offsets[rows]
+        counts = self.data.caption_offsets[rows + 1] - first
+        # 53 bits make an exact float64 in [0, 1).
+        uniform = (_hash_positions(self._seed, _CAPTION, positions) >> np.uint64(11)) * 2.0**-53
+        texts = np.zeros((len(rows), self.data.image_features.shape[1]), dtype=np.float16)
+        captioned = counts > 0
+        chosen = first + (uniform * counts).astype(np.int64)
+        texts[captioned] = self.data.text_features[chosen[captioned]]
+        return texts
+
+    def _to_device(self, features: NDArray[np.float16]) -> Tensor:
+        return torch.from_numpy(features.astype(np.float32)).to(self.device)
+
+
+@lru_cache(maxsize=4)
+def _build_order(seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
+    # Philox is counter-based; its stream and Generator.permutation are stable across NumPy 2.
+    bits = np.random.Philox(np.random.SeedSequence([seed, _ORDER, epoch]))
+    return np.random.Generator(bits).permutation(num_images)
+
+
+def _hash_positions(seed: int, stream: int, positions: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """64 uniform bits a position: SplitMix64 (Steele et al. 2014) over seed, stream, position."""
+    key = _mix(np.array([seed], dtype=np.uint64) ^ _mix(np.array([stream], dtype=np.uint64)))
+    return _mix(key ^ _mix(positions))
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def build_image_cache(
+    images_dir: Path, sample_ids: Sequence[str], resolution_px: int, cache_dir: Path
+) -> NDArray[np.uint8]:
+    """Decoded images in the order of ``sample_ids``: (N, 3, R, R) uint8, memory-mapped read-only.
+
+    The file is named by the images' fingerprint, the ids and the resolution, so an unchanged call
+    only maps it. Stored images are reduced to ``resolution_px`` with Lanczos.
+
+    Raises:
+        DataError: an id is not in the folder, images are stored smaller than asked for, or a shard
+            is missing or damaged.
+    """
+    manifest = load_manifest(images_dir)
+    if resolution_px > manifest.resolution_px:
+        raise DataError(
+            f"train.resolution_px = {resolution_px}, but images are stored at "
+            f"{manifest.resolution_px}: set ingest.resolution_px = {resolution_px}"
+        )
+    key = artifacts.hash_json([manifest.fingerprint, list(sample_ids), resolution_px])
+    path = cache_dir / f"images-{resolution_px}px-{key[:16]}.npy"
+    shape = (len(sample_ids), 3, resolution_px, resolution_px)
+    if not path.exists():
+        with artifacts.atomic_path(path) as temporary:
+            cache: Any = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            _fill_cache(cache, images_dir, sample_ids, resolution_px)
+            cache.flush()
+            del cache
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def _fill_cache(
+    cache: NDArray[np.uint8], images_dir: Path, sample_ids: Sequence[str], resolution_px: int
+) -> None:
+    rows = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    if len(rows) != len(sample_ids):
+        raise DataError(f"{len(sample_ids) - len(rows)} sample ids are repeated")
+    for table in iterate_tables(images_dir, [schemas.SAMPLE_ID, schemas.IMAGE]):
+        ids = table[schemas.SAMPLE_ID].to_pylist()
+        for sample_id, data in zip(ids, table[schemas.IMAGE], strict=True):
+            row = rows.pop(sample_id, None)
+            if row is not None:
+                pixels = _reduce(decode_image(data.as_py()), resolution_px)
+                cache[row] = pixels.transpose(2, 0, 1)
+    if rows:
+        raise DataError(
+            f"{images_dir}: {len(rows)} sample ids are not there, such as {next(iter(rows))}; "
+            "run `clipgan stage features` again"
+        )
+
+
+def _reduce(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    if pixels.shape[0] == side_px:
+        return pixels
+    resized = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    return np.asarray(resized)

@@ -1,0 +1,181 @@
+"""Any folder tree of images, with or without captions beside them.
+
+A file is an image by its content, whatever its ending. ``bird.txt`` beside ``bird.jpg`` holds its
+captions, one a line, UTF-8. Every image is a concept of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from clipgan import artifacts
+from clipgan.data.sources import RejectedFileError, Rejection, SourceListing, SourceSample
+from clipgan.errors import DataError
+
+_CAPTION_ENDING = ".txt"
+_BYTES_PER_PIXEL = 8
+"""RGBA of 16 bits: no image within the pixel limit needs a larger file."""
+_HEADER_BYTES = 1 << 20
+
+
+@dataclass
+class _Walk:
+    """Files found so far, and what could not be walked."""
+
+    images: list[tuple[Path, os.stat_result]] = field(default_factory=list)
+    captions: dict[Path, os.stat_result] = field(default_factory=dict)
+    rejected: list[Rejection] = field(default_factory=list)
+
+
+def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
+    """All files of the tree in the order of their relative paths; symbolic links are followed.
+
+    A file too large for any image of ``max_megapixels`` is refused unread.
+
+    Raises:
+        DataError: the folder is missing, is no folder, cannot be read or has no files.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "no such folder"
+        raise DataError(f"ingest.folder = {folder}: {what}; set it to the folder of your images")
+    walk = _Walk()
+    _walk_folder(folder, folder, walk, ancestors=frozenset())
+    if not walk.images:
+        detail = f"{len(walk.captions)} caption files, {len(walk.rejected)} unreadable entries"
+        raise DataError(f"ingest.folder = {folder}: no image files ({detail})")
+    walk.images.sort(key=lambda item: item[0].relative_to(folder).as_posix())
+    max_bytes = int(max_megapixels * 1e6) * _BYTES_PER_PIXEL + _HEADER_BYTES
+    used: set[Path] = set()
+    samples = tuple(
+        SourceSample(
+            format_key(path, folder),
+            None,
+            "",
+            *_load_captions(path, walk.captions, used),
+            partial(_read_image, path, status.st_size, max_bytes),
+        )
+        for path, status in walk.images
+    )
+    orphans = tuple(
+        Rejection(format_key(path, folder), "caption_without_image", "no image of that name")
+        for path in sorted(set(walk.captions) - used)
+    )
+    files = [*walk.images, *sorted(walk.captions.items())]
+    return SourceListing(
+        name="folder",
+        samples=samples,
+        identity=artifacts.hash_json(
+            [[format_key(p, folder), s.st_size, s.st_mtime_ns, s.st_ino] for p, s in files]
+        ),
+        rejected=tuple(walk.rejected),
+        caption_problems=orphans,
+    )
+
+
+def format_key(path: Path, folder: Path) -> str:
+    """The path relative to ``folder`` in printable UTF-8: bytes that are no text and control
+    characters are shown as escapes."""
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def parse_captions(data: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Captions of a .txt file and the problems found: ``(captions, ((reason, detail), ...))``.
+
+    One caption a line; repeated lines count once. A file that is not UTF-8 gives no caption.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return (), (("non_utf8_caption", f"byte {error.start} is not UTF-8; none of it is used"),)
+    lines = [line.strip() for line in text.splitlines()]
+    captions = tuple(dict.fromkeys(line for line in lines if line))
+    if not captions:
+        return (), (("empty_caption", "the caption file has no text"),)
+    blank = [str(number) for number, line in enumerate(lines, 1) if not line]
+    if blank:
+        return captions, (("empty_caption", f"blank line {', '.join(blank)}"),)
+    return captions, ()
+
+
+def _walk_folder(
+    folder: Path, root: Path, walk: _Walk, ancestors: frozenset[tuple[int, int]]
+) -> None:
+    try:
+        entries = sorted(folder.iterdir())
+        own = folder.stat()
+    except OSError as error:
+        if folder == root:
+            raise DataError(f"ingest.folder = {root}: {error.strerror}") from None
+        walk.rejected.append(_unreadable(folder, root, error))
+        return
+    inside = ancestors | {(own.st_dev, own.st_ino)}
+    for path, status in _stat_entries(entries, root, walk):
+        if stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in inside:
+                detail = "a link to a folder that contains it; not followed"
+                walk.rejected.append(Rejection(format_key(path, root), "symlink_loop", detail))
+            else:
+                _walk_folder(path, root, walk, inside)
+        elif not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for ever.
+            detail = "a pipe, socket or device"
+            walk.rejected.append(Rejection(format_key(path, root), "not_an_image", detail))
+        elif path.suffix.lower() == _CAPTION_ENDING:
+            walk.captions[path] = status
+        else:
+            walk.images.append((path, status))
+
+
+def _stat_entries(
+    entries: list[Path], root: Path, walk: _Walk
+) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in entries:
+        try:
+            yield path, path.stat()
+        except OSError as error:
+            walk.rejected.append(_unreadable(path, root, error))
+
+
+def _unreadable(path: Path, root: Path, error: OSError) -> Rejection:
+    key = format_key(path, root)
+    if error.errno == errno.ELOOP:
+        return Rejection(key, "symlink_loop", "a link that leads to itself")
+    detail = "a link to nowhere" if path.is_symlink() else (error.strerror or str(error))
+    return Rejection(key, "unreadable", detail)
+
+
+def _load_captions(
+    path: Path, captions: dict[Path, os.stat_result], used: set[Path]
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    caption_path = _find_captions(path, captions)
+    if caption_path is None:
+        return (), ()
+    used.add(caption_path)
+    try:
+        return parse_captions(caption_path.read_bytes())
+    except OSError as error:
+        return (), (("unreadable_caption", error.strerror or str(error)),)
+
+
+def _find_captions(path: Path, captions: dict[Path, os.stat_result]) -> Path | None:
+    for ending in (_CAPTION_ENDING, _CAPTION_ENDING.upper()):
+        candidate = path.with_suffix(ending)
+        if candidate in captions:
+            return candidate
+    return None
+
+
+def _read_image(path: Path, num_bytes: int, max_bytes: int) -> bytes:
+    if num_bytes > max_bytes:
+        raise RejectedFileError(
+            "decompression_bomb",
+            f"{num_bytes:,} bytes, more than any image of ingest.max_megapixels needs",
+        )
+    return path.read_bytes()

@@ -1,0 +1,56 @@
+"""Stage ingest: images and captions of a source -> image shards with a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipgan.config import IngestConfig
+from clipgan.data.ingest import Ingestion
+from clipgan.data.ingest_report import IngestReport
+from clipgan.data.sources import SourceListing
+from clipgan.data.sources.emoji import list_emoji
+from clipgan.data.sources.folder import list_folder
+from clipgan.run_logger import NULL_LOGGER, RunLogger
+
+
+def ingest(
+    config: IngestConfig,
+    *,
+    images: Path,
+    raw: Path,
+    work: Path,
+    logger: RunLogger = NULL_LOGGER,
+) -> IngestReport:
+    """Write the images folder: shards, manifest.json, ingest_report.json and .md.
+
+    Args:
+        config: the section ``ingest``.
+        images: folder to make or replace; on the file system of ``work``.
+        raw: downloads (npm packages), reused by later runs.
+        work: resumable state; the same call after an interruption goes on from it.
+        logger: receives the counts.
+
+    Raises:
+        DataError: the source has no usable image, a download fails, or the disk is full. What
+            stood in ``images`` before is untouched.
+    """
+    report = Ingestion(config, list_source(config, raw), work).run(images)
+    logger.log_params(
+        {
+            "ingest.fingerprint": report.fingerprint,
+            "ingest.num_images": report.num_images,
+            "ingest.num_rejected": len(report.rejected),
+        }
+    )
+    return report
+
+
+def list_source(config: IngestConfig, raw: Path) -> SourceListing:
+    """What the configured source offers, before any image is read.
+
+    Raises:
+        DataError: the source is not there or holds no file.
+    """
+    if config.source == "folder":
+        return list_folder(Path(config.folder).expanduser(), max_megapixels=config.max_megapixels)
+    return list_emoji(config.emoji_styles, config.resolution_px, raw)
