@@ -1,0 +1,1 @@
+"""Losses of equation size: adversarial, contrastive, and the two gradient penalties."""

@@ -1,0 +1,78 @@
+"""Gradient penalties: R1 of the discriminator and path length of the generator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def compute_r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
+    """Squared gradient norm of the logits at real images (Mescheder et al., arXiv 1801.04406).
+
+    Args:
+        real_logits: (N,), computed from ``images``, each from its own image.
+        images: (N, 3, R, R), requiring gradients.
+
+    Returns:
+        (N,) float32, differentiable; the loss is ``gamma / 2`` times its mean.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
+    return gradient.float().square().sum((1, 2, 3))
+
+
+def compute_path_lengths(images: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
+    """How far images move with the styles, in a random image direction (StyleGAN2, equation 4).
+
+    Args:
+        images: (N, 3, H, W), synthesised from ``styles``.
+        styles: (N, slots, D), part of the images' graph.
+        noise: (N, 3, H, W) standard normal; divided by sqrt(H * W) here.
+
+    Returns:
+        (N,): the root of the mean over slots of the squared gradient norms; differentiable.
+    """
+    direction = noise / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad((images * direction).sum(), styles, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()
+
+
+class PathLengthPenalty(nn.Module):
+    """Squared deviation of path lengths from their running mean.
+
+    The running mean is moved before it is used, and the gradient passes through the fresh part of
+    it. It is a buffer: save it with the training state.
+
+    Args:
+        decay: how far the running mean moves to the mean of a batch, 0.01 in StyleGAN2.
+    """
+
+    mean_length: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean_length", torch.zeros(()))
+
+    def forward(
+        self,
+        images: Tensor,
+        styles: Tensor,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(N,) penalties, differentiable; the loss is the weight times their mean.
+
+        Args:
+            images: (N, 3, H, W), synthesised from ``styles``.
+            styles: (N, slots, D), the generator's mapping of latents.
+            noise: (N, 3, H, W) standard normal; None: drawn with ``generator``.
+        """
+        if noise is None:
+            noise = torch.randn(images.shape, device=images.device, generator=generator)
+        lengths = compute_path_lengths(images, styles, noise)
+        mean = self.mean_length.lerp(lengths.mean(), self.decay)
+        self.mean_length.copy_(mean.detach())
+        return (lengths - mean).square()

@@ -1,0 +1,1 @@
+"""Networks: generators, discriminators, pseudo text, frozen image networks."""

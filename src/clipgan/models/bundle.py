@@ -1,0 +1,278 @@
+"""The generator bundle: a folder with everything needed to sample from, or go on training.
+
+::
+
+    bundle.json                 what it is: format, family, architecture, CLIP, provenance, hashes
+    generator.safetensors       weights and buffers of the (averaged) generator
+    discriminator.safetensors   optional: needed to go on training, not to sample
+
+Weights are stored in fp16 or fp32 and always loaded as fp32. There is no pickle. ``bundle.json`` is
+removed before the weights are replaced and written last, each file whole or not at all: a save that
+is cut off leaves a folder that is refused as incomplete, never a mixture of two bundles. Other
+files of the folder are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clipgan.artifacts import atomic_path, hash_file, write_json
+from clipgan.errors import CheckpointError, ConfigError
+from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+
+FORMAT_VERSION = 1
+INFO_FILE = "bundle.json"
+GENERATOR_FILE = "generator.safetensors"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
+FAMILIES: dict[str, tuple[type[LafiteGenerator], type[LafiteDiscriminator]]] = {
+    "lafite": (LafiteGenerator, LafiteDiscriminator),
+}
+Module = TypeVar("Module", LafiteGenerator, LafiteDiscriminator)
+_Module = TypeVar("_Module", LafiteGenerator, LafiteDiscriminator)
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a bundle is and where it comes from.
+
+    Attributes:
+        family: the paper's network, a key of ``FAMILIES``.
+        clip: fingerprint of the CLIP model whose text features the generator understands.
+        resolution_px: side of the images.
+        images_seen: real images shown in training so far.
+        provenance: anything that says how it was made (data fingerprint, seed, ...); JSON values.
+        architecture: keyword arguments of ``generator`` and, if stored, ``discriminator``; filled
+            in by :func:`save_bundle`.
+        files: SHA-256 of each weights file; filled in by :func:`save_bundle`.
+    """
+
+    family: str
+    clip: dict[str, str]
+    resolution_px: int
+    images_seen: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GeneratorBundle:
+    """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off."""
+
+    generator: LafiteGenerator
+    discriminator: LafiteDiscriminator | None
+    info: BundleInfo
+
+
+def save_bundle(
+    folder: Path,
+    generator: LafiteGenerator,
+    discriminator: LafiteDiscriminator | None,
+    info: BundleInfo,
+    *,
+    dtype: Literal["fp16", "fp32"],
+) -> BundleInfo:
+    """Write a bundle into ``folder`` (made if missing) and return its completed description.
+
+    Raises:
+        CheckpointError: a weight is not finite, or too large for ``dtype``; nothing is changed.
+    """
+    modules: dict[str, LafiteGenerator | LafiteDiscriminator] = {"generator": generator}
+    if discriminator is not None:
+        modules["discriminator"] = discriminator
+    if info.resolution_px != generator.resolution_px:
+        raise CheckpointError(
+            f"resolution_px = {info.resolution_px} does not fit the generator of "
+            f"{generator.resolution_px} px: state its own"
+        )
+    weights = {name: _convert_weights(name, module, dtype) for name, module in modules.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INFO_FILE).unlink(missing_ok=True)
+    (folder / DISCRIMINATOR_FILE).unlink(missing_ok=True)
+    files = {}
+    for name, tensors in weights.items():
+        path = folder / f"{name}.safetensors"
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary)
+        files[path.name] = hash_file(path)
+    architecture = {name: dict(module.architecture) for name, module in modules.items()}
+    whole = BundleInfo(
+        **{**_shallow(info), "architecture": architecture, "files": files},
+    )
+    write_json(folder / INFO_FILE, {"format_version": FORMAT_VERSION, **asdict(whole)})
+    return whole
+
+
+def load_bundle_info(folder: Path) -> BundleInfo:
+    """Read and check ``bundle.json`` alone.
+
+    Raises:
+        CheckpointError: it is missing, damaged, of another format, or names an unknown family.
+    """
+    path = folder / INFO_FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder}: no {INFO_FILE}, so no complete generator bundle; train one or name another"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise CheckpointError(f"{path}: damaged; restore or retrain the bundle") from None
+    version = tree.pop("format_version", None) if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version = {version!r}, this program reads {FORMAT_VERSION}; "
+            "use the program version that wrote it"
+        )
+    info = _parse_info(path, tree)
+    if info.family not in FAMILIES:
+        raise CheckpointError(
+            f"{path}: family = {info.family!r} is unknown; known: {', '.join(FAMILIES)}"
+        )
+    return info
+
+
+def load_bundle(folder: Path, *, with_discriminator: bool = True) -> GeneratorBundle:
+    """Load a bundle on the CPU in fp32.
+
+    Args:
+        with_discriminator: load it too where the bundle has one.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or changed (SHA-256), the architecture cannot
+            be built, or the weights do not fit it. The message names the value and the fix.
+    """
+    info = load_bundle_info(folder)
+    generator_class, discriminator_class = FAMILIES[info.family]
+    generator = _load_module(folder, info, "generator", generator_class)
+    if generator.resolution_px != info.resolution_px:
+        raise CheckpointError(
+            f"{folder / INFO_FILE}: resolution_px = {info.resolution_px}, but its generator makes "
+            f"{generator.resolution_px} px; restore the bundle"
+        )
+    discriminator = None
+    if with_discriminator and "discriminator" in info.architecture:
+        discriminator = _load_module(folder, info, "discriminator", discriminator_class)
+    return GeneratorBundle(generator, discriminator, info)
+
+
+def check_bundle_fits(
+    info: BundleInfo, *, resolution_px: int | None = None, clip: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a bundle for another image size or another CLIP than wanted; None is not checked.
+
+    Raises:
+        CheckpointError: naming both values and the fix.
+    """
+    if resolution_px is not None and info.resolution_px != resolution_px:
+        raise CheckpointError(
+            f"the generator bundle is for {info.resolution_px} px, not resolution_px = "
+            f"{resolution_px}: set it to {info.resolution_px} or start from another bundle"
+        )
+    if clip is None:
+        return
+    for key in sorted({*info.clip, *clip}):
+        ours, theirs = info.clip.get(key), clip.get(key)
+        if ours != theirs:
+            raise CheckpointError(
+                f"the generator bundle was trained with CLIP {key} = {ours}, here it is {theirs}: "
+                "use that CLIP, or train from initial_weights: none"
+            )
+
+
+def _shallow(info: BundleInfo) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in BundleInfo.__dataclass_fields__}
+
+
+def _convert_weights(name: str, module: nn.Module, dtype: str) -> dict[str, Tensor]:
+    converted = {}
+    for key, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name} weight {key} is not finite: not saved")
+        converted[key] = tensor.detach().to("cpu", DTYPES[dtype]).contiguous()
+        if not torch.isfinite(converted[key]).all():
+            raise CheckpointError(f"{name} weight {key} is too large for {dtype}: save in fp32")
+    return converted
+
+
+def _parse_info(path: Path, tree: dict[str, Any]) -> BundleInfo:
+    kinds: dict[str, type] = {
+        "family": str,
+        "clip": dict,
+        "resolution_px": int,
+        "images_seen": int,
+        "provenance": dict,
+        "architecture": dict,
+        "files": dict,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(tree.get(key), kind):
+            raise CheckpointError(
+                f"{path}: {key} = {tree.get(key)!r} is no {kind.__name__}; restore the bundle"
+            )
+    unknown = sorted(set(tree) - set(kinds))
+    if unknown:
+        raise CheckpointError(f"{path}: unknown key {unknown[0]}; restore the bundle")
+    return BundleInfo(**tree)
+
+
+def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[Module]) -> Module:
+    tensors = _load_weights(folder / f"{name}.safetensors", info.files)
+    arguments = info.architecture.get(name)
+    try:
+        # The initial numbers are thrown away: leave the caller's random state alone. (The meta
+        # device would do so too, but its first use costs a second.)
+        with torch.random.fork_rng(devices=[]):
+            module = module_class(**(arguments or {}))
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{folder / INFO_FILE}: no {info.family} {name} can be built from {arguments}: {error}"
+        ) from None
+    _check_shapes(folder / f"{name}.safetensors", module.state_dict(), tensors)
+    module.load_state_dict(tensors, assign=True)
+    return module.eval()
+
+
+def _load_weights(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    if path.name not in hashes:
+        raise CheckpointError(f"{path.parent / INFO_FILE}: no hash of {path.name}; restore it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; restore or retrain the bundle")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: truncated or no safetensors file ({error}); restore or retrain the bundle"
+        ) from None
+    found = hash_file(path)
+    if found != hashes[path.name]:
+        raise CheckpointError(
+            f"{path}: SHA-256 {found[:12]}..., {INFO_FILE} says {hashes[path.name][:12]}...; "
+            "restore or retrain the bundle"
+        )
+    return {key: tensor.float() for key, tensor in tensors.items()}
+
+
+def _check_shapes(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for key in [*wanted, *found]:
+        ours = tuple(wanted[key].shape) if key in wanted else None
+        theirs = tuple(found[key].shape) if key in found else None
+        if ours == theirs:
+            continue
+        if theirs is None:
+            problem = f"weight {key} {ours} is missing"
+        elif ours is None:
+            problem = f"weight {key} {theirs} belongs to another network"
+        else:
+            problem = f"weight {key} is {theirs}, {INFO_FILE} asks for {ours}"
+        raise CheckpointError(f"{path}: {problem}; restore the bundle")

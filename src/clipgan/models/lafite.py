@@ -1,0 +1,339 @@
+"""LAFITE's generator and discriminator (Zhou et al., arXiv 2111.13792, sections 3.1 and 3.2).
+
+StyleGAN2 with text in every layer: the generator's skip architecture takes a text feature through a
+small network of its own into the modulation of each convolution and each RGB layer; the residual
+discriminator gives a realness and a semantic feature whose inner product with the text feature is
+added to the realness.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clipgan.errors import ConfigError
+from clipgan.models.resampling import ResampleFilter
+from clipgan.models.stylegan2 import (
+    DiscriminatorBlock,
+    EqualizedConv,
+    EqualizedLinear,
+    LayerwiseLinear,
+    ModulatedConv,
+    ToRgb,
+    compute_block_channels,
+    compute_minibatch_stddev,
+    normalize_second_moment,
+)
+
+NoiseMode = Literal["random", "const", "none"]
+
+LATENT_AVERAGE_DECAY = 0.995
+SLOW_LEARNING = 0.01
+"""Learning-rate multiplier of the mapping network and of the text paths."""
+NUM_REDUCED_RESOLUTIONS = 4
+"""So many of the highest resolutions run in the compute dtype; never the 4x4 block."""
+
+
+def _block_dtype(side: int, resolution_px: int, compute_dtype: torch.dtype) -> torch.dtype:
+    first = max(resolution_px >> (NUM_REDUCED_RESOLUTIONS - 1), 8)
+    return compute_dtype if side >= first else torch.float32
+
+
+class TextPath(nn.Module):
+    """Text feature -> one hidden vector for each modulated layer, each with its own weights."""
+
+    def __init__(self, num_layers: int, text_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        middle = (text_dim + hidden_dim) // 2
+        self.first = LayerwiseLinear(
+            num_layers, text_dim, middle, learning_rate_multiplier=SLOW_LEARNING
+        )
+        self.second = LayerwiseLinear(
+            num_layers, middle, hidden_dim, learning_rate_multiplier=SLOW_LEARNING
+        )
+
+    def forward(self, text_features: Tensor) -> Tensor:
+        """(N, text_dim) -> (layers, N, hidden_dim)."""
+        hidden: Tensor = self.second(self.first(text_features))
+        return hidden
+
+
+class SynthesisBlock(nn.Module):
+    """Layers of one side: (upsampling) convolution, convolution, RGB; each with its affine map."""
+
+    def __init__(
+        self, in_channels: int | None, out_channels: int, side: int, condition_dim: int
+    ) -> None:
+        super().__init__()
+
+        def affine(channels: int) -> EqualizedLinear:
+            return EqualizedLinear(condition_dim, channels, bias=1.0)
+
+        self.conv_up = self.conv_up_affine = None
+        if in_channels is not None:
+            self.conv_up = ModulatedConv(in_channels, out_channels, side, up=True)
+            self.conv_up_affine = affine(in_channels)
+        self.conv = ModulatedConv(out_channels, out_channels, side, up=False)
+        self.conv_affine = affine(out_channels)
+        self.to_rgb = ToRgb(out_channels)
+        self.to_rgb_affine = affine(out_channels)
+
+    def convolutions(self) -> list[tuple[ModulatedConv, EqualizedLinear]]:
+        """The block's convolutions with their affine maps, in order."""
+        layers = [(self.conv, self.conv_affine)]
+        if self.conv_up is not None and self.conv_up_affine is not None:
+            layers.insert(0, (self.conv_up, self.conv_up_affine))
+        return layers
+
+
+class LafiteGenerator(nn.Module):
+    """Latents and text features -> images.
+
+    ``compute_dtype`` (float32; set it to bfloat16 to save time and memory) is the number format of
+    the blocks of the four highest resolutions. Mapping, text paths, modulation, demodulation and
+    the sum of the RGB layers are float32 always. ``num_layers`` is the number of style slots,
+    2 * log2(resolution_px) - 2.
+
+    Args:
+        resolution_px: side of the images, a power of two from 8.
+        text_dim: width of the CLIP features.
+        text_hidden_dim: width of each layer's text path; 512 in the paper's code.
+        channel_base: channels of a block are ``min(channel_base // side, channel_max)``.
+    """
+
+    latent_average: Tensor
+
+    def __init__(
+        self,
+        *,
+        resolution_px: int,
+        text_dim: int,
+        latent_dim: int,
+        style_dim: int,
+        text_hidden_dim: int,
+        mapping_layers: int,
+        channel_base: int,
+        channel_max: int,
+    ) -> None:
+        super().__init__()
+        self.architecture: dict[str, Any] = {
+            "resolution_px": resolution_px,
+            "text_dim": text_dim,
+            "latent_dim": latent_dim,
+            "style_dim": style_dim,
+            "text_hidden_dim": text_hidden_dim,
+            "mapping_layers": mapping_layers,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+        }
+        self.compute_dtype = torch.float32
+        self.resolution_px, self.text_dim, self.latent_dim = resolution_px, text_dim, latent_dim
+        channels = compute_block_channels(resolution_px, channel_base, channel_max)
+        self.num_layers = 2 * len(channels)
+        widths = [latent_dim] + [style_dim] * mapping_layers
+        self.mapping_network = nn.Sequential(
+            *(
+                EqualizedLinear(a, b, learning_rate_multiplier=SLOW_LEARNING, activate=True)
+                for a, b in pairwise(widths)
+            )
+        )
+        self.register_buffer("latent_average", torch.zeros(style_dim))
+        # Two modulated layers at 4 px, three at every other side.
+        self.text_path = TextPath(3 * len(channels) - 1, text_dim, text_hidden_dim)
+        self.constant = nn.Parameter(torch.randn(channels[4], 4, 4))
+        condition_dim = text_hidden_dim + style_dim
+        ins = [None, *channels.values()]
+        self.blocks = nn.ModuleDict(
+            {
+                str(side): SynthesisBlock(ins[index], channels[side], side, condition_dim)
+                for index, side in enumerate(channels)
+            }
+        )
+        self.filter = ResampleFilter()
+
+    def mapping(self, latents: Tensor) -> Tensor:
+        """(N, latent_dim) float32 -> styles (N, num_layers, style_dim), the same in every slot."""
+        style: Tensor = self.mapping_network(normalize_second_moment(latents.float()))
+        return style[:, None].repeat(1, self.num_layers, 1)
+
+    @torch.no_grad()
+    def update_latent_average(self, styles: Tensor) -> None:
+        """Move the running average of the styles by one batch (N, num_layers, style_dim).
+
+        Called once a generator step with the output of :meth:`mapping`, before style mixing.
+        """
+        self.latent_average.lerp_(styles[:, 0].mean(0), 1.0 - LATENT_AVERAGE_DECAY)
+
+    def truncate(self, styles: Tensor, truncation: float, num_slots: int | None = None) -> Tensor:
+        """Pull styles towards their average: 1 leaves them, 0 gives the average.
+
+        Args:
+            num_slots: only the first so many slots; None: all.
+        """
+        if truncation == 1.0:
+            return styles
+        pulled = torch.lerp(self.latent_average.expand_as(styles), styles, truncation)
+        if num_slots is None:
+            return pulled
+        return torch.cat([pulled[:, :num_slots], styles[:, num_slots:]], 1)
+
+    def synthesis(
+        self,
+        styles: Tensor,
+        text_features: Tensor,
+        *,
+        noise: NoiseMode,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Styles and text features -> images.
+
+        Args:
+            styles: (N, num_layers, style_dim) float32; slots may differ (style mixing).
+            text_features: (N, text_dim) float32, unit norm.
+            noise: ``random``: fresh for every sample and layer; ``const``: the stored noise;
+                ``none``.
+            generator: of the random noise, on the device of ``styles``.
+
+        Returns:
+            (N, 3, R, R) float32, about [-1, 1], not clamped.
+        """
+        texts = iter(self.text_path(text_features.float()).unbind(0))
+        slot = 0
+        features = self.constant.expand(len(styles), -1, -1, -1)
+        images: Tensor | None = None
+        for side, block in self._sized_blocks():
+            features = features.to(
+                _block_dtype(side, self.resolution_px, self.compute_dtype),
+                memory_format=torch.channels_last,
+            )
+            for layer, affine in block.convolutions():
+                modulation = affine(torch.cat([next(texts), styles[:, slot]], 1))
+                drawn = _draw_noise(layer, noise, len(styles), generator)
+                features = layer(features, modulation, drawn)
+                slot += 1
+            # The RGB layer shares the slot of the next block's first convolution.
+            modulation = block.to_rgb_affine(torch.cat([next(texts), styles[:, slot]], 1))
+            colors = block.to_rgb(features, modulation)
+            images = colors if images is None else self.filter.upsample(images) + colors
+        assert images is not None
+        return images.contiguous()
+
+    def forward(
+        self,
+        latents: Tensor,
+        text_features: Tensor,
+        *,
+        truncation: float = 1.0,
+        noise: NoiseMode = "const",
+    ) -> Tensor:
+        """(N, latent_dim) and (N, text_dim) -> images (N, 3, R, R) float32, not clamped."""
+        styles = self.truncate(self.mapping(latents), truncation)
+        return self.synthesis(styles, text_features, noise=noise)
+
+    def _sized_blocks(self) -> list[tuple[int, SynthesisBlock]]:
+        return [
+            (int(side), block)
+            for side, block in self.blocks.items()
+            if isinstance(block, SynthesisBlock)
+        ]
+
+
+def _draw_noise(
+    layer: ModulatedConv, mode: NoiseMode, samples: int, generator: torch.Generator | None
+) -> Tensor | None:
+    match mode:
+        case "none":
+            return None
+        case "const":
+            return layer.noise_constant
+        case "random":
+            side, device = layer.resolution_px, layer.noise_constant.device
+            return torch.randn((samples, 1, side, side), device=device, generator=generator)
+    raise ConfigError(f"noise = {mode!r}: use random, const or none")
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What the discriminator says of images: realness (N,) and semantic features (N, text_dim)."""
+
+    realness: Tensor
+    semantic_features: Tensor
+
+
+class LafiteDiscriminator(nn.Module):
+    """Images -> realness and semantic features.
+
+    ``compute_dtype`` works as in :class:`LafiteGenerator`. One trunk serves both outputs.
+
+    Args:
+        minibatch_std_group: group size of the minibatch standard deviation.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution_px: int,
+        text_dim: int,
+        channel_base: int,
+        channel_max: int,
+        minibatch_std_group: int,
+    ) -> None:
+        super().__init__()
+        self.architecture: dict[str, Any] = {
+            "resolution_px": resolution_px,
+            "text_dim": text_dim,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+            "minibatch_std_group": minibatch_std_group,
+        }
+        self.compute_dtype = torch.float32
+        self.resolution_px, self.minibatch_std_group = resolution_px, minibatch_std_group
+        channels = compute_block_channels(resolution_px, channel_base, channel_max)
+        self.blocks = nn.ModuleDict(
+            {
+                str(side): DiscriminatorBlock(
+                    channels[side], channels[side // 2], from_rgb=side == resolution_px
+                )
+                for side in reversed(list(channels)[1:])
+            }
+        )
+        last = channels[4]
+        self.conv = EqualizedConv(last + 1, last, 3)
+        self.trunk = EqualizedLinear(last * 16, last, activate=True)
+        self.realness = EqualizedLinear(last, 1)
+        self.semantic = EqualizedLinear(last, text_dim)
+
+    def forward(self, images: Tensor) -> DiscriminatorOutput:
+        """(N, 3, R, R) float32 in [-1, 1] -> float32 outputs.
+
+        Raises:
+            ConfigError: N is no multiple of the minibatch group.
+        """
+        group = min(self.minibatch_std_group, len(images))
+        if len(images) % group:
+            raise ConfigError(
+                f"minibatch_std_group = {group} does not divide the batch of {len(images)}: "
+                "change one of them"
+            )
+        features = images
+        for side, block in self.blocks.items():
+            dtype = _block_dtype(int(side), self.resolution_px, self.compute_dtype)
+            features = block(features.to(dtype, memory_format=torch.channels_last))
+        features = features.float()
+        spread = compute_minibatch_stddev(features, group)
+        extra = spread[:, None, None, None].expand(-1, 1, *features.shape[2:])
+        trunk = self.trunk(self.conv(torch.cat([features, extra], 1)).flatten(1))
+        return DiscriminatorOutput(self.realness(trunk)[:, 0], self.semantic(trunk))
+
+    def compute_logits(self, output: DiscriminatorOutput, text_features: Tensor) -> Tensor:
+        """Realness plus the inner product with the text, sample by sample (LAFITE, equation 4).
+
+        Args:
+            text_features: (N, text_dim) float32, unit norm.
+
+        Returns:
+            (N,) float32.
+        """
+        return output.realness + (output.semantic_features * text_features).sum(1)

@@ -1,0 +1,68 @@
+"""Text features for training: pseudo ones from images, perturbed true ones, or a mix of both."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipgan.config import PseudoTextConfig
+
+
+def compute_pseudo_text(features: Tensor, noise_level: float, noise: Tensor) -> Tensor:
+    """Move features to a random direction and back to the sphere (LAFITE, equation 2).
+
+    ``h = f + noise_level * noise * ||f|| / ||noise||``, then ``h / ||h||``. With image features the
+    result passes for a text feature of the image; with text features it is a perturbed one. The
+    expected cosine of the result and its feature is about ``1 / sqrt(1 + noise_level^2)``.
+
+    Args:
+        features: (N, D) float32.
+        noise_level: xi. 3 makes a feature a quarter and noise three quarters of the sum.
+        noise: (N, D) standard normal.
+
+    Returns:
+        (N, D) float32, unit norm.
+    """
+    length = features.norm(dim=1, keepdim=True)
+    moved = features + noise_level * length * F.normalize(noise, dim=1)
+    return F.normalize(moved, dim=1)
+
+
+def compute_noise_level(noise_weight: float) -> float:
+    """xi of a weighted sum ``(1 - w) * f + w * noise`` of unit vectors: 0.75 -> 3, 0.1 -> 1/9.
+
+    The official code states weights, the paper xi; after normalisation both are the same.
+    """
+    return noise_weight / (1.0 - noise_weight)
+
+
+def compute_training_text(
+    image_features: Tensor,
+    text_features: Tensor,
+    config: PseudoTextConfig,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Conditions of one batch: pseudo text with ``pseudo_text_probability``, else perturbed text.
+
+    One draw of noise serves both. With probability 1 the text features are not looked at, with 0
+    the image features are not.
+
+    Args:
+        image_features: (N, D) float32, unit norm.
+        text_features: (N, D) float32, unit norm.
+        generator: on the features' device.
+
+    Returns:
+        (N, D) float32, unit norm.
+    """
+    noise = torch.randn(image_features.shape, device=image_features.device, generator=generator)
+    probability = config.pseudo_text_probability
+    pseudo = compute_pseudo_text(image_features, config.noise_level, noise)
+    if probability == 1.0:
+        return pseudo
+    perturbed = compute_pseudo_text(text_features, config.true_text_noise_level, noise)
+    if probability == 0.0:
+        return perturbed
+    chance = torch.rand(len(pseudo), 1, device=pseudo.device, generator=generator)
+    return torch.where(chance < probability, pseudo, perturbed)

@@ -1,0 +1,163 @@
+"""The official LAFITE networks' numbers, and weights and inputs rebuilt by name.
+
+A tensor is a standard normal draw seeded with the CRC-32 of its name; ``official_weights`` scales
+it so that signals neither vanish nor grow.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+from tests.numerics.lafite_keys import discriminator_keys, fill_state, generator_keys
+
+DATA = Path(__file__).parent / "data"
+TAGS = ("r64", "r32")
+# Layers that learn at a hundredth of the rate store a hundred times the weight.
+SLOW_LAYERS = ("mapping.fc", ".pre_0.", ".pre_1.")
+
+
+@cache
+def arrays() -> dict[str, Tensor]:
+    """Every stored array."""
+    with np.load(DATA / "lafite_small.npz") as stored:
+        return {name: torch.from_numpy(stored[name]) for name in stored.files}
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """Configurations, hyper-parameters, key shapes, checksums and gradient norms."""
+    tree: dict[str, Any] = json.loads((DATA / "lafite_small.json").read_text())
+    return tree
+
+
+def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers that belong to a name."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return torch.randn(shape, generator=generator)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows divided by their length."""
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def draw_images(name: str, batch: int, side: int, cells: int) -> Tensor:
+    """Images of coarse squares with fine noise, in [-1, 1]."""
+    coarse = draw(f"{name}/coarse", (batch, 3, cells, cells))
+    coarse = coarse.repeat_interleave(side // cells, 2).repeat_interleave(side // cells, 3)
+    return (0.6 * coarse + 0.2 * draw(f"{name}/fine", (batch, 3, side, side))).clamp(-1, 1)
+
+
+def official_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """A state dict of the official network."""
+    state = {}
+    for name, shape in shapes.items():
+        if name.endswith("resample_filter"):
+            continue
+        numbers = draw(name, tuple(shape))
+        slow = any(part in name for part in SLOW_LAYERS)
+        if name == "mapping.w_avg":
+            numbers = torch.zeros(shape)
+        elif len(shape) >= 2:
+            numbers = numbers * (100.0 if slow else 1.0)
+        elif name.endswith("affine_0.bias"):
+            numbers = 1.0 + 0.1 * numbers
+        else:
+            numbers = 0.1 * numbers * (100.0 if slow else 1.0)
+        state[name] = numbers
+    return state
+
+
+def build_generator(tag: str) -> LafiteGenerator:
+    """Our generator with the reference's size and weights."""
+    config = facts()["config"][tag]
+    generator = LafiteGenerator(
+        resolution_px=config["img_resolution"],
+        text_dim=config["f_dim"],
+        latent_dim=config["z_dim"],
+        style_dim=config["w_dim"],
+        text_hidden_dim=512,
+        mapping_layers=config["mapping_num_layers"],
+        channel_base=config["channel_base"],
+        channel_max=config["channel_max"],
+    )
+    keys = generator_keys(config["img_resolution"], config["mapping_num_layers"])
+    official = official_weights(facts()["state_dict_shapes"][tag]["G"])
+    fill_state(keys, official, generator.state_dict())
+    return generator
+
+
+def build_discriminator(tag: str) -> LafiteDiscriminator:
+    """Our discriminator with the reference's size and weights."""
+    config = facts()["config"][tag]
+    discriminator = LafiteDiscriminator(
+        resolution_px=config["img_resolution"],
+        text_dim=config["f_dim"],
+        channel_base=config["channel_base"],
+        channel_max=config["channel_max"],
+        minibatch_std_group=config["mbstd_group_size"],
+    )
+    official = official_weights(facts()["state_dict_shapes"][tag]["D"])
+    keys = discriminator_keys(config["img_resolution"])
+    fill_state(keys, official, discriminator.state_dict())
+    return discriminator
+
+
+def inputs(tag: str) -> dict[str, Tensor]:
+    """Latents, features, noise and images of a case, by their rules."""
+    config = facts()["config"][tag]
+    side, dim = config["img_resolution"], config["f_dim"]
+    image_features = unit(draw(f"{tag}/img_fts", (4, dim)))
+    return {
+        "latents": draw(f"{tag}/z", (4, config["z_dim"])),
+        "image_features": image_features,
+        "text_features": unit(0.3 * dim**0.5 * image_features + draw(f"{tag}/txt_fts", (4, dim))),
+        "noise": draw(f"{tag}/random_noise", (4, dim)),
+        "images": draw_images(f"{tag}/real", 4, side, 8),
+        "path_noise": draw(f"{tag}/pl_noise", (2, 3, side, side)),
+    }
+
+
+def assert_matches(ours: Tensor, name: str, tolerance: float = 1e-4) -> None:
+    """Largest difference at most ``tolerance`` of the stored array's largest magnitude."""
+    wanted = arrays()[name]
+    assert ours.shape == wanted.shape, f"{name}: {tuple(ours.shape)} for {tuple(wanted.shape)}"
+    difference = (ours.detach() - wanted).abs().max() / wanted.abs().max()
+    assert difference <= tolerance, f"{name}: off by {difference:.2e} of its maximum"
+
+
+def clip_image_tower() -> torch.nn.Module:
+    """The image tower of CLIP ViT-B/32 (QuickGELU) with weights by name."""
+    import open_clip
+
+    tower = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None).visual
+    with torch.no_grad():
+        for name, tensor in tower.state_dict().items():
+            numbers = draw(f"visual.{name}", tuple(tensor.shape))
+            if tensor.ndim >= 2:
+                numbers = numbers / (tensor[0].numel() ** 0.5)
+            elif name.endswith(".weight"):
+                numbers = 1.0 + 0.1 * numbers
+            else:
+                numbers = 0.1 * numbers
+            tensor.copy_(numbers)
+    return tower.eval().requires_grad_(False)
+
+
+def encode_padded(tower: torch.nn.Module, images: Tensor, left: int, top: int) -> Tensor:
+    """CLIP embedding of small images padded with white to 224 px, as the reference was made."""
+    side = images.shape[2]
+    padded = F.pad(images, (left, 224 - side - left, top, 224 - side - top), value=1.0)
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+    return unit(tower(((padded + 1) / 2 - mean) / std))

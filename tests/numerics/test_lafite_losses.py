@@ -1,0 +1,226 @@
+"""Losses, penalties and their gradients equal the official ones where those are right.
+
+"Right" is the official code with two changes: the text term of the logit is summed per sample, and
+the contrastive term is standard InfoNCE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.contrastive import compute_contrastive_loss
+from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
+from tests.numerics.lafite_keys import (
+    KeyPair,
+    discriminator_keys,
+    generator_keys,
+    select_rows,
+)
+from tests.numerics.lafite_reference import (
+    TAGS,
+    arrays,
+    assert_matches,
+    build_discriminator,
+    build_generator,
+    clip_image_tower,
+    draw,
+    encode_padded,
+    facts,
+    inputs,
+    unit,
+)
+
+CONDITIONS = ("paired", "langfree")
+
+
+def condition(tag: str, name: str) -> Tensor:
+    given = inputs(tag)
+    if name == "paired":
+        return compute_pseudo_text(given["text_features"], compute_noise_level(0.1), given["noise"])
+    return compute_pseudo_text(given["image_features"], compute_noise_level(0.75), given["noise"])
+
+
+def assert_gradients(
+    module: nn.Module, pairs: Iterator[KeyPair], section: str, noise_tolerance: float = 5e-4
+) -> None:
+    """Gradient norms of every parameter: 5e-4 relative, with a floor of 1e-3 of the largest.
+
+    Noise strengths may get a tolerance of their own: theirs are sums that cancel. Through CLIP, a
+    change of the weights by 2e-6 moves them by 1e-3 to 3e-2.
+    """
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in module.named_parameters()
+    }
+    wanted = facts()["grads"][section]
+    ours = {
+        pair.official: float(select_rows(pair, gradients).norm())
+        for pair in pairs
+        if pair.ours in gradients
+    }
+    assert set(ours) == set(wanted)
+    floor = 1e-3 * max(wanted.values())
+    for name, norm in wanted.items():
+        tolerance = noise_tolerance if name.endswith("noise_strength") else 5e-4
+        assert abs(ours[name] - norm) <= tolerance * max(norm, floor), (name, ours[name], norm)
+
+
+def keys(tag: str, network: str) -> Iterator[KeyPair]:
+    config = facts()["config"][tag]
+    if network == "G":
+        return generator_keys(config["img_resolution"], config["mapping_num_layers"])
+    return discriminator_keys(config["img_resolution"])
+
+
+def synthesise(generator: LafiteGenerator, tag: str, texts: Tensor) -> Tensor:
+    return generator.synthesis(generator.mapping(inputs(tag)["latents"]), texts, noise="const")
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_text_features(tag: str, name: str) -> None:
+    assert_matches(condition(tag, name), f"{tag}.{name}.txt_fts_used", 1e-5)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_generator_loss_and_gradients(name: str) -> None:
+    tag = "r32"
+    section, hyper = f"{tag}.{name}.fixed.Gmain", facts()["hyper"][tag]
+    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    texts = condition(tag, name)
+    output = discriminator(synthesise(generator, tag, texts))
+    logits = discriminator.compute_logits(output, texts)
+    assert_matches(logits[:, None], f"{section}.fake_logits")
+    loss = compute_generator_loss(logits) + hyper["itd"] * compute_contrastive_loss(
+        output.semantic_features, texts, hyper["temp"]
+    )
+    assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
+    loss.backward()
+    assert_gradients(generator, keys(tag, "G"), section)
+
+
+def test_generator_loss_with_the_clip_term() -> None:
+    tag = "r64"
+    section, hyper = f"{tag}.paired.fixed.Gmain", facts()["hyper"][tag]
+    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    texts = condition(tag, "paired")
+    with torch.no_grad():
+        output = discriminator(synthesise(generator, tag, texts))
+        logits = discriminator.compute_logits(output, texts)
+        embeddings = arrays()[f"{tag}.paired.clip_emb"]
+        loss = (
+            compute_generator_loss(logits)
+            + hyper["itd"]
+            * compute_contrastive_loss(output.semantic_features, texts, hyper["temp"])
+            + hyper["itc"] * compute_contrastive_loss(embeddings, texts, hyper["temp"])
+        )
+    assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_generator_gradients_through_clip(name: str) -> None:
+    tag = "r64"
+    section, hyper = f"{tag}.{name}.fixed.Gmain", facts()["hyper"][tag]
+    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    texts = condition(tag, name)
+    images = synthesise(generator, tag, texts)
+    output = discriminator(images)
+    embeddings = encode_padded(clip_image_tower(), images, hyper["pad_left"], hyper["pad_top"])
+    if name == "paired":
+        assert_matches(embeddings, f"{tag}.paired.clip_emb")
+    loss = (
+        compute_generator_loss(discriminator.compute_logits(output, texts))
+        + hyper["itd"] * compute_contrastive_loss(output.semantic_features, texts, hyper["temp"])
+        + hyper["itc"] * compute_contrastive_loss(embeddings, texts, hyper["temp"])
+    )
+    assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
+    loss.backward()
+    assert_gradients(generator, keys(tag, "G"), section, noise_tolerance=5e-3)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_discriminator_loss_and_gradients(tag: str, name: str) -> None:
+    section, hyper = f"{tag}.{name}.fixed.Dmain", facts()["hyper"][tag]
+    discriminator, texts = build_discriminator(tag), condition(tag, name)
+    with torch.no_grad():
+        fakes = synthesise(build_generator(tag), tag, texts)
+    fake_logits = discriminator.compute_logits(discriminator(fakes), texts)
+    output = discriminator(inputs(tag)["images"])
+    real_logits = discriminator.compute_logits(output, texts)
+    assert_matches(fake_logits[:, None], f"{section}.fake_logits")
+    assert_matches(real_logits[:, None], f"{section}.real_logits")
+    loss = compute_discriminator_loss(real_logits, fake_logits)
+    loss = loss + hyper["itd"] * compute_contrastive_loss(
+        output.semantic_features, texts, hyper["temp"]
+    )
+    assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
+    loss.backward()
+    assert_gradients(discriminator, keys(tag, "D"), section)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_r1(tag: str, name: str) -> None:
+    section, hyper = f"{tag}.{name}.fixed.Dreg", facts()["hyper"][tag]
+    discriminator = build_discriminator(tag)
+    images = inputs(tag)["images"].requires_grad_()
+    logits = discriminator.compute_logits(discriminator(images), condition(tag, name))
+    penalty = compute_r1_penalty(logits, images)
+    assert_matches(penalty, f"{section}.r1_penalty")
+    loss = hyper["r1_gamma"] / 2 * penalty
+    assert_matches(loss, f"{section}.loss")
+    loss.mean().backward()
+    assert_gradients(discriminator, keys(tag, "D"), section)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_path_length(tag: str, name: str) -> None:
+    section, hyper = f"{tag}.{name}.Greg", facts()["hyper"][tag]
+    generator, given = build_generator(tag), inputs(tag)
+    half = len(given["latents"]) // 2
+    styles = generator.mapping(given["latents"][:half])
+    images = generator.synthesis(styles, condition(tag, name)[:half], noise="const")
+    if name == "paired":
+        lengths = compute_path_lengths(images, styles, given["path_noise"])
+        assert_matches(lengths, f"{tag}.paired.Greg.pl_lengths")
+    path_length = PathLengthPenalty(hyper["pl_decay"])
+    penalty = path_length(images, styles, noise=given["path_noise"])
+    assert_matches(penalty, f"{section}.pl_penalty")
+    assert_matches(path_length.mean_length, f"{section}.pl_mean_after")
+    loss = hyper["pl_weight"] * penalty
+    assert_matches(loss, f"{section}.loss")
+    loss.mean().backward()
+    assert_gradients(generator, keys(tag, "G"), section)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.3])
+def test_contrastive(temperature: float) -> None:
+    features = unit(draw("contra/a", (5, 64)))
+    texts = unit(5.6 * features + draw("contra/b", (5, 64)))
+    wanted = -arrays()[f"unit.contra.infonce.t{temperature}.lam0.0"].mean()
+    loss = compute_contrastive_loss(3.0 * features, 0.5 * texts, temperature)
+    assert loss.item() == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_contrastive_of_the_networks(tag: str) -> None:
+    discriminator, texts = build_discriminator(tag), condition(tag, "paired")
+    with torch.no_grad():
+        features = {
+            "real_d": discriminator(inputs(tag)["images"]).semantic_features,
+            "gen_d": discriminator(synthesise(build_generator(tag), tag, texts)).semantic_features,
+        }
+    for name, rows in features.items():
+        wanted = -arrays()[f"{tag}.paired.infonce.{name}.lam0.0"].mean()
+        loss = compute_contrastive_loss(rows, texts, facts()["hyper"][tag]["temp"])
+        assert loss.item() == pytest.approx(float(wanted), rel=1e-5)

@@ -1,0 +1,70 @@
+"""Pseudo text features: the paper's equation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clipgan.config import PseudoTextConfig
+from clipgan.models.pseudo_text import (
+    compute_noise_level,
+    compute_pseudo_text,
+    compute_training_text,
+)
+
+
+def config(probability: float) -> PseudoTextConfig:
+    return PseudoTextConfig(
+        noise_level=3.0, true_text_noise_level=0.111, pseudo_text_probability=probability
+    )
+
+
+def features(seed: int, rows: int = 64, dim: int = 512) -> torch.Tensor:
+    drawn = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(drawn, dim=1)
+
+
+@pytest.mark.parametrize(("weight", "level"), [(0.75, 3.0), (0.1, 1 / 9)])
+def test_noise_level_is_the_ratio_of_the_official_weights(weight: float, level: float) -> None:
+    assert compute_noise_level(weight) == pytest.approx(level)
+    images, noise = features(0), torch.randn(64, 512)
+    official = F.normalize((1 - weight) * images + weight * F.normalize(noise, dim=1), dim=1)
+    assert torch.allclose(compute_pseudo_text(images, level, noise), official, atol=1e-6)
+
+
+def test_expected_cosine() -> None:
+    images = features(0, rows=2000)
+    pseudo = compute_pseudo_text(images, 3.0, torch.randn(2000, 512))
+    assert torch.allclose(pseudo.norm(dim=1), torch.ones(2000), atol=1e-5)
+    cosine = (pseudo * images).sum(1).mean().item()
+    assert cosine == pytest.approx(1 / math.sqrt(1 + 9), abs=0.01)
+
+
+def test_feature_length_does_not_matter() -> None:
+    images, noise = features(0), torch.randn(64, 512)
+    ours = compute_pseudo_text(7 * images, 3.0, noise)
+    assert torch.allclose(ours, compute_pseudo_text(images, 3.0, noise), atol=1e-6)
+    assert torch.allclose(compute_pseudo_text(images, 0.0, noise), images, atol=1e-6)
+
+
+def test_mixing_by_probability() -> None:
+    images, texts = features(0, rows=4000, dim=16), features(1, rows=4000, dim=16)
+
+    def condition(probability: float, **changes: Any) -> torch.Tensor:
+        seeded = torch.Generator().manual_seed(5)
+        given = {"image_features": images, "text_features": texts, **changes}
+        return compute_training_text(**given, config=config(probability), generator=seeded)
+
+    pseudo, perturbed, mixed = condition(1.0), condition(0.0), condition(0.3)
+    from_images = (mixed == pseudo).all(1)
+    from_texts = (mixed == perturbed).all(1)
+    assert (from_images ^ from_texts).all()
+    assert from_images.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    zeros = torch.zeros_like(texts)
+    assert torch.equal(condition(1.0, text_features=zeros), pseudo)
+    assert torch.equal(condition(0.0, image_features=zeros), perturbed)
+    assert torch.equal(condition(0.3), mixed), "the same seed gives the same features"
