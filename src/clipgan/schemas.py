@@ -52,12 +52,13 @@ def feature_shard(dim: int) -> pa.Schema:
     """Schema of a feature shard for vectors of ``dim`` numbers.
 
     ``image_features`` is one unit vector an image (float16), ``text_features`` one unit vector a
-    caption, in the order of the image shard's ``captions``.
+    caption, in the order of ``captions``, which repeats the image shard's.
     """
     vector = pa.list_(pa.float16(), dim)
     return pa.schema(
         [
             pa.field(SAMPLE_ID, pa.string(), nullable=False),
+            pa.field(CAPTIONS, pa.list_(pa.string()), nullable=False),
             pa.field(IMAGE_FEATURES, vector, nullable=False),
             pa.field(TEXT_FEATURES, pa.list_(vector), nullable=False),
         ]

@@ -1,0 +1,1 @@
+"""Recipe of the built-in small CLIP: prepared data, teacher heads, student, retrieval, export."""

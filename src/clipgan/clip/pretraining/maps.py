@@ -1,0 +1,65 @@
+"""Feature maps of the frozen image trunk for a few fixed views of every image, computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clipgan.artifacts import atomic_path, hash_json
+from clipgan.clip.pretraining.prepared import PretrainingData
+from clipgan.clip.pretraining.views import build_views
+from clipgan.config import PretrainClipConfig
+from clipgan.devices import DTYPES
+from clipgan.images import resize, to_unit_range
+from clipgan.pretrained.efficientnet_lite import EfficientNetLite
+from clipgan.progress import progress_bar
+
+INFERENCE_BATCH = 64
+
+
+def load_or_make_maps(
+    config: PretrainClipConfig,
+    data: PretrainingData,
+    trunk: EfficientNetLite,
+    device: torch.device,
+    work: Path,
+) -> Tensor:
+    """Maps (V, N, 1280, G, G) float16; view 0 is the unchanged image, the others are random.
+
+    Each view is a file of its own in ``work``: a run that was cut off makes only the missing ones.
+    """
+    views = []
+    for view in range(config.views):
+        recipe = [data.fingerprint, trunk.weights_sha256, config.image_side_px, config.seed, view]
+        path = work / f"maps-{hash_json(recipe)[:16]}.safetensors"
+        if not path.is_file():
+            maps = _make_view(config, data, trunk, device, view)
+            with atomic_path(path) as temporary:
+                save_file({"maps": maps}, temporary)
+        views.append(load_file(path)["maps"])
+    return torch.stack(views)
+
+
+@torch.no_grad()
+def _make_view(
+    config: PretrainClipConfig,
+    data: PretrainingData,
+    trunk: EfficientNetLite,
+    device: torch.device,
+    view: int,
+) -> Tensor:
+    generator = torch.Generator(device)
+    generator.manual_seed(config.seed + view)
+    trunk = trunk.to(device, DTYPES[config.precision], memory_format=torch.channels_last)
+    found = []
+    with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
+        for batch in data.images_uint8.split(INFERENCE_BATCH):
+            images = batch.to(device)
+            pixels = build_views(images, generator) if view else to_unit_range(images)
+            maps = trunk.encode_maps(resize(pixels, config.image_side_px))
+            found.append(maps.to("cpu", torch.float16).contiguous())
+            bar.advance(len(batch))
+    return torch.cat(found)
