@@ -70,7 +70,7 @@ class FeaturesConfig(Section):
     """Image shards -> unit-norm CLIP features."""
 
     clip_model: Annotated[
-        str, Field(min_length=1, description="clipgan-vit-s8-64 (built in) or an open_clip model name")
+        str, Field(min_length=1, description="clipgan-vit-h32-96 (built in) or an open_clip model name")
     ]
     clip_weights: Annotated[
         str, Field(min_length=1, description="built-in, an open_clip pretrained tag or a local file")
@@ -112,6 +112,7 @@ class LossConfig(Section):
 
     discriminator_contrastive_weight: NonNegative
     clip_contrastive_weight: NonNegative
+    reconstruction_weight: Annotated[NonNegative, Field(description="0 in the paper; see ADR 0008")]
     temperature: Positive
     r1_gamma: NonNegative
     r1_interval: PositiveInt
@@ -227,17 +228,38 @@ class PretrainClipConfig(Section):
     seed: Seed
     device: Device
     precision: Precision
+    embed_dim: PositiveInt
+    image_side_px: Annotated[int, Field(ge=32, le=512, multiple_of=32)]
+    vision_width: PositiveInt
+    vision_layers: PositiveInt
+    vision_head_width: PositiveInt
+    text_projection: Literal["linear", "mlp"]
+    temperature: Annotated[Positive, Field(description="start value; it is learned")]
+    views: Annotated[PositiveInt, Field(description="cached views an image; 1: unchanged only")]
+    teacher_steps: Annotated[int, Field(ge=1, description="of the two heads on the frozen trunks")]
+    teacher_batch_size: Annotated[int, Field(ge=2)]
+    teacher_hidden_dim: PositiveInt
+    teacher_dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    teacher_learning_rate: Positive
+    teacher_weight_decay: NonNegative
     steps: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Positive
     weight_decay: NonNegative
     warmup_steps: PositiveInt
-    teacher_steps: Annotated[int, Field(ge=1, description="of the two heads on the frozen towers")]
-    teacher_learning_rate: Positive
-    teacher_resolution_px: Annotated[int, Field(ge=64, le=512)]
-    distillation_weight: NonNegative
+    map_dropout: Annotated[float, Field(ge=0.0, lt=1.0, description="of the trunk's features")]
+    distillation_weight: Annotated[NonNegative, Field(description="teacher head's embedding")]
     contrastive_weight: NonNegative
     checkpoint_interval_steps: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.vision_width % self.vision_head_width:
+            raise ValueError(
+                f"vision_width = {self.vision_width} is no multiple of "
+                f"vision_head_width = {self.vision_head_width}"
+            )
+        return self
 
 
 class Params(Section):

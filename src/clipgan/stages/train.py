@@ -1,0 +1,187 @@
+"""Stage train: image shards and CLIP features -> a generator bundle (LAFITE)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from clipgan.clip.encoder import ClipEncoder, load_clip
+from clipgan.clip.feature_store import load_features
+from clipgan.config import FeaturesConfig, MonitoringConfig, TrainConfig
+from clipgan.data.batches import BatchLoader
+from clipgan.data.shards import load_manifest
+from clipgan.devices import DTYPES, resolve_device
+from clipgan.models.bundle import BundleInfo
+from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.fine_tuning import (
+    Networks,
+    build_networks,
+    load_initial_weights,
+    resolve_initial_folder,
+)
+from clipgan.training.fingerprint import compute_training_fingerprint
+from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
+from clipgan.training.lafite_step import LafiteStep
+from clipgan.training.loop import Schedule, TrainingLoop
+from clipgan.training.output import TrainingReport, build_report, place_output
+from clipgan.training.sample_sheet import SampleSheet
+
+
+def train(
+    config: TrainConfig,
+    *,
+    monitoring: MonitoringConfig,
+    features_config: FeaturesConfig,
+    images: Path,
+    features: Path,
+    output: Path,
+    work: Path,
+    clip: ClipEncoder | None = None,
+    logger: RunLogger = NULL_LOGGER,
+) -> TrainingReport:
+    """Train a generator, or go on with a training that was cut off.
+
+    Args:
+        config: section ``train``; with data, features and code it decides the result's bits.
+        monitoring: section ``monitoring``.
+        features_config: names the CLIP, unless ``clip`` is given.
+        images, features: artifacts of the stages before.
+        output: folder to make or replace: generator bundle, reports and samples.
+        work: parent of the resumable state; the run's own folder is removed on success.
+        clip: the encoder that made the features.
+        logger: receives parameters, losses and sample grids.
+
+    Raises:
+        DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
+        TrainingDivergedError: a loss became NaN or Inf twice.
+    """
+    device = _prepare_device(config.device)
+    manifest = load_manifest(images)
+    if clip is None:
+        clip = _load_clip(config, features_config, device)
+    table = load_features(
+        features,
+        images_fingerprint=manifest.fingerprint,
+        # The encoder may run in another precision here than where the features were made.
+        clip_fingerprint={**clip.fingerprint, "precision": features_config.precision},
+    )
+    selected = select_training_images(images, table)
+    check_inputs(config, manifest, table, selected, clip.embed_dim)
+    start = resolve_initial_folder(config.initial_weights)
+    fingerprint = compute_training_fingerprint(
+        config, images_fingerprint=manifest.fingerprint, features_dir=features, initial_folder=start
+    )
+    networks = build_networks(config, clip.embed_dim)
+    initial = None if start is None else load_initial_weights(networks, start, table.clip)
+    _place_networks(networks, device, config)
+
+    _remove_leftovers(work)
+    run_folder = work / fingerprint[:16]
+    data = load_training_data(config, images, table, selected, run_folder / "images")
+    sheet = SampleSheet(networks.generator_ema, clip, config, monitoring, run_folder / "samples")
+    logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    loop = TrainingLoop(
+        LafiteStep(networks, clip.encode_images, config),
+        BatchLoader(
+            data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
+        ).batch_at,
+        schedule=Schedule(config.total_images, config.batch_size, config.seed),
+        monitoring=monitoring,
+        checkpoints=CheckpointStore(
+            run_folder / "checkpoints", keep=monitoring.keep_checkpoints, fingerprint=fingerprint
+        ),
+        save_samples=sheet.save,
+        run_logger=logger,
+        device=device,
+    ).run()
+    report = build_report(
+        config,
+        loop,
+        num_training_images=len(selected),
+        initial_info=initial,
+        device=device,
+        fingerprint=fingerprint,
+    )
+    logger.log_metrics(
+        {"train/seconds": report.seconds, "train/peak_memory_mib": report.peak_memory_mib},
+        report.images_seen,
+    )
+    logger.flush()
+    info = BundleInfo(
+        family="lafite",
+        clip=dict(table.clip),
+        resolution_px=config.resolution_px,
+        images_seen=report.images_seen + report.initial_images_seen,
+        provenance={
+            "training": fingerprint,
+            "images": manifest.fingerprint,
+            "seed": config.seed,
+            "initial_weights": config.initial_weights,
+            "clip_weights": features_config.clip_weights,
+        },
+    )
+    place_output(
+        output,
+        networks,
+        info,
+        report,
+        loop,
+        samples=sheet.folder,
+        initial=start,
+        run_id=logger.run_id,
+    )
+    _remove_folder(run_folder)
+    return report
+
+
+def _load_clip(
+    config: TrainConfig, features_config: FeaturesConfig, device: torch.device
+) -> ClipEncoder:
+    on_gpu = device.type == "cuda"
+    return load_clip(
+        features_config.clip_model,
+        features_config.clip_weights,
+        # On the CPU the precision of the features: one kind of vectors for both.
+        precision=config.precision if on_gpu else features_config.precision,
+        device=device,
+    )
+
+
+def _prepare_device(name: str) -> torch.device:
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def _place_networks(networks: Networks, device: torch.device, config: TrainConfig) -> None:
+    for network in (networks.generator, networks.discriminator, networks.generator_ema):
+        network.to(device)
+    # The average stays in float32: it is what evaluation and sampling use.
+    networks.generator.compute_dtype = DTYPES[config.precision]
+    networks.discriminator.compute_dtype = DTYPES[config.precision]
+
+
+def _remove_folder(folder: Path) -> None:
+    # Renamed first: a removal cut short must not look like a damaged run.
+    doomed = folder.with_name(f".{folder.name}.removed")
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
+
+
+def _remove_leftovers(work: Path) -> None:
+    for folder in work.glob(".*.removed"):
+        shutil.rmtree(folder)
+
+
+def _flatten(prefix: str, tree: dict[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        flat.update(_flatten(name, value) if isinstance(value, dict) else {name: value})
+    return flat

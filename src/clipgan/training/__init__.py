@@ -1,0 +1,1 @@
+"""Training: a loop that knows no paper, one step object a paper, exact checkpoints."""

@@ -1,0 +1,190 @@
+"""Checkpoints that are whole or absent: one folder each, safetensors and JSON, never pickle.
+
+A folder is written under a temporary name, every file synced, then renamed. Its ``checkpoint.json``
+holds the SHA-256 of every file, so that a damaged one is known as such and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from clipgan.errors import CheckpointError
+from clipgan.training.state import StateTensors
+
+FORMAT_VERSION = 1
+_PREFIX = "checkpoint-"
+_MANIFEST = "checkpoint.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: where training stood and every tensor."""
+
+    images_seen: int
+    progress: dict[str, Any]
+    tensors: StateTensors
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be used; the text says why."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run, newest last."""
+
+    def __init__(self, folder: Path, *, keep: int, fingerprint: str) -> None:
+        """``keep`` newest ones stay; ``fingerprint`` names the run they belong to."""
+        self.folder = folder
+        self.keep = keep
+        self.fingerprint = fingerprint
+
+    def list_folders(self) -> list[Path]:
+        """Checkpoint folders, oldest first; unfinished ones are not among them."""
+        return sorted(self.folder.glob(f"{_PREFIX}*"))
+
+    def save(
+        self,
+        images_seen: int,
+        progress: Mapping[str, Any],
+        tensors: Mapping[str, Mapping[str, Tensor]],
+    ) -> Path:
+        """Write a checkpoint, then remove all but the newest.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written; earlier checkpoints are intact.
+        """
+        target = self.folder / f"{_PREFIX}{images_seen:012d}"
+        temporary = self.folder / f".{target.name}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            files = {
+                f"{name}.safetensors": _write(temporary / f"{name}.safetensors", _serialize(group))
+                for name, group in tensors.items()
+            }
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "fingerprint": self.fingerprint,
+                "images_seen": images_seen,
+                "files": files,
+                "progress": dict(progress),
+            }
+            text = json.dumps(manifest, allow_nan=False)
+            _write(temporary / _MANIFEST, text.encode())
+            _sync(temporary)
+            self._remove(target)
+            temporary.replace(target)
+            _sync(self.folder)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(self._describe_failure(images_seen, error)) from error
+        self._prune()
+        return target
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest readable checkpoint; None where none was ever written.
+
+        A damaged one is logged by name with its defect and the one before is tried.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        folders = self.list_folders()
+        for folder in reversed(folders):
+            try:
+                return self._load(folder)
+            except _DamagedError as error:
+                logger.warning("%s is damaged (%s): using the one before", folder, error)
+        if folders:
+            raise CheckpointError(
+                f"{self.folder}: none of its {len(folders)} checkpoints can be read; "
+                "delete this folder to start the training over"
+            )
+        return None
+
+    def _load(self, folder: Path) -> Checkpoint:
+        manifest = self._load_manifest(folder)
+        tensors: StateTensors = {}
+        for name, digest in manifest["files"].items():
+            try:
+                data = (folder / name).read_bytes()
+            except OSError as error:
+                raise _DamagedError(f"{name}: {error.strerror}") from None
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise _DamagedError(f"{name}: its SHA-256 is not the one recorded")
+            try:
+                tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
+            except SafetensorError as error:
+                raise _DamagedError(f"{name}: {error}") from None
+        return Checkpoint(manifest["images_seen"], manifest["progress"], tensors)
+
+    def _load_manifest(self, folder: Path) -> dict[str, Any]:
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_bytes())
+        except (OSError, ValueError) as error:
+            raise _DamagedError(f"{_MANIFEST}: {error}") from None
+        if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+            raise _DamagedError(f"{_MANIFEST}: not of format version {FORMAT_VERSION}")
+        if manifest["fingerprint"] != self.fingerprint:
+            raise _DamagedError(f"{_MANIFEST}: made by other parameters, data or code")
+        return manifest
+
+    def _prune(self) -> None:
+        for folder in self.list_folders()[: -self.keep]:
+            self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        # Renamed first: a removal cut short must not leave half a checkpoint under a good name.
+        if folder.exists():
+            doomed = folder.with_name(f".{folder.name}.removed")
+            shutil.rmtree(doomed, ignore_errors=True)
+            folder.replace(doomed)
+            shutil.rmtree(doomed)
+        for stale in self.folder.glob(f".{_PREFIX}*.removed"):
+            shutil.rmtree(stale, ignore_errors=True)
+
+    def _describe_failure(self, images_seen: int, error: OSError) -> str:
+        folders = self.list_folders()
+        kept = f"{folders[-1].name} is intact" if folders else "there is no earlier one"
+        return (
+            f"{self.folder}: the checkpoint at {images_seen:,} images cannot be written "
+            f"({error.strerror or error}); {kept}: free disk space and run the same command again"
+        )
+
+
+def _serialize(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save(
+        {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    )
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Write and sync; gives the SHA-256 of ``data``."""
+    with path.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

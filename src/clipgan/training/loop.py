@@ -1,0 +1,234 @@
+"""The training loop: schedules, monitoring, checkpoints, roll-back. It knows no paper."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipgan.config import MonitoringConfig
+from clipgan.data.batches import Batch
+from clipgan.errors import TrainingDivergedError
+from clipgan.progress import ProgressBar, progress_bar
+from clipgan.run_logger import RunLogger
+from clipgan.training.checkpoint import Checkpoint, CheckpointStore
+from clipgan.training.history import History
+from clipgan.training.interrupts import StopRequest, defer_interrupts
+from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import NonFiniteLossError, TrainingStep
+
+MAX_ROLLBACKS = 1
+RANK = 0
+"""Index of this process among those that train together; enters the random streams."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, on how many images at once, and from which seed."""
+
+    total_images: int
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """What the loop did, resumed parts included."""
+
+    images_seen: int
+    seconds: float
+    rollbacks: int
+    resumed_from: int | None
+    history: list[dict[str, float]]
+    latest: dict[str, float]
+
+
+class TrainingLoop:
+    """Drives a :class:`TrainingStep` from its newest checkpoint to ``total_images``.
+
+    Every step's random numbers are a function of (seed, roll-backs so far, rank, images seen), and
+    the batch a function of the images seen: a run that was killed anywhere and started again ends
+    with the same bits as one that was not (on the CPU).
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        batch_at: Callable[[int], Batch],
+        *,
+        schedule: Schedule,
+        monitoring: MonitoringConfig,
+        checkpoints: CheckpointStore,
+        save_samples: Callable[[int], Path],
+        run_logger: RunLogger,
+        device: torch.device,
+    ) -> None:
+        """``save_samples(images_seen)`` writes a grid of samples and gives its path."""
+        self.step = step
+        self.batch_at = batch_at
+        self.schedule = schedule
+        self.monitoring = monitoring
+        self.checkpoints = checkpoints
+        self.save_samples = save_samples
+        self.run_logger = run_logger
+        self.random = StepRandom(device)
+        self.images_seen = 0
+        self.rollbacks = 0
+        self.seconds = 0.0
+        self.history = History()
+        self._saved_at: int | None = None
+        self._clock = time.monotonic()
+        self._pace = (self._clock, 0)
+
+    def run(self) -> LoopReport:
+        """Train to the end.
+
+        Raises:
+            TrainingDivergedError: a loss became NaN or Inf again after the one roll-back.
+            CheckpointError: no checkpoint can be read or written.
+            KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written first.
+        """
+        resumed_from = self._resume()
+        self._clock = time.monotonic()
+        self._pace = (self._clock, self.images_seen)
+        title, total = "train", self.schedule.total_images
+        with (
+            progress_bar(title, total, "images", done=min(self.images_seen, total)) as bar,
+            defer_interrupts() as request,
+        ):
+            if resumed_from is None:
+                self._log_samples()
+                self._save_checkpoint()
+            while self.images_seen < total:
+                self._advance(bar)
+                self._check_stop(request)
+        if self._window_is_open():
+            self._close_window()
+        self._save_checkpoint()
+        return LoopReport(
+            images_seen=self.images_seen,
+            seconds=self.seconds,
+            rollbacks=self.rollbacks,
+            resumed_from=resumed_from,
+            history=self.history.rows,
+            latest=self.history.latest,
+        )
+
+    def _resume(self) -> int | None:
+        checkpoint = self.checkpoints.load_newest()
+        if checkpoint is None:
+            return None
+        self._restore(checkpoint)
+        logger.info("training goes on from %s images", f"{self.images_seen:,}")
+        return self.images_seen
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.step.restore_state(checkpoint.tensors)
+        self.images_seen = checkpoint.images_seen
+        self.rollbacks = checkpoint.progress["rollbacks"]
+        self.seconds = checkpoint.progress["seconds"]
+        self.history = History.from_tree(checkpoint.progress["history"])
+        self._saved_at = self.images_seen
+        self._pace = (time.monotonic(), self.images_seen)
+
+    def _advance(self, bar: ProgressBar) -> None:
+        self.random.seed(self.schedule.seed, self.rollbacks, RANK, self.images_seen)
+        try:
+            losses = self.step.step(self.batch_at(self.images_seen), self.images_seen, self.random)
+        except NonFiniteLossError as error:
+            self._roll_back(error)
+            bar.advance(min(self.images_seen, bar.total) - bar.done)
+            return
+        self.images_seen += self.schedule.batch_size
+        self.history.add(losses)
+        bar.note(_describe_losses(losses))
+        self._monitor()
+        bar.advance(min(self.images_seen, bar.total) - bar.done)
+
+    def _monitor(self) -> None:
+        if self._crosses(self.monitoring.log_interval_images):
+            self._close_window()
+        if self._crosses(self.monitoring.sample_interval_images) or self._is_finished():
+            self._log_samples()
+        if self._crosses(self.monitoring.checkpoint_interval_images):
+            self._save_checkpoint()
+
+    def _crosses(self, interval_images: int) -> bool:
+        before = self.images_seen - self.schedule.batch_size
+        return self.images_seen // interval_images > before // interval_images
+
+    def _is_finished(self) -> bool:
+        return self.images_seen >= self.schedule.total_images
+
+    def _window_is_open(self) -> bool:
+        last = self.history.rows[-1]["images_seen"] if self.history.rows else 0
+        return bool(self.images_seen > last)
+
+    def _close_window(self) -> None:
+        losses = self.history.close_window(self.images_seen)
+        metrics = {f"train/{name}": value for name, value in losses.items()}
+        # Not part of the history: it differs from run to run.
+        metrics["train/images_per_second"] = self._measure_pace()
+        self.run_logger.log_metrics(metrics, self.images_seen)
+
+    def _measure_pace(self) -> float:
+        """Images a second since the last call, sample sheets and checkpoints included."""
+        (then, images_then), now = self._pace, time.monotonic()
+        self._pace = (now, self.images_seen)
+        return (self.images_seen - images_then) / max(now - then, 1e-9)
+
+    def _log_samples(self) -> None:
+        self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
+
+    def _save_checkpoint(self) -> None:
+        if self._saved_at == self.images_seen:
+            return
+        # Before the checkpoint: a resumed run must neither lose a point nor log it twice.
+        self.run_logger.flush()
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        progress: dict[str, Any] = {
+            "seed": self.schedule.seed,
+            "rollbacks": self.rollbacks,
+            "seconds": self.seconds,
+            "history": self.history.to_tree(),
+        }
+        self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
+        self._saved_at = self.images_seen
+
+    def _roll_back(self, error: NonFiniteLossError) -> None:
+        """Go back to the newest checkpoint with other random numbers, once."""
+        where = f"{error.name} became {error.value} at {self.images_seen:,} images"
+        checkpoint = self.checkpoints.load_newest() if self.rollbacks < MAX_ROLLBACKS else None
+        if checkpoint is None:
+            raise TrainingDivergedError(
+                f"{where}, again after a roll-back: lower train.optimizer's learning rates "
+                "or change train.losses.r1_gamma"
+            ) from error
+        self._restore(checkpoint)
+        self.rollbacks += 1
+        logger.warning(
+            "%s: going back to %s images with other random numbers",
+            where,
+            f"{self.images_seen:,}",
+        )
+
+    def _check_stop(self, request: StopRequest) -> None:
+        if request.signal is None:
+            return
+        self._save_checkpoint()
+        logger.warning(
+            "stopped at %s images; the same command goes on from here", f"{self.images_seen:,}"
+        )
+        request.raise_if_set()
+
+
+def _describe_losses(losses: dict[str, float]) -> str:
+    return "  ".join(f"{name} {losses[name]:.3f}" for name in list(losses)[:2])

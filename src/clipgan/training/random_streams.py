@@ -1,0 +1,39 @@
+"""Random numbers as a function of a position, so that a resumed run needs no hidden state."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def derive_seed(*parts: int | str) -> int:
+    """63 bits from any number of integers and names; different parts, independent streams."""
+    text = "/".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class StepRandom:
+    """The random streams of one training step.
+
+    ``device`` draws tensors where the networks are; ``host`` draws the few numbers that steer
+    Python (crop corners, cutoffs), so that no step waits for the GPU because of them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.Generator(device)
+        self.host = torch.Generator("cpu")
+
+    def seed(self, *parts: int | str) -> None:
+        """Start both streams anew, as a function of ``parts`` alone."""
+        self.device.manual_seed(derive_seed("device", *parts))
+        self.host.manual_seed(derive_seed("host", *parts))
+
+    def draw_integer(self, low: int, high: int) -> int:
+        """Uniform in ``low..high``, both included, from the host stream."""
+        return int(torch.randint(low, high + 1, (), generator=self.host))
+
+    def draw_fraction(self) -> float:
+        """Uniform in [0, 1) from the host stream."""
+        return float(torch.rand((), generator=self.host))

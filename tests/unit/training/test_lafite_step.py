@@ -1,0 +1,324 @@
+"""LAFITE's step: phases and schedules, who is updated when, lazy corrections, state."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipgan.config import TrainConfig
+from clipgan.data.batches import Batch
+from clipgan.training import lafite_step
+from clipgan.training.fine_tuning import Networks, build_networks
+from clipgan.training.lafite_step import LafiteStep
+from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import NonFiniteLossError
+from tests.params import params_with
+
+SIDE, DIM, BATCH = 8, 6, 4
+CHANGES: dict[str, Any] = {
+    "train.precision": "fp32",
+    "train.batch_size": BATCH,
+    "train.resolution_px": SIDE,
+    "train.generator.latent_dim": 8,
+    "train.generator.style_dim": 8,
+    "train.generator.text_hidden_dim": 8,
+    "train.generator.mapping_layers": 2,
+    "train.generator.channel_base": 64,
+    "train.generator.channel_max": 8,
+    "train.discriminator.channel_base": 64,
+    "train.discriminator.channel_max": 8,
+}
+
+
+def _config(changes: dict[str, Any] | None = None) -> TrainConfig:
+    prefixed = {f"train.{key}": value for key, value in (changes or {}).items()}
+    return params_with({**CHANGES, **prefixed}).train
+
+
+class Eye(nn.Module):
+    """A CLIP of one matrix that remembers the sizes it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draws = torch.Generator().manual_seed(0)
+        self.matrix = torch.randn(DIM, 48, generator=draws)
+        self.sides: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sides.append(images.shape[-1])
+        assert images.shape[-2] == images.shape[-1]
+        pixels = F.adaptive_avg_pool2d(images, 4).flatten(1)
+        return F.normalize(pixels @ self.matrix.t(), dim=1)
+
+
+def _build(changes: dict[str, Any] | None = None, eye: Eye | None = None) -> LafiteStep:
+    config = _config(changes)
+    return LafiteStep(build_networks(config, DIM), eye or Eye(), config)
+
+
+def _batch(seed: int = 0) -> Batch:
+    draws = torch.Generator().manual_seed(seed)
+    return Batch(
+        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
+        image_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
+        text_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
+    )
+
+
+def _run(step: LafiteStep, images_seen: int, seed: int = 0) -> dict[str, float]:
+    random = StepRandom(torch.device("cpu"))
+    random.seed(seed, 0, 0, images_seen)
+    return step.step(_batch(images_seen), images_seen, random)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def _changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    after = module.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_lazy_phases_run_on_their_steps() -> None:
+    step = _build({"losses.path_length_interval": 2, "losses.r1_interval": 3})
+    path_length, r1 = [], []
+    for index in range(7):
+        losses = _run(step, index * BATCH)
+        if "path_length_penalty" in losses:
+            path_length.append(index)
+        if "r1_penalty" in losses:
+            r1.append(index)
+    assert path_length == [0, 2, 4, 6]
+    assert r1 == [0, 3, 6]
+
+
+def test_every_weight_learns_and_every_term_is_reported() -> None:
+    step = _build()
+    before = _copy(step.generator), _copy(step.discriminator), _copy(step.generator_ema)
+    losses = _run(step, 0)
+    assert set(losses) == {
+        "generator_adversarial",
+        "generator_contrastive",
+        "clip_contrastive",
+        "generator_gradient_norm",
+        "path_length_penalty",
+        "path_length_gradient_norm",
+        "discriminator_adversarial",
+        "discriminator_contrastive",
+        "real_logits",
+        "fake_logits",
+        "discriminator_gradient_norm",
+        "r1_penalty",
+        "r1_gradient_norm",
+    }
+    constant = {name for name in before[0] if name.endswith("noise_constant")}
+    assert _changed(step.generator, before[0]) == set(before[0]) - constant
+    assert _changed(step.discriminator, before[1]) == set(before[1])
+    assert _changed(step.generator_ema, before[2]) == set(before[2]) - constant
+    assert torch.equal(step.generator_ema.latent_average, step.generator.latent_average)
+
+
+@pytest.mark.parametrize(
+    ("weight", "terms"),
+    [
+        (
+            "losses.discriminator_contrastive_weight",
+            {"generator_contrastive", "discriminator_contrastive"},
+        ),
+        ("losses.clip_contrastive_weight", {"clip_contrastive"}),
+        ("losses.path_length_weight", {"path_length_penalty", "path_length_gradient_norm"}),
+        ("losses.r1_gamma", {"r1_penalty", "r1_gradient_norm"}),
+    ],
+)
+def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
+    assert set(_run(_build(), 0)) - set(_run(_build({weight: 0.0}), 0)) == terms
+
+
+def test_adam_is_corrected_for_lazy_phases() -> None:
+    step = _build({"losses.path_length_interval": 4, "losses.r1_interval": 16})
+    generator = step.generator_optimizer.param_groups[0]
+    discriminator = step.discriminator_optimizer.param_groups[0]
+    assert generator["lr"] == pytest.approx(0.0025 * 4 / 5)
+    assert generator["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
+    assert discriminator["lr"] == pytest.approx(0.0025 * 16 / 17)
+    assert discriminator["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
+    plain = _build({"losses.path_length_weight": 0.0}).generator_optimizer.param_groups[0]
+    assert plain["lr"] == 0.0025
+
+
+def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> None:
+    step = _build()
+    before = _copy(step.discriminator)
+    random = StepRandom(torch.device("cpu"))
+    random.seed(0)
+    step._train_only(step.generator)
+    step._update_generator(_batch().image_features, random)
+    assert _changed(step.discriminator, before) == set()
+    assert all(p.grad is None for p in step.discriminator.parameters())
+    after = _copy(step.generator)
+    step._train_only(step.discriminator)
+    step._update_discriminator(_batch().images, _batch().image_features, random)
+    assert _changed(step.generator, after) == set()
+    assert all(p.grad is None for p in step.generator.parameters())
+
+
+def test_r1_gradient_is_the_penalty_times_half_gamma_and_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the closed form for a discriminator that is linear in the image."""
+    step = _build({"losses.r1_gamma": 6.0, "losses.r1_interval": 5, "augmentations": []})
+    weight = nn.Parameter(torch.full((3, SIDE, SIDE), 0.5))
+    monkeypatch.setattr(
+        step,
+        "_discriminate",
+        lambda images, texts, random: (None, (images * weight).sum((1, 2, 3))),
+    )
+    step.discriminator_optimizer = torch.optim.SGD([weight], lr=1.0)
+    random = StepRandom(torch.device("cpu"))
+    losses = step._regularize_discriminator(_batch().images, _batch().image_features, random)
+    assert losses["r1_penalty"] == pytest.approx(3 * SIDE * SIDE * 0.25)
+    # d/dw of 6 / 2 * 5 * sum(w^2) is 30 w = 15, taken off 0.5.
+    assert torch.allclose(weight, torch.full_like(weight, 0.5 - 15.0))
+
+
+def test_path_length_uses_its_share_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = _build({"losses.path_length_batch_fraction": 0.5})
+    counts = []
+    synthesis = step.generator.synthesis
+
+    def counting(styles: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        counts.append(len(styles))
+        return synthesis(styles, *arguments, **named)
+
+    monkeypatch.setattr(step.generator, "synthesis", counting)
+    _run(step, 0)
+    assert counts == [BATCH, BATCH // 2, BATCH]
+
+
+@pytest.mark.parametrize(("probability", "mixed"), [(0.0, False), (1.0, True)])
+def test_style_mixing(probability: float, mixed: bool) -> None:
+    step = _build({"losses.style_mixing_probability": probability})
+    random = StepRandom(torch.device("cpu"))
+    cutoffs = set()
+    for seed in range(40):
+        random.seed(seed)
+        styles = step._draw_styles(3, random, update_average=False)
+        same = (styles == styles[:, :1]).all(-1).all(0)
+        assert bool(same.all()) is not mixed
+        cutoffs.add(int(same.sum()))
+    if mixed:
+        assert cutoffs == set(range(1, step.generator.num_layers))
+
+
+def test_clip_looks_at_a_random_square() -> None:
+    step = _build({"clip_view_min_side": 0.5})
+    random = StepRandom(torch.device("cpu"))
+    random.seed(0)
+    places = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE)
+    sides, corners = set(), set()
+    for _ in range(500):
+        view = step._crop_view(places, random)
+        assert view.shape[-1] == view.shape[-2]
+        sides.add(view.shape[-1])
+        corners.add((int(view[0, 0, 0, 0]), int(view[0, 0, -1, -1])))
+    assert sides == set(range(SIDE // 2, SIDE + 1))
+    # Squares of side s fit in (9 - s)^2 places: 25 + 16 + 9 + 4 + 1.
+    assert len(corners) == 55
+
+
+def test_clip_sees_the_whole_image_where_the_smallest_side_is_one() -> None:
+    eye = Eye()
+    _run(_build({"clip_view_min_side": 1.0}, eye), 0)
+    assert eye.sides == [SIDE]
+
+
+def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
+    step = _build()
+    step.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
+    before = _copy(step.generator)
+    optimizer = copy.deepcopy(step.generator_optimizer.state_dict())
+    with pytest.raises(NonFiniteLossError) as stop:
+        _run(step, 0)
+    assert stop.value.name == "clip_contrastive"
+    assert _changed(step.generator, before) <= {"latent_average"}
+    assert step.generator_optimizer.state_dict() == optimizer
+    assert all(p.grad is None for p in step.generator.parameters())
+
+
+def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = _build({"losses.path_length_weight": 0.0})
+    # sqrt has an infinite slope at zero.
+    monkeypatch.setattr(
+        lafite_step,
+        "compute_generator_loss",
+        lambda logits: ((logits - logits.detach()) ** 2).sum().sqrt(),
+    )
+    with pytest.raises(NonFiniteLossError) as stop:
+        _run(step, 0)
+    assert stop.value.name == "generator_gradient_norm"
+
+
+def test_captured_state_continues_bit_for_bit() -> None:
+    changes = {"losses.path_length_interval": 2, "losses.r1_interval": 2}
+    whole = _build(changes)
+    for index in range(6):
+        _run(whole, index * BATCH)
+    first = _build(changes)
+    for index in range(3):
+        _run(first, index * BATCH)
+    state = {
+        group: {name: tensor.clone() for name, tensor in tensors.items()}
+        for group, tensors in first.capture_state().items()
+    }
+    second = _build({**changes, "seed": 5})
+    _run(second, 0)
+    second.restore_state(state)
+    for index in range(3, 6):
+        _run(second, index * BATCH)
+    for group, tensors in whole.capture_state().items():
+        found = second.capture_state()[group]
+        assert tensors.keys() == found.keys()
+        assert all(torch.equal(tensors[name], found[name]) for name in tensors), group
+
+
+def test_step_does_not_touch_the_global_random_state() -> None:
+    step = _build()
+    before = torch.get_rng_state()
+    _run(step, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_networks_are_a_function_of_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = build_networks(_config(), DIM)
+    torch.manual_seed(2)
+    again, other = build_networks(_config(), DIM), build_networks(_config({"seed": 1}), DIM)
+
+    def constant(networks: Networks) -> Tensor:
+        return networks.generator.constant
+
+    assert torch.equal(constant(first), constant(again))
+    assert not torch.equal(constant(first), constant(other))
+
+
+def test_generator_learns_to_please_clip() -> None:
+    """With CLIP's term alone, fakes come closer to their texts than chance."""
+    step = _build(
+        {
+            "losses.clip_contrastive_weight": 10.0,
+            "losses.discriminator_contrastive_weight": 0.0,
+            "losses.path_length_weight": 0.0,
+            "losses.r1_gamma": 0.0,
+            "clip_view_min_side": 1.0,
+            "pseudo_text.noise_level": 0.0,
+            "optimizer.generator_learning_rate": 0.01,
+        }
+    )
+    values = [_run(step, 0, seed=index)["clip_contrastive"] for index in range(60)]
+    assert sum(values[-5:]) / 5 < 0.8 * sum(values[:5]) / 5

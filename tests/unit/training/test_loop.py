@@ -1,0 +1,207 @@
+"""The loop with a step of one number: schedules, roll-back, interrupts, resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clipgan.config import MonitoringConfig
+from clipgan.data.batches import Batch
+from clipgan.errors import TrainingDivergedError
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.loop import LoopReport, Schedule, TrainingLoop
+from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import NonFiniteLossError, StateTensors
+
+BATCH = 4
+SCHEDULE = Schedule(total_images=40, batch_size=BATCH, seed=7)
+
+
+class RandomWalk:
+    """Moves one number by the batch and a random draw; diverges or is interrupted on demand."""
+
+    def __init__(self) -> None:
+        self.position = torch.zeros(())
+        self.visited: list[int] = []
+        self.diverge_at: dict[int, int] = {}
+        self.signal_at: int | None = None
+
+    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
+        self.visited.append(images_seen)
+        if self.diverge_at.get(images_seen, 0) > 0:
+            self.diverge_at[images_seen] -= 1
+            raise NonFiniteLossError("generator_adversarial", float("nan"))
+        if self.signal_at == images_seen:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.position = (
+            self.position + batch.images.sum() + torch.randn((), generator=random.device)
+        )
+        return {"position": float(self.position)}
+
+    def capture_state(self) -> StateTensors:
+        return {"walk": {"position": self.position}}
+
+    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.position = tensors["walk"]["position"]
+
+
+class RecordingLogger:
+    """Keeps what was flushed, as a tracking server would after a crash."""
+
+    run_id: str | None = "run"
+
+    def __init__(self) -> None:
+        self.buffered: list[tuple[int, dict[str, float]]] = []
+        self.flushed: list[tuple[int, dict[str, float]]] = []
+        self.files: list[str] = []
+
+    def log_params(self, params: Mapping[str, object]) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
+        self.buffered.append((images_seen, dict(metrics)))
+
+    def log_file(self, path: Path, folder: str) -> None:
+        self.files.append(f"{folder}/{path.name}")
+
+    def flush(self) -> None:
+        self.flushed += self.buffered
+        self.buffered = []
+
+
+def _batch_at(images_seen: int) -> Batch:
+    images = torch.full((BATCH,), float(images_seen))
+    return Batch(images=images, image_features=images, text_features=images)
+
+
+def _run(
+    folder: Path, step: RandomWalk, logger: RecordingLogger | None = None, **monitoring: int
+) -> LoopReport:
+    intervals: dict[str, Any] = {
+        "log_interval_images": 8,
+        "sample_interval_images": 16,
+        "checkpoint_interval_images": 12,
+        "keep_checkpoints": 2,
+        "sample_prompts": ["a"],
+        "samples_per_prompt": 1,
+        **monitoring,
+    }
+    return TrainingLoop(
+        step,
+        _batch_at,
+        schedule=SCHEDULE,
+        monitoring=MonitoringConfig(**intervals),
+        checkpoints=CheckpointStore(folder / "checkpoints", keep=2, fingerprint="f"),
+        save_samples=lambda images_seen: folder / f"{images_seen}.png",
+        run_logger=logger or RecordingLogger(),
+        device=torch.device("cpu"),
+    ).run()
+
+
+def test_intervals_in_images(tmp_path: Path) -> None:
+    logger = RecordingLogger()
+    report = _run(tmp_path, RandomWalk(), logger)
+    assert report.images_seen == 40
+    assert [seen for seen, _ in logger.flushed] == [8, 16, 24, 32, 40]
+    assert logger.files == [f"samples/{seen}.png" for seen in (0, 16, 32, 40)]
+    assert [row["images_seen"] for row in report.history] == [8, 16, 24, 32, 40]
+    assert logger.flushed[0][1]["train/position"] == report.history[0]["position"]
+
+
+def test_last_short_window_is_logged(tmp_path: Path) -> None:
+    report = _run(tmp_path, RandomWalk(), log_interval_images=32)
+    assert [row["images_seen"] for row in report.history] == [32, 40]
+
+
+@pytest.mark.parametrize("signal_at", [0, 4, 20, 36])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, signal_at: int) -> None:
+    whole = RandomWalk()
+    whole_report = _run(tmp_path / "whole", whole)
+
+    logger = RecordingLogger()
+    stopped = RandomWalk()
+    stopped.signal_at = signal_at
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "cut", stopped, logger)
+    assert stopped.visited[-1] == signal_at, "the step in flight was not finished or another begun"
+    resumed = RandomWalk()
+    report = _run(tmp_path / "cut", resumed, logger)
+    assert report.resumed_from == signal_at + BATCH
+    assert stopped.visited + resumed.visited == whole.visited
+    assert torch.equal(resumed.position, whole.position)
+    assert report.history == whole_report.history
+    points = [seen for seen, _ in logger.flushed]
+    assert points == [8, 16, 24, 32, 40], "a point was lost or logged twice"
+
+
+def test_sigterm_saves_and_exits_with_its_code(tmp_path: Path) -> None:
+    class Terminated(RandomWalk):
+        def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
+            if images_seen == 16:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(batch, images_seen, random)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        _run(tmp_path, Terminated())
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert _run(tmp_path, RandomWalk()).resumed_from == 20
+
+
+def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    first = _run(tmp_path, RandomWalk())
+    again = RandomWalk()
+    assert _run(tmp_path, again).history == first.history
+    assert again.visited == []
+
+
+def test_divergence_rolls_back_once_with_other_random_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    smooth, rough = RandomWalk(), RandomWalk()
+    _run(tmp_path / "smooth", smooth)
+    rough.diverge_at = {32: 1}
+    report = _run(tmp_path / "rough", rough)
+    assert report.rollbacks == 1
+    assert report.images_seen == 40
+    # Back from 32 to the checkpoint at 24.
+    assert rough.visited == [*range(0, 36, 4), 24, 28, 32, 36]
+    assert not torch.equal(rough.position, smooth.position)
+    assert [row["images_seen"] for row in report.history] == [8, 16, 24, 32, 40]
+    assert "generator_adversarial became nan at 32 images: going back to 24" in caplog.text
+
+
+def test_rollback_before_the_first_interval_goes_to_the_start(tmp_path: Path) -> None:
+    step = RandomWalk()
+    step.diverge_at = {4: 1}
+    assert _run(tmp_path, step).rollbacks == 1
+    assert step.visited[:4] == [0, 4, 0, 4]
+
+
+def test_second_divergence_names_loss_position_and_advice(tmp_path: Path) -> None:
+    step = RandomWalk()
+    step.diverge_at = {32: 2}
+    with pytest.raises(
+        TrainingDivergedError,
+        match=r"generator_adversarial became nan at 32 images.*learning rates.*r1_gamma",
+    ):
+        _run(tmp_path, step)
+
+
+def test_a_rollback_survives_a_restart(tmp_path: Path) -> None:
+    whole, cut = RandomWalk(), RandomWalk()
+    whole.diverge_at, cut.diverge_at = {8: 1}, {8: 1}
+    _run(tmp_path / "whole", whole)
+    cut.signal_at = 28
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "cut", cut)
+    resumed = RandomWalk()
+    assert _run(tmp_path / "cut", resumed).rollbacks == 1
+    assert torch.equal(resumed.position, whole.position)
