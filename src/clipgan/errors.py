@@ -12,7 +12,8 @@
     |-- EvaluationError          metrics and their protocols
     |-- RegistryError            MLflow runs, model versions, the gate
     |-- ImportWeightsError       official weights of the papers
-    `-- PipelineBusyError        another pipeline holds this workspace
+    |-- PipelineBusyError        another pipeline holds this workspace
+    `-- StageFailedError         a stage of a pipeline ended with an error of its own
 
 The command line prints the message of a :class:`ClipganError` in one line and exits with its
 ``exit_code``: 2 where the user can mend it (the default), 1 where the program could not go on.
@@ -65,3 +66,12 @@ class ImportWeightsError(ClipganError):
 
 class PipelineBusyError(ClipganError):
     """Another pipeline is running in this workspace."""
+
+
+class StageFailedError(ClipganError):
+    """A stage's process failed: ``exit_code`` is its own, ``was_killed`` where a signal ended it."""
+
+    def __init__(self, message: str, *, exit_code: int = 1, was_killed: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.was_killed = was_killed

@@ -1,0 +1,135 @@
+"""``python -m pipelines NAME``: a flow at a terminal; what ``clipgan run`` becomes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from clipgan.cli.dvc_graph import Freshness, open_graph
+from clipgan.cli.environment import apply_environment, process_environment
+from clipgan.cli.error_reports import exit_on_sigterm, reported_errors
+from clipgan.cli.models import Registered, find_registered, load_registered
+from clipgan.cli.workspace_lock import workspace_lock
+from clipgan.config import load_params
+from clipgan.errors import ConfigError
+from clipgan.stages.catalog import Workspace, find_workspace
+from pipelines.console import RunConsole, run_console
+
+FLOWS = ("train", "evaluate", "pretrain-clip")
+_HEALTH_SECONDS = 2.0
+
+
+def main(arguments: list[str]) -> None:
+    """Run the named flow of the project around the working directory.
+
+    Raises:
+        ConfigError: no such flow, or the Prefect server that was named does not answer.
+        PipelineBusyError: another pipeline runs in this project.
+        StageFailedError: a stage failed.
+    """
+    if len(arguments) != 1 or arguments[0] not in FLOWS:
+        raise ConfigError(f"flow {' '.join(arguments)!r}: choose one of {', '.join(FLOWS)}")
+    name = arguments[0]
+    workspace = find_workspace(Path.cwd())
+    apply_environment(workspace.root)
+    server = find_server()
+    with run_console() as console:
+        registered = _find_finished(workspace) if name == "train" and server is None else None
+        if registered is not None:
+            # Nobody to tell and nothing to do: a server for it would take longer than the look.
+            console.console.print("nothing to do: every stage is up to date")
+            console.finish_run(workspace, registered)
+            return
+        if server is not None:
+            os.environ["PREFECT_API_URL"] = server
+        _run_flow(name, workspace, console)
+
+
+def find_server() -> str | None:
+    """Address of the Prefect server to use: the one named in the environment, or this machine's.
+
+    None: there is none, and Prefect starts one for the length of the flow.
+
+    Raises:
+        ConfigError: a server is named and does not answer.
+    """
+    named = os.environ.get("PREFECT_API_URL")
+    port = os.environ.get("PREFECT_SERVER_API_PORT", "4200")
+    address = named or f"http://127.0.0.1:{port}/api"
+    if named is not None and urlsplit(named).scheme == "https":
+        return named  # may want a key, which only Prefect knows
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=_HEALTH_SECONDS) as answer:
+            healthy = answer.read() == b"true"
+    except (urllib.error.URLError, OSError, ValueError):
+        healthy = False
+    if named is not None and not healthy:
+        raise ConfigError(
+            f"PREFECT_API_URL = {named!r}: no Prefect server answers there; "
+            "start it (clipgan ui prefect) or unset the variable"
+        )
+    return address if healthy else None
+
+
+def _find_finished(workspace: Workspace) -> Registered | None:
+    """The registered model if a run would do nothing, found out without Prefect and MLflow."""
+    params = load_params(workspace.params_file)
+    root = workspace.root
+    with workspace_lock(root, "clipgan run"):
+        if not workspace.dvc_lock.exists():
+            return None
+        with open_graph(root) as graph:
+            freshness = graph.list_freshness()
+        always = [name for name, state in freshness.items() if state is Freshness.ALWAYS]
+        if Freshness.STALE in freshness.values() or not _repeat(root, always):
+            return None
+        with open_graph(root) as graph:
+            if Freshness.STALE in graph.list_freshness().values():
+                return None
+        return find_registered(params, workspace)
+
+
+def _repeat(root: Path, stages: list[str]) -> bool:
+    """Run the stages that DVC runs every time; False: one failed, for the flow to report."""
+    from pipelines.processes import stream
+
+    environment = process_environment(root)
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item"]
+    return all(
+        stream([*command, name], lambda _line: None, folder=root, environment=environment) == 0
+        for name in stages
+    )
+
+
+def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
+    if "PREFECT_API_URL" not in os.environ:
+        console.console.print(
+            "[dim]starting Prefect (about 15 s; not with `clipgan ui prefect` running)[/]"
+        )
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    project = str(workspace.root)
+    if name == "pretrain-clip":
+        from pipelines.clip_pretraining import pretrain_clip
+
+        pretrain_clip(project)
+        return
+    if name == "evaluate":
+        from pipelines.evaluation import evaluate_generator
+
+        evaluate_generator(project)
+        console.finish_run(workspace, None)
+        return
+    from pipelines.training import train_generator
+
+    train_generator(project)
+    console.finish_run(workspace, load_registered(load_params(workspace.params_file), workspace))
+
+
+if __name__ == "__main__":
+    exit_on_sigterm()
+    with reported_errors():
+        main(sys.argv[1:])

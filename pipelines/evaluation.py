@@ -1,0 +1,44 @@
+"""Flow: bring every stage of dvc.yaml up to date and show the evaluation. Registers nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from clipgan.cli.dvc_graph import open_graph
+from clipgan.cli.workspace_lock import workspace_lock
+from clipgan.stages.catalog import Workspace, find_workspace
+from pipelines.artifacts import publish_evaluation
+from pipelines.stages import has_run, run_stage
+
+
+@flow(name="evaluate-generator", persist_result=False)
+def evaluate_generator(project: str = ".", stage_timeout_seconds: float | None = None) -> None:
+    """Run what is stale, in DVC's order.
+
+    Args:
+        project: a folder of the project.
+        stage_timeout_seconds: for each stage; None: no limit.
+    """
+    workspace = find_workspace(Path(project))
+    with workspace_lock(workspace.root, "clipgan evaluate"):
+        run_stages(workspace, stage_timeout_seconds)
+
+
+def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any] | None:
+    """Every stage as a task, one after the other; artifacts if anything ran. Gives the last state.
+
+    Raises:
+        StageFailedError: a stage failed. Those before it are done and recorded in dvc.lock.
+    """
+    with open_graph(workspace.root) as graph:
+        names = graph.list_stages()
+    state: State[Any] | None = None
+    for name in names:
+        state = run_stage(workspace.root, name, after=state, timeout_seconds=timeout_seconds)
+    if state is not None and has_run(state):
+        publish_evaluation(workspace)
+    return state

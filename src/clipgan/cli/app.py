@@ -1,0 +1,187 @@
+"""``clipgan``: every command, its options and its help. What they do lives beside this file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from clipgan.cli.environment import apply_environment
+from clipgan.cli.error_reports import DEBUG_VARIABLE, exit_on_sigterm, reported_errors
+
+
+class _ReportingGroup(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        with reported_errors():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=_ReportingGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train small, fast text-to-image GANs without captions. "
+    "Numbers live in params.yaml; commands take none.",
+)
+
+
+class Server(StrEnum):
+    """The two web pages."""
+
+    mlflow = "mlflow"
+    prefect = "prefect"
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run() -> None:
+    """Take the data of params.yaml to a trained, evaluated, registered model.
+
+    Only what changed is redone. Stopped at any moment, the same command goes on.
+    """
+    from clipgan.cli.flows import start_flow
+
+    start_flow("train")
+
+
+@app.command()
+def evaluate() -> None:
+    """Bring the evaluation up to date, and what it needs; registers nothing."""
+    from clipgan.cli.flows import start_flow
+
+    start_flow("evaluate")
+
+
+@app.command("pretrain-clip")
+def pretrain_clip() -> None:
+    """Train the built-in small CLIP again from its recipe, into data/clip."""
+    from clipgan.cli.flows import start_flow
+
+    start_flow("pretrain-clip")
+
+
+@app.command()
+def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, train, ...")]) -> None:
+    """Run one stage here and now: the command that dvc.yaml gives to DVC."""
+    from clipgan.stages.catalog import find_workspace, run_stage
+
+    workspace = find_workspace(Path.cwd())
+    apply_environment(workspace.root)
+    run_stage(name, workspace)
+
+
+@app.command()
+def init(
+    profile: Annotated[str, typer.Argument(help="A file of profiles/, such as emoji or folder.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Your images, for the profile `folder`.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a params.yaml that you changed.")
+    ] = False,
+) -> None:
+    """Put a ready params.yaml in place."""
+    from clipgan.cli.profiles import install_profile
+    from clipgan.stages.catalog import find_workspace
+
+    workspace = find_workspace(Path.cwd())
+    print(install_profile(workspace, profile, folder=folder, force=force))
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help='One or more prompts: "a red apple".')],
+    *,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)] = 0,
+    num_images: Annotated[
+        int, typer.Option("--num-images", min=1, max=10_000, help="Images for each prompt.")
+    ] = 1,
+    truncation: Annotated[
+        float, typer.Option("--truncation", min=0.0, max=1.0, help="Below 1: safer, more alike.")
+    ] = 1.0,
+    out: Annotated[
+        Path, typer.Option("--out", help="A .png file for one image, else a folder.")
+    ] = Path("generated"),
+    model: Annotated[
+        str, typer.Option("--model", help="built-in, a bundle folder, or models:/NAME@ALIAS.")
+    ] = "built-in",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Make images from prompts. The same seed gives the same files on the CPU."""
+    from clipgan.cli.generate import generate_files
+
+    for path in generate_files(
+        prompts,
+        seed=seed,
+        num_images=num_images,
+        truncation=truncation,
+        out=out,
+        model=model,
+        device=device,
+    ):
+        print(path)
+
+
+@app.command()
+def register() -> None:
+    """Register the trained generator as a model version and let the gate decide."""
+    from clipgan.cli.models import register_trained
+
+    print(register_trained())
+
+
+@app.command()
+def promote(version: Annotated[str, typer.Argument(help="A version number of the model.")]) -> None:
+    """Make a registered version the champion, whatever the gate said."""
+    from clipgan.cli.models import promote_version
+
+    print(promote_version(version))
+
+
+@app.command()
+def models() -> None:
+    """List the registered versions."""
+    from clipgan.cli.models import print_models
+
+    print_models()
+
+
+@app.command()
+def status() -> None:
+    """Say what is up to date, what a run would redo, and who is running."""
+    from clipgan.cli.status import print_status
+
+    print_status()
+
+
+@app.command()
+def ui(
+    server: Annotated[Server, typer.Argument(help="Which page to serve.")],
+    port: Annotated[int | None, typer.Option("--port", min=1024, max=65535)] = None,
+) -> None:
+    """Serve the MLflow or Prefect page of this project on 127.0.0.1 until Ctrl-C."""
+    from clipgan.cli.servers import serve
+
+    serve(server.value, port)
+
+
+def main() -> None:
+    """Entry point of ``clipgan`` and ``python -m clipgan``."""
+    if "--debug" in sys.argv[1:]:
+        sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+        os.environ[DEBUG_VARIABLE] = "1"
+    exit_on_sigterm()
+    app()

@@ -1,0 +1,63 @@
+"""What a person sees when something goes wrong: one line, an exit code, a traceback on request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from clipgan.errors import ClipganError
+
+DEBUG_VARIABLE = "CLIPGAN_DEBUG"
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def debug_is_on() -> bool:
+    """Whether ``--debug`` was given here or in the process that started this one."""
+    return bool(os.environ.get(DEBUG_VARIABLE))
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """End the process with one line on stderr for every exception of the block.
+
+    A :class:`ClipganError` exits with its own code, Ctrl-C with 130, anything else with 1.
+    """
+    try:
+        yield
+    except ClipganError as error:
+        _leave(error, f"error: {error}", error.exit_code)
+    except KeyboardInterrupt as error:
+        message = "interrupted; run the same command again to resume"
+        _leave(error, message, EXIT_INTERRUPTED)
+    except Exception as error:
+        # The boundary of the program: what nobody foresaw still ends in one line.
+        if type(error).__module__.startswith("typer"):
+            raise  # usage errors and exits are Typer's to print
+        hint = "" if debug_is_on() else " (--debug shows where)"
+        _leave(error, f"error: {type(error).__name__}: {_one_line(error)}{hint}", 1)
+
+
+def _leave(error: BaseException, message: str, exit_code: int) -> None:
+    if debug_is_on():
+        traceback.print_exception(error)
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(exit_code) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

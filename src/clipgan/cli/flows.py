@@ -1,0 +1,32 @@
+"""Start a flow: in a process of its own, with the environment set before Prefect is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from clipgan.cli.environment import QUIET_PREFECT, process_environment
+from clipgan.cli.error_reports import debug_is_on
+from clipgan.config import load_params
+from clipgan.stages.catalog import find_workspace
+
+
+def start_flow(name: str) -> NoReturn:
+    """Become ``python -m pipelines NAME`` of the project around the working directory.
+
+    params.yaml is read first: a mistake in it ends here, in one line, before anything starts.
+
+    Raises:
+        ConfigError: no project here, or a parameter is wrong.
+    """
+    workspace = find_workspace(Path.cwd())
+    load_params(workspace.params_file)
+    environment = process_environment(workspace.root)
+    if not debug_is_on():
+        environment.update(QUIET_PREFECT)
+    os.chdir(workspace.root)
+    sys.stdout.flush()
+    # This process becomes the flow: signals and the exit status need no passing on.
+    os.execve(sys.executable, [sys.executable, "-m", "pipelines", name], environment)

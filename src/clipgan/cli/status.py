@@ -1,0 +1,37 @@
+"""``clipgan status``: what is up to date, what a run would redo, and who is running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from clipgan.cli.dvc_graph import Freshness, open_graph
+from clipgan.cli.models import find_registered
+from clipgan.cli.workspace_lock import find_lock_holder
+from clipgan.config import load_params
+from clipgan.stages.catalog import STAGES, find_workspace
+
+_COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
+
+
+def print_status() -> None:
+    """Print one line a stage and one for the model.
+
+    While a pipeline runs DVC is not asked: its locks would fail either of the two.
+    """
+    workspace = find_workspace(Path.cwd())
+    params = load_params(workspace.params_file)
+    console = Console(highlight=False)
+    holder = find_lock_holder(workspace.root)
+    if holder is not None:
+        console.print(f"running: {holder}")
+        return
+    with open_graph(workspace.root) as graph:
+        freshness = graph.list_freshness()
+    for name, state in freshness.items():
+        color = _COLORS[state]
+        console.print(f"{name:10} [{color}]{state:10}[/]  [dim]{STAGES[name].summary}[/]")
+    registered = find_registered(params, workspace)
+    model = str(registered) if registered else "not registered in this state"
+    console.print(f"{'model':10} {model}", markup=False)

@@ -1,0 +1,1 @@
+"""Metric values, each with the protocol that made it."""

@@ -1,0 +1,133 @@
+"""Evaluation results as files: numbers for DVC, values with protocols for the gate, a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipgan.artifacts import write_bytes, write_json
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocol import MetricValue, parse_metric_value
+
+METRICS_FILE = "metrics.json"
+EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.md"
+TRAINED = "trained"
+INITIAL = "initial"
+REAL = "real"
+SECTIONS = (TRAINED, INITIAL, REAL)
+
+_LOWER_IS_BETTER = ("fd_", "kid_", "fid")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one evaluation found out.
+
+    ``values`` maps ``trained``, ``initial`` (the generator the training started from) and ``real``
+    (real images in the generator's place: the ceiling) to metric names to values; ``skipped`` maps
+    the names of absent metrics to one line of reason; ``warnings`` qualify values that are there.
+    """
+
+    values: Mapping[str, Mapping[str, MetricValue]]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def save_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write metrics.json (numbers only, for ``dvc metrics show``), evaluation.json (everything) and
+    report.md into ``folder``, each atomically."""
+    numbers = {
+        section: {name: value.value for name, value in values.items()}
+        for section, values in evaluation.values.items()
+    }
+    tree: dict[str, Any] = {
+        section: {name: value.model_dump(mode="json") for name, value in values.items()}
+        for section, values in evaluation.values.items()
+    }
+    tree["skipped"] = dict(evaluation.skipped)
+    tree["warnings"] = list(evaluation.warnings)
+    write_json(folder / EVALUATION_FILE, tree)
+    write_bytes(folder / REPORT_FILE, format_report(evaluation).encode())
+    write_json(folder / METRICS_FILE, numbers)
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Read evaluation.json of ``folder`` back.
+
+    Raises:
+        EvaluationError: the file is missing, no JSON, or a value lacks a part of its protocol.
+    """
+    path = folder / EVALUATION_FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path}: no such file; run the evaluate stage") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EvaluationError(f"{path}: damaged ({error}); run the evaluate stage again") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get(TRAINED), dict):
+        raise EvaluationError(f"{path}: has no section {TRAINED!r}; run the evaluate stage again")
+    values = {
+        section: {
+            name: parse_metric_value(value, f"{path}: {section}.{name}")
+            for name, value in tree[section].items()
+        }
+        for section in SECTIONS
+        if section in tree
+    }
+    return Evaluation(values, tree.get("skipped", {}), tuple(tree.get("warnings", ())))
+
+
+def format_report(evaluation: Evaluation) -> str:
+    """A Markdown page: one table of values, their protocols, what is missing and why."""
+    present = [section for section in SECTIONS if evaluation.values.get(section)]
+    lines = ["# Evaluation", "", f"| metric | better | {' | '.join(present)} |"]
+    lines.append("| --- | --- |" + " ---: |" * len(present))
+    for name in dict.fromkeys(name for part in present for name in evaluation.values[part]):
+        cells = [_number(evaluation.values[section].get(name)) for section in present]
+        better = "lower" if name.startswith(_LOWER_IS_BETTER) else "higher"
+        lines.append(f"| {name} | {better} | {' | '.join(cells)} |")
+    if REAL in present:
+        lines += ["", "`real` puts real images in the generator's place: the ceiling of a metric."]
+    lines += _format_notes(evaluation)
+    lines += ["", "## Protocols", "", "| metric | extractor | judge | images | protocol |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    lines += [_format_protocol(value) for value in evaluation.values[TRAINED].values()]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: MetricValue | None) -> str:
+    if value is None:
+        return ""
+    spread = value.standard_deviation
+    return f"{value.value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
+
+
+def _format_notes(evaluation: Evaluation) -> list[str]:
+    lines: list[str] = []
+    if evaluation.skipped:
+        lines += ["", "## Not computed", ""]
+        lines += [f"- {name}: {reason}" for name, reason in evaluation.skipped.items()]
+    if evaluation.warnings:
+        lines += ["", "## Read with care", ""]
+        lines += [f"- {warning}" for warning in evaluation.warnings]
+    return lines
+
+
+def _format_protocol(value: MetricValue) -> str:
+    protocol = value.protocol
+    judge = "independent" if protocol.independent else "training CLIP"
+    images = (
+        f"{protocol.generated_count:,} generated, {protocol.reference_count:,} reference "
+        f"({protocol.reference_split} of {protocol.reference_fingerprint[:12]})"
+    )
+    settings = "".join(f"; {key} {number}" for key, number in protocol.settings.items())
+    extractor = f"{protocol.extractor} ({protocol.extractor_sha256[:12]})"
+    return (
+        f"| {protocol.metric} | {extractor} | {judge} | "
+        f"{images} | captions: {protocol.captions}; resize: {protocol.resize}; "
+        f"truncation {protocol.truncation:g}; seed {protocol.seed}{settings} |"
+    )

@@ -1,0 +1,1 @@
+"""From a prompt to pictures with a finished generator."""

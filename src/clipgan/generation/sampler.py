@@ -1,0 +1,186 @@
+"""Prompts -> images, the same bytes for the same seed.
+
+Image ``j`` of a prompt comes from a latent of its own, drawn from (seed, j) by a counter-based
+generator, and from the stored noise; so it does not depend on the other prompts and images asked
+for at once, and equal columns of a sheet share their latent.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipgan.errors import ClipError, ConfigError
+from clipgan.images import to_uint8
+from clipgan.models.bundle import GeneratorBundle, load_bundle
+
+if TYPE_CHECKING:
+    # open_clip takes seconds to import: bad prompts are refused without it.
+    from clipgan.clip.encoder import ClipEncoder
+
+MAX_PROMPT_CHARACTERS = 500
+"""CLIP reads the first few dozen words; a longer text is a mistake."""
+_GPU_BATCH = 32
+
+
+class Sampler:
+    """A finished generator and the CLIP it was trained with.
+
+    Args:
+        bundle: the generator; moved to ``device`` and set to evaluation.
+        clip: the encoder whose fingerprint the bundle names.
+        device: on the CPU images are made one by one, since the kernels of another batch size may
+            round differently; a GPU gives the same bytes for the same call only.
+    """
+
+    def __init__(self, bundle: GeneratorBundle, clip: ClipEncoder, device: torch.device) -> None:
+        self.info = bundle.info
+        self.device = device
+        self._generator = bundle.generator.to(device).eval().requires_grad_(False)
+        self._clip = clip.to(device)
+        self._batch_size = _GPU_BATCH if device.type == "cuda" else 1
+
+    @torch.inference_mode()
+    def sample(
+        self, prompts: Sequence[str], *, seed: int, num_images: int = 1, truncation: float = 1.0
+    ) -> Tensor:
+        """Make images.
+
+        Args:
+            prompts: one or more texts of 1..500 characters.
+            seed: any integer from 0; the same seed gives the same images.
+            num_images: for each prompt.
+            truncation: 1 leaves the styles alone, towards 0 pulls them to their average: less
+                variety, fewer failures.
+
+        Returns:
+            (len(prompts) * num_images, 3, R, R) uint8 on the CPU, the first prompt's images first.
+
+        Raises:
+            ConfigError: a prompt is empty or too long, or a number is out of range.
+        """
+        check_request(prompts, seed=seed, num_images=num_images, truncation=truncation)
+        texts = torch.cat([self._clip.encode_texts([prompt]) for prompt in prompts])
+        texts = texts.to(self.device).repeat_interleave(num_images, 0)
+        drawn = draw_latents(seed, num_images, self._generator.latent_dim)
+        latents = drawn.to(self.device).repeat(len(prompts), 1)
+        parts = [
+            to_uint8(self._generator(z, text, truncation=truncation, noise="const")).cpu()
+            for z, text in zip(
+                torch.split(latents, self._batch_size),
+                torch.split(texts, self._batch_size),
+                strict=True,
+            )
+        ]
+        return torch.cat(parts)
+
+    def sample_png(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        num_images: int = 1,
+        truncation: float = 1.0,
+    ) -> list[bytes]:
+        """:meth:`sample` as PNG files."""
+        images = self.sample(prompts, seed=seed, num_images=num_images, truncation=truncation)
+        return [encode_png(image) for image in images]
+
+
+def base_generator_folder() -> Path:
+    """Folder of the shipped base generator."""
+    return Path(str(resources.files("clipgan"))) / "assets" / "base_generator"
+
+
+def load_sampler(
+    bundle_dir: Path | None, *, device: torch.device, clip_weights: str | Path | None = None
+) -> Sampler:
+    """A sampler from a generator bundle and the CLIP that its ``bundle.json`` names.
+
+    Args:
+        bundle_dir: folder of the bundle; None: the built-in base generator.
+        clip_weights: as ``features.clip_weights``; None: what the bundle's provenance says, or the
+            built-in CLIP where it says nothing.
+
+    Raises:
+        CheckpointError: the bundle is missing or damaged.
+        ClipError: the CLIP at hand is not the one the generator was trained with; names both.
+    """
+    folder = base_generator_folder() if bundle_dir is None else bundle_dir
+    bundle = load_bundle(folder, with_discriminator=False)
+    weights = clip_weights or bundle.info.provenance.get("clip_weights") or "built-in"
+    return Sampler(bundle, load_matching_clip(bundle.info.clip, str(weights), device), device)
+
+
+def load_matching_clip(
+    fingerprint: Mapping[str, str], clip_weights: str, device: torch.device
+) -> ClipEncoder:
+    """The CLIP of ``fingerprint`` in fp32, whatever precision the training used.
+
+    Raises:
+        ClipError: it cannot be loaded, or the weights are others than in training; names both.
+    """
+    from clipgan.clip.encoder import load_clip
+
+    model = fingerprint.get("model", "")
+    clip = load_clip(model, clip_weights, precision="fp32", device=device)
+    for key in sorted(set(fingerprint) | set(clip.fingerprint)):
+        wanted, found = fingerprint.get(key), clip.fingerprint.get(key)
+        if key != "precision" and wanted != found:
+            raise ClipError(
+                f"the generator was trained with CLIP {model!r} of {key} = {wanted}, but "
+                f"{clip_weights} has {found}: use the weights it was trained with"
+            )
+    return clip
+
+
+def draw_latents(seed: int, num_images: int, latent_dim: int) -> Tensor:
+    """(num_images, latent_dim) float32 standard normal; row j depends on (seed, j) alone."""
+    rows = [
+        np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
+        .standard_normal(latent_dim, dtype=np.float32)
+        for index in range(num_images)
+    ]  # fmt: skip
+    return torch.from_numpy(np.stack(rows))
+
+
+def encode_png(image_uint8: Tensor) -> bytes:
+    """(3, H, W) uint8 -> the bytes of a PNG file without any metadata."""
+    buffer = io.BytesIO()
+    pixels = image_uint8.permute(1, 2, 0).cpu().contiguous().numpy()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=9)
+    return buffer.getvalue()
+
+
+def check_request(prompts: Sequence[str], *, seed: int, num_images: int, truncation: float) -> None:
+    """Refuse what cannot be sampled, before any weights are loaded.
+
+    Raises:
+        ConfigError: names the value and the range.
+    """
+    if not prompts:
+        raise ConfigError("no prompt: say what to draw, such as 'a red apple'")
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ConfigError(
+                f"prompt {prompt!r} is empty: say what to draw, such as 'a red apple'"
+            )
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise ConfigError(
+                f"prompt {prompt[:30]!r}... has {len(prompt)} characters: "
+                f"use at most {MAX_PROMPT_CHARACTERS}"
+            )
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed = {seed}: use a whole number from 0 to 2^63 - 1")
+    if num_images < 1:
+        raise ConfigError(f"number of images = {num_images}: use at least 1")
+    if not 0.0 <= truncation <= 1.0:
+        raise ConfigError(f"truncation = {truncation}: use a number from 0 to 1")

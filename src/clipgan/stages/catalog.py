@@ -1,0 +1,301 @@
+"""Stage names -> step functions, with their parameters and paths.
+
+The one list of stages. Three callers go through it: ``clipgan stage NAME`` (dvc.yaml's commands),
+the Prefect flows (through DVC) and the tests. A stage's heavy imports happen when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipgan.config import Params, load_params
+from clipgan.errors import ConfigError
+from clipgan.run_logger import RunLogger
+from clipgan.tracking.environment import resolve_tracking_uri
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Every path of a project, by name."""
+
+    root: Path
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def profiles(self) -> Path:
+        return self.root / "profiles"
+
+    @property
+    def raw(self) -> Path:
+        """Downloads, kept between runs."""
+        return self.root / "data" / "raw"
+
+    @property
+    def source(self) -> Path:
+        return self.root / "data" / "source.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "data" / "images"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "data" / "features"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "data" / "training"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "data" / "evaluation"
+
+    @property
+    def clip(self) -> Path:
+        return self.root / "data" / "clip"
+
+    @property
+    def mlruns(self) -> Path:
+        return self.root / "mlruns"
+
+    def work(self, stage: str) -> Path:
+        """Resumable state of ``stage``: outside DVC, ignored by git."""
+        return self.root / "data" / ".work" / stage
+
+    def relative(self, path: Path) -> str:
+        """``path`` as dvc.yaml writes it."""
+        return path.relative_to(self.root).as_posix()
+
+
+def find_workspace(start: Path) -> Workspace:
+    """The project that ``start`` lies in: the nearest folder upwards with a dvc.yaml.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "dvc.yaml").is_file():
+            return Workspace(folder)
+    raise ConfigError(
+        f"{start}: no dvc.yaml here or above; change into your clone of the project and run again"
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: ``sections`` of params.yaml that change its result, and its paths.
+
+    ``inputs`` and ``outputs`` name attributes of :class:`Workspace`.
+    """
+
+    name: str
+    summary: str
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    run: Callable[[Params, Workspace], Any]
+
+
+def _scan(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.scan import scan
+
+    return scan(params.ingest, source=workspace.source, raw=workspace.raw)
+
+
+def _ingest(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.ingest import ingest
+
+    return ingest(
+        params.ingest, images=workspace.images, raw=workspace.raw, work=workspace.work("ingest")
+    )
+
+
+def _features(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.features import extract_features
+
+    return extract_features(
+        params.features,
+        images=workspace.images,
+        features=workspace.features,
+        work=workspace.work("features"),
+    )
+
+
+def _train(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.train import train
+
+    with _training_run(params, workspace) as logger:
+        return train(
+            params.train,
+            monitoring=params.monitoring,
+            features_config=params.features,
+            images=workspace.images,
+            features=workspace.features,
+            output=workspace.training,
+            work=workspace.work("train"),
+            logger=logger,
+        )
+
+
+def _evaluate(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.evaluate import evaluate
+
+    with _continued_run(params, workspace) as logger:
+        return evaluate(
+            params.evaluate,
+            features_config=params.features,
+            images=workspace.images,
+            features=workspace.features,
+            training=workspace.training,
+            output=workspace.evaluation,
+            logger=logger,
+        )
+
+
+def _pretrain_clip(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.pretrain_clip import pretrain_clip
+
+    return pretrain_clip(
+        params.pretrain_clip,
+        images=workspace.images,
+        output=workspace.clip,
+        work=workspace.work("pretrain_clip"),
+    )
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("scan", "what the source offers now", ("ingest",), (), ("source",), _scan),
+        Stage(
+            "ingest",
+            "images and captions -> shards",
+            ("ingest",),
+            ("source",),
+            ("images",),
+            _ingest,
+        ),
+        Stage(
+            "features",
+            "shards -> CLIP features",
+            ("features",),
+            ("images",),
+            ("features",),
+            _features,
+        ),
+        Stage(
+            "train",
+            "shards and features -> generator",
+            ("train",),
+            ("images", "features"),
+            ("training",),
+            _train,
+        ),
+        Stage(
+            "evaluate",
+            "generator -> metric values and pictures",
+            ("evaluate",),
+            ("images", "features", "training"),
+            ("evaluation",),
+            _evaluate,
+        ),
+        Stage(
+            "pretrain_clip",
+            "shards -> the built-in CLIP",
+            ("pretrain_clip",),
+            ("images",),
+            ("clip",),
+            _pretrain_clip,
+        ),
+    )
+}
+"""In the order of the data. ``pretrain_clip`` is a recipe of its own, outside dvc.yaml."""
+
+
+def run_stage(name: str, workspace: Workspace) -> Any:
+    """Run the stage ``name`` with the params.yaml of ``workspace``; gives its report.
+
+    Raises:
+        ConfigError: no such stage, or a parameter is wrong.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
+    return STAGES[name].run(load_params(workspace.params_file), workspace)
+
+
+def register_generator(params: Params, workspace: Workspace) -> Any:
+    """Register what train and evaluate left in ``workspace``. Outside dvc.yaml: a cached stage
+    would skip its effect on the registry.
+
+    Raises:
+        RegistryError, CheckpointError: see :func:`clipgan.stages.register.register`.
+    """
+    from clipgan.stages.register import register
+
+    return register(
+        params.register_model,
+        training=workspace.training,
+        evaluation=workspace.evaluation,
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        experiment=params.register_model.model_name,
+        clip_weights=params.features.clip_weights,
+    )
+
+
+@contextmanager
+def _training_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
+    from clipgan.tracking.mlflow_run import open_training_run, sweep_stale_runs
+    from clipgan.tracking.provenance import collect_run_tags, read_data_digest
+
+    # Before any run is made: a start that does not exist or damaged shards end here.
+    fingerprint = _fingerprint_training(params, workspace)
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    for run_id in sweep_stale_runs(uri):
+        print(f"MLflow run {run_id}: its process is gone, ended as KILLED", flush=True)
+    with open_training_run(
+        tracking_uri=uri,
+        experiment=params.register_model.model_name,
+        run_file=workspace.work("train") / "mlflow.json",
+        fingerprint=fingerprint,
+        tags=collect_run_tags(workspace.root, os.environ),
+    ) as logger:
+        for name, folder in (("images", workspace.images), ("features", workspace.features)):
+            logger.log_dataset(name, folder, read_data_digest(folder), context="training")
+        yield logger
+
+
+def _fingerprint_training(params: Params, workspace: Workspace) -> str:
+    from clipgan.data.shards import load_manifest
+    from clipgan.training.fine_tuning import resolve_initial_folder
+    from clipgan.training.fingerprint import compute_training_fingerprint
+
+    return compute_training_fingerprint(
+        params.train,
+        images_fingerprint=load_manifest(workspace.images).fingerprint,
+        features_dir=workspace.features,
+        initial_folder=resolve_initial_folder(params.train.initial_weights),
+    )
+
+
+@contextmanager
+def _continued_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
+    from clipgan.tracking.mlflow_run import continue_run, read_run_id
+
+    with continue_run(
+        read_run_id(workspace.training / "mlflow.json"),
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        experiment=params.register_model.model_name,
+    ) as logger:
+        yield logger

@@ -1,0 +1,1 @@
+"""MLflow: runs, metrics, model versions. The only package that knows it."""

@@ -1,0 +1,42 @@
+"""A registered generator back as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipgan.errors import RegistryError
+from clipgan.tracking.environment import explain_mlflow_errors, global_tracking_uri, load_mlflow
+
+
+def download_generator(
+    address: str, *, tracking_uri: str, target: Path
+) -> tuple[Path, Path | None]:
+    """Fetch a logged generator.
+
+    Args:
+        address: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/<model id>``.
+        target: folder to download into.
+
+    Returns:
+        The bundle's folder, and the weights file of its CLIP (None: the built-in one).
+
+    Raises:
+        RegistryError: no such model, version or alias, or its files are gone.
+    """
+    mlflow = load_mlflow()
+    with (
+        explain_mlflow_errors(f"{address} cannot be loaded (`clipgan models` lists versions)"),
+        global_tracking_uri(tracking_uri),
+    ):
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(target)))
+            model = mlflow.models.Model.load(str(folder))
+        except OSError as error:
+            raise RegistryError(
+                f"{address}: its files are gone ({error}); mlruns/artifacts belongs to the store"
+            ) from None
+    artifacts = model.flavors.get("python_function", {}).get("artifacts") or {}
+    paths = {name: folder / entry["path"] for name, entry in artifacts.items()}
+    if "generator" not in paths:
+        raise RegistryError(f"{address}: holds no generator of clipgan")
+    return paths["generator"], paths.get("clip")

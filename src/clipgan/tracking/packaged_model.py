@@ -1,0 +1,184 @@
+"""The generator as an MLflow model: code and safetensors, nothing pickled, loadable offline.
+
+The model holds the generator's bundle (without discriminator) and, for a CLIP that is not built in,
+its weights. It does not hold the package itself: the serving environment has clipgan installed
+(``mlflow models serve --env-manager local``), so that a fix of the code reaches every model.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from clipgan.artifacts import hash_file, hash_json, write_json
+from clipgan.errors import CheckpointError
+from clipgan.models.bundle import (
+    FORMAT_VERSION,
+    GENERATOR_FILE,
+    INFO_FILE,
+    BundleInfo,
+    load_bundle_info,
+)
+from clipgan.tracking.environment import explain_mlflow_errors, load_mlflow
+
+MODEL_CODE = Path(__file__).with_name("served_model.py")
+EXAMPLE_PROMPT = "a red apple"
+_REQUIREMENTS = ("clipgan", "mlflow", "torch", "open_clip_torch", "transformers", "safetensors")
+_DISCRIMINATOR = "discriminator"
+
+
+@dataclass(frozen=True)
+class GeneratorPackage:
+    """What goes into a logged model.
+
+    Attributes:
+        bundle: folder of the generator bundle.
+        loader: ``package.module:function`` that makes a sampler from the bundle folder; named, not
+            imported, because the model's code runs where it is served.
+        clip_weights: weights file or folder of a CLIP that does not come with the package.
+    """
+
+    bundle: Path
+    loader: str
+    clip_weights: Path | None = None
+
+
+def compute_data_hash(info: BundleInfo) -> str:
+    """Identity of a generator: its weights, architecture and CLIP, not when it was made."""
+    return hash_json(
+        {
+            "family": info.family,
+            "architecture": info.architecture.get("generator"),
+            "clip": info.clip,
+            "weights": info.files.get(GENERATOR_FILE),
+        }
+    )
+
+
+def save_packaged_model(folder: Path, package: GeneratorPackage, mlflow_model: Any = None) -> None:
+    """Write the MLflow model into the new folder ``folder``.
+
+    Args:
+        folder: must not exist.
+        mlflow_model: an ``mlflow.models.Model`` that carries the run and model id.
+
+    Raises:
+        CheckpointError: the bundle is damaged.
+        RegistryError: MLflow refuses the model.
+    """
+    mlflow = load_mlflow()
+    with TemporaryDirectory(prefix="clipgan-package-") as scratch:
+        generator = Path(scratch) / "generator"
+        copy_generator_bundle(package.bundle, generator)
+        artifacts = {"generator": str(generator)}
+        if package.clip_weights is not None:
+            artifacts["clip"] = str(package.clip_weights)
+        with explain_mlflow_errors(f"{package.bundle} cannot be packaged"), _quiet_mlflow():
+            mlflow.pyfunc.save_model(
+                path=str(folder),
+                python_model=str(MODEL_CODE),
+                artifacts=artifacts,
+                model_config={"loader": package.loader},
+                signature=build_signature(),
+                input_example=_build_example(),
+                pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+                mlflow_model=mlflow_model,
+            )
+
+
+def log_packaged_model(
+    client: Any, package: GeneratorPackage, *, run_id: str, name: str, tags: Mapping[str, str]
+) -> str:
+    """Log the model as an output of the run; gives its id (``models:/<id>`` is its address).
+
+    Raises:
+        CheckpointError: the bundle is damaged.
+        RegistryError: the store refuses it.
+    """
+    mlflow = load_mlflow()
+    with explain_mlflow_errors(f"{package.bundle} cannot be logged"):
+        experiment_id = client.get_run(run_id).info.experiment_id
+        logged = client.create_logged_model(
+            experiment_id, name=name, source_run_id=run_id, tags=dict(tags), model_type="generator"
+        )
+        status = "FAILED"
+        try:
+            with TemporaryDirectory(prefix="clipgan-model-") as scratch:
+                description = mlflow.models.Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_uuid=logged.model_id,
+                    model_id=logged.model_id,
+                )
+                save_packaged_model(Path(scratch) / "model", package, description)
+                client.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
+            status = "READY"
+        finally:
+            client.finalize_logged_model(logged.model_id, status)
+        output = mlflow.entities.LoggedModelOutput(logged.model_id, step=0)
+        client.log_outputs(run_id, [output])
+    return str(logged.model_id)
+
+
+def copy_generator_bundle(source: Path, target: Path) -> None:
+    """Copy a bundle without its discriminator, checking the weights' hash.
+
+    Raises:
+        CheckpointError: the bundle is incomplete or its weights are not those it names.
+    """
+    info = load_bundle_info(source)
+    weights = source / GENERATOR_FILE
+    if not weights.is_file() or hash_file(weights) != info.files.get(GENERATOR_FILE):
+        raise CheckpointError(f"{weights}: missing or damaged; restore or retrain the bundle")
+    target.mkdir(parents=True)
+    shutil.copyfile(weights, target / GENERATOR_FILE)
+    kept = replace(
+        info,
+        architecture={k: v for k, v in info.architecture.items() if k != _DISCRIMINATOR},
+        files={GENERATOR_FILE: info.files[GENERATOR_FILE]},
+    )
+    write_json(target / INFO_FILE, {"format_version": FORMAT_VERSION, **asdict(kept)})
+
+
+def build_signature() -> Any:
+    """Column ``prompt`` -> column ``png``, with seed, truncation and number as parameters."""
+    types = load_mlflow().types
+    return load_mlflow().models.ModelSignature(
+        inputs=types.Schema([types.ColSpec("string", "prompt")]),
+        outputs=types.Schema([types.ColSpec("binary", "png")]),
+        params=types.ParamSchema(
+            [
+                types.ParamSpec("seed", "long", 0),
+                types.ParamSpec("truncation", "double", 1.0),
+                types.ParamSpec("num_images", "long", 1),
+            ]
+        ),
+    )
+
+
+def _build_example() -> tuple[Any, dict[str, Any]]:
+    import pandas as pd
+
+    prompts = pd.DataFrame({"prompt": [EXAMPLE_PROMPT]})
+    return prompts, {"seed": 1, "truncation": 1.0, "num_images": 1}
+
+
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """Hide advice that does not apply: type hints, and the check that clipgan is on an index."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.pyfunc", "mlflow.models.model")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

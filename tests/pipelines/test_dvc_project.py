@@ -1,0 +1,215 @@
+"""The project's own dvc.yaml in a git clone: repro, metrics, plots, experiments, registration."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from clipgan.cli.environment import QUIET_PREFECT, apply_environment, process_environment
+from tests.params import tree_with
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "ingest.resolution_px": 32,
+    "train.resolution_px": 32,
+    "train.initial_weights": "none",
+    "train.total_images": 64,
+    "train.batch_size": 8,
+    "train.generator.latent_dim": 16,
+    "train.generator.style_dim": 16,
+    "train.generator.text_hidden_dim": 16,
+    "train.generator.mapping_layers": 2,
+    "train.generator.channel_base": 256,
+    "train.generator.channel_max": 16,
+    "train.discriminator.channel_base": 256,
+    "train.discriminator.channel_max": 16,
+    "monitoring.log_interval_images": 16,
+    "monitoring.sample_interval_images": 32,
+    "monitoring.checkpoint_interval_images": 32,
+    "monitoring.samples_per_prompt": 2,
+    "evaluate.num_generated": 64,
+    "evaluate.retrieval_candidates": 10,
+    "evaluate.num_concepts": 10,
+    "evaluate.samples_per_concept": 1,
+    "evaluate.kid_subset_size": 20,
+    "evaluate.kid_subsets": 2,
+    "evaluate.inception": "off",
+    "evaluate.grid_prompts": 2,
+    "evaluate.grid_samples": 2,
+    "register.model_name": "tiny",
+}
+CODE = ("src", "pipelines", "profiles", "dvc.yaml", ".dvc", ".dvcignore", "data", "mlruns")
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A git repository with the project's code and tiny parameters."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def git(self, *command: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        return subprocess.run(
+            ["git", *who, *command], cwd=self.root, check=True, capture_output=True, text=True
+        ).stdout
+
+    def load_lock(self) -> dict[str, Any]:
+        lock = (self.root / "dvc.lock").read_text(encoding="utf-8")
+        return dict(YAML(typ="safe", pure=True).load(lock))
+
+
+def copy_project(root: Path) -> Clone:
+    """The files that git would clone, with tiny parameters, committed."""
+    root.mkdir()
+    for name in CODE:
+        source, target = ROOT / name, root / name
+        if source.is_file():
+            shutil.copyfile(source, target)
+            continue
+        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", name]
+        files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for file in files.splitlines():
+            if (ROOT / file).exists():
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / file, root / file)
+    (root / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
+    with (root / "params.yaml").open("w") as handle:
+        YAML().dump(tree_with(TINY), handle)
+    environment = {
+        name: value
+        for name, value in process_environment(root).items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))
+    }
+    environment.pop("PYTHONPATH", None)
+    apply_environment(root, environment)
+    clone = Clone(root, environment | QUIET_PREFECT | {"PYTHONPATH": str(root / "src")})
+    clone.git("init", "--quiet")
+    clone.git("add", "--all")
+    clone.git("commit", "--quiet", "-m", "clone")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone in which `dvc repro` alone has run everything."""
+    made = copy_project(tmp_path_factory.mktemp("clone") / "project")
+    made.run("dvc", "repro")
+    yield made
+
+
+@pytest.mark.slow
+class TestClone:
+    def test_repro_leaves_git_clean_and_every_output_in_place(self, clone: Clone) -> None:
+        changed = {line.split()[-1] for line in clone.git("status", "--porcelain").splitlines()}
+        assert changed <= {"dvc.lock"}
+        for stage in clone.load_lock()["stages"].values():
+            for out in stage["outs"]:
+                assert (clone.root / out["path"]).exists()
+        run_id = json.loads((clone.root / "data/training/mlflow.json").read_text())["run_id"]
+        assert run_id
+
+    def test_an_unchanged_project_only_looks_at_its_source(self, clone: Clone) -> None:
+        before = clone.load_lock()
+        done = clone.run("dvc", "repro")
+        assert "Running stage 'scan'" in done.stdout
+        assert done.stdout.count("Running stage") == 1
+        assert clone.load_lock() == before
+
+    def test_metrics_and_plots_are_shown(self, clone: Clone) -> None:
+        shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)
+        metrics = shown[""]["data"]["data/evaluation/metrics.json"]["data"]
+        assert "fd_efficientnet_lite0" in metrics["trained"]
+        clone.run("dvc", "plots", "show")
+        page = (clone.root / "dvc_plots" / "index.html").read_text()
+        assert "samples.png" in page
+        assert "http" not in page.replace("http://www.w3.org", ""), "blank without a network"
+        shutil.rmtree(clone.root / "dvc_plots")
+
+    def test_monitoring_retrains_nothing_and_evaluation_does_not_train(self, clone: Clone) -> None:
+        saved = (clone.root / "params.yaml").read_bytes()
+        for changes, expected in (
+            ({"monitoring.keep_checkpoints": 5}, {"scan"}),
+            ({"evaluate.seed": 5}, {"scan", "evaluate"}),
+        ):
+            with (clone.root / "params.yaml").open("w") as handle:
+                YAML().dump(tree_with(TINY | changes), handle)
+            done = clone.run("dvc", "repro", "--dry")
+            ran = {line.split("'")[1] for line in done.stdout.splitlines() if "Running" in line}
+            assert ran == expected
+        (clone.root / "params.yaml").write_bytes(saved)
+
+    def test_the_flow_adopts_what_repro_did_and_registers_it_once(
+        self, clone: Clone, prefect_server: str
+    ) -> None:
+        clone.environment["PREFECT_API_URL"] = prefect_server
+        first = clone.run("pipelines", "train").stdout
+        for stage in ("ingest", "features", "train", "evaluate"):
+            assert f"{stage}  unchanged" in first
+        assert "tiny version 1, champion" in first
+        second = clone.run("pipelines", "train").stdout
+        assert "register  unchanged" in second
+        status = clone.run("clipgan", "status").stdout
+        assert status.count("up to date") == 4
+        assert "tiny version 1, champion" in status
+
+    def test_the_run_cache_brings_model_and_run_id_back_together(self, clone: Clone) -> None:
+        lock = clone.load_lock()
+        run_file = clone.root / "data" / "training" / "mlflow.json"
+        run_id = run_file.read_bytes()
+        shutil.rmtree(clone.root / "data" / "training")
+        done = clone.run("dvc", "repro", "train")
+        assert "Running stage 'train'" not in done.stdout
+        assert run_file.read_bytes() == run_id
+        assert clone.load_lock() == lock
+
+    def test_experiments_run_with_other_parameters(self, clone: Clone) -> None:
+        clone.git("add", "--all")
+        clone.git("commit", "--quiet", "-m", "lock")
+        clone.run("dvc", "exp", "run", "--set-param", "evaluate.seed=9", "--name", "nine")
+        assert "nine" in clone.run("dvc", "exp", "list", "--name-only").stdout
+        params = YAML(typ="safe", pure=True).load((clone.root / "params.yaml").read_text())
+        assert params["evaluate"]["seed"] == 9
+        clone.git("checkout", "--quiet", "--", ".")
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_copy_runs_its_own_tree(tmp_path: Path) -> None:
+    """Trap 19: an installed package, or an absolute PYTHONPATH, runs the original's code."""
+    original = copy_project(tmp_path / "project")
+    # Only the look at the source; a change that nobody commits shows which tree it came from.
+    dvc_yaml = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())
+    pipeline = {"stages": {"scan": dvc_yaml["stages"]["scan"]}}
+    with (original.root / "dvc.yaml").open("w") as handle:
+        YAML().dump(pipeline, handle)
+    module = original.root / "src" / "clipgan" / "stages" / "scan.py"
+    module.write_text(module.read_text() + "\nprint('code of', __file__)\n")
+    original.git("add", "--all")
+    original.git("commit", "--quiet", "-m", "say")
+    done = original.run("dvc", "exp", "run", "--temp")
+    said = [line for line in done.stdout.splitlines() if line.startswith("code of")]
+    assert said
+    assert f"{original.root}/.dvc/tmp/exps" in said[0]

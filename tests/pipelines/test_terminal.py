@@ -1,0 +1,152 @@
+"""`python -m pipelines`, what `clipgan run` becomes: server or none, nothing to do, output."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from clipgan.cli.environment import QUIET_PREFECT
+from clipgan.cli.models import compute_state_key, registered_file
+from clipgan.config import load_params
+from clipgan.errors import ConfigError
+from clipgan.stages.catalog import Workspace
+from pipelines.__main__ import find_server, main
+from pipelines.stages import describe_failure
+from tests.pipelines.conftest import ToyProject
+
+UNUSED_PORT = "9"
+
+
+def use_no_server(toy: ToyProject) -> None:
+    toy.environment.update(QUIET_PREFECT, PREFECT_SERVER_API_PORT=UNUSED_PORT)
+    toy.environment.pop("PREFECT_API_URL", None)
+
+
+def pretend_registration(toy: ToyProject) -> None:
+    """What `clipgan register` leaves for the project's present state."""
+    workspace = Workspace(toy.root)
+    workspace.mlruns.mkdir(exist_ok=True)
+    (workspace.mlruns / "mlflow.db").touch()
+    fields = {
+        "key": compute_state_key(load_params(workspace.params_file), workspace),
+        "model_name": "toy",
+        "version": 3,
+        "promoted": True,
+        "is_champion": True,
+        "reason": "better",
+        "run_id": "r",
+    }
+    registered_file(workspace).write_text(json.dumps(fields))
+
+
+def test_nothing_to_do_needs_no_server_torch_or_mlflow(toy: ToyProject) -> None:
+    use_no_server(toy)
+    assert toy.run("-m", "dvc", "repro").returncode == 0
+    pretend_registration(toy)
+    toy.take_runs()
+    started = time.monotonic()
+    done = toy.run("-X", "importtime", "-m", "pipelines", "train")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 20
+    assert done.stdout.splitlines()[0] == "nothing to do: every stage is up to date"
+    assert "toy version 3, champion: better" in done.stdout
+    assert toy.take_runs() == ["look"]
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "dvc.repo" in imported
+    assert not imported & {"torch", "mlflow", "prefect"}
+
+
+def test_a_flow_imports_no_torch_and_no_mlflow(toy: ToyProject) -> None:
+    code = (
+        "import sys, pipelines.training, pipelines.clip_pretraining, pipelines.__main__\n"
+        "print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
+    )
+    assert toy.run("-c", code).stdout == "[]\n"
+
+
+def test_a_running_server_is_found_and_told(toy: ToyProject, prefect_server: str) -> None:
+    toy.environment.update(QUIET_PREFECT, PREFECT_SERVER_API_PORT=prefect_server.split(":")[2][:-4])
+    done = toy.run("-m", "pipelines", "evaluate")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "starting Prefect" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["look", "  look 1/2 images", "  look 2/2 images"]
+    assert not [line for line in lines if "dvc" in line or "Running stage" in line]
+    again = toy.run("-m", "pipelines", "evaluate")
+    assert "first  unchanged\nsecond  unchanged\n" in again.stdout
+
+
+@pytest.mark.slow
+def test_without_a_server_one_is_started_for_the_run(toy: ToyProject) -> None:
+    use_no_server(toy)
+    done = toy.run("-m", "pipelines", "evaluate")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert toy.take_runs() == ["look", "first", "second"]
+    assert (toy.root / ".prefect" / "prefect.db").exists()
+
+
+def test_a_failed_stage_ends_with_its_line_and_its_exit_code(
+    toy: ToyProject, prefect_server: str
+) -> None:
+    toy.environment.update(QUIET_PREFECT, PREFECT_API_URL=prefect_server)
+    toy.set_mode("first", "fail")
+    done = toy.run("-m", "pipelines", "evaluate")
+    assert done.returncode == 2
+    assert done.stderr == "error: first: first.x = 7: use a smaller one\n"
+
+
+def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(
+        ConfigError, match=r"PREFECT_API_URL = 'http://127.0.0.1:9/api': no Prefect"
+    ):
+        find_server()
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setenv("PREFECT_SERVER_API_PORT", UNUSED_PORT)
+    assert find_server() is None
+
+
+def test_an_unknown_flow_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose one of train, evaluate, pretrain-clip"):
+        main(["trian"])
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "message", "exit_code", "was_killed"),
+    [
+        (255, ["error: x = 1", "ERROR: ... CMD, exited with 2"], "s: x = 1", 2, False),
+        (255, ["error: NaN", "ERROR: ... CMD, exited with 1"], "s: NaN", 1, False),
+        (
+            255,
+            ["ERROR: ... CMD, exited with -9"],
+            "s: ended by signal 9 (9 often means out of memory); run again to resume",
+            1,
+            True,
+        ),
+        (
+            255,
+            ["ERROR: ... CMD, exited with 1"],
+            "s: exit status 1: ERROR: ... CMD, exited with 1",
+            1,
+            False,
+        ),
+        (255, ["ERROR: lock"], "s: exit status 255: ERROR: lock", 1, False),
+        (
+            143,
+            [],
+            "s: ended by signal 15 (9 often means out of memory); run again to resume",
+            1,
+            True,
+        ),
+    ],
+)
+def test_a_failure_says_what_the_stage_said(
+    code: int, tail: list[str], message: str, exit_code: int, was_killed: bool
+) -> None:
+    error = describe_failure("s", code, tail)
+    assert (str(error), error.exit_code, error.was_killed) == (message, exit_code, was_killed)

@@ -1,0 +1,110 @@
+"""dvc.yaml lists what decides a stage's result: DVC does not follow imports, so this test does."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+from clipgan.stages.catalog import STAGES, Workspace
+
+ROOT = Path(__file__).parents[2]
+CODE = ROOT / "src"
+
+NO_RESULT_DEPENDS_ON = {
+    "clipgan.config": "DVC tracks the values themselves, as params",
+    "clipgan.errors": "words",
+    "clipgan.progress": "a progress bar",
+    "clipgan.run_logger": "a protocol without code",
+}
+"""Imported by stages and yet no dependency: an edit must not retrain anything."""
+
+OUTSIDE_DVC = {"pretrain_clip"}
+
+
+@cache
+def load_pipeline() -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+
+
+@cache
+def find_imports(module: str) -> frozenset[str]:
+    """Every module of the package that ``module`` imports, directly or not, functions included."""
+    graph = grimp.build_graph("clipgan", cache_dir=None)
+    found = graph.find_upstream_modules(module) | {module}
+    # Importing a.b runs a/__init__.py too.
+    packages = {name.rpartition(".")[0] for name in found}
+    return frozenset(found | {name for name in packages if name})
+
+
+def find_file(module: str) -> Path:
+    path = CODE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def holds_code(module: str) -> bool:
+    """False for a package whose __init__.py is a docstring."""
+    statements = ast.parse(find_file(module).read_text(encoding="utf-8")).body
+    return any(not isinstance(statement, ast.Expr) for statement in statements)
+
+
+def is_covered(path: Path, dependencies: list[str]) -> bool:
+    return any(path.is_relative_to(ROOT / dependency) for dependency in dependencies)
+
+
+@pytest.mark.parametrize("name", load_pipeline()["stages"])
+def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
+    dependencies = load_pipeline()["stages"][name].get("deps", [])
+    if load_pipeline()["stages"][name].get("always_changed"):
+        return  # run every time, whatever its code
+    imported = find_imports(f"clipgan.stages.{name}") - set(NO_RESULT_DEPENDS_ON)
+    missing = {
+        module
+        for module in imported
+        if holds_code(module) and not is_covered(find_file(module), dependencies)
+    }
+    assert not missing, f"stage {name} imports these, dvc.yaml lists no dependency for them"
+
+
+@pytest.mark.parametrize("name", load_pipeline()["stages"])
+def test_no_dependency_on_code_is_superfluous(name: str) -> None:
+    dependencies = load_pipeline()["stages"][name].get("deps", [])
+    files = {find_file(module) for module in find_imports(f"clipgan.stages.{name}")}
+    code = [d for d in dependencies if d.startswith("src/") and "/assets/" not in d]
+    superfluous = [d for d in code if not any(f.is_relative_to(ROOT / d) for f in files)]
+    assert not superfluous, f"stage {name} imports nothing of these"
+
+
+def test_every_dependency_on_code_exists() -> None:
+    for name, stage in load_pipeline()["stages"].items():
+        for dependency in stage.get("deps", []):
+            if dependency.startswith("src/"):
+                assert (ROOT / dependency).exists(), f"{name}: {dependency}"
+
+
+def test_dvc_and_the_catalog_agree() -> None:
+    stages = load_pipeline()["stages"]
+    assert list(stages) == [name for name in STAGES if name not in OUTSIDE_DVC]
+    workspace = Workspace(ROOT)
+    for name, stage in stages.items():
+        entry = STAGES[name]
+        outputs = [workspace.relative(getattr(workspace, path)) for path in entry.outputs]
+        inputs = [workspace.relative(getattr(workspace, path)) for path in entry.inputs]
+        assert stage["outs"] == outputs
+        assert [d for d in stage.get("deps", []) if d.startswith("data/")] == inputs
+        assert stage["params"] == list(entry.sections)
+        assert stage["cmd"] == f"env PYTHONPATH=src python -m clipgan stage {name}"
+
+
+def test_no_stage_depends_on_monitoring_or_registration() -> None:
+    used = {section for stage in load_pipeline()["stages"].values() for section in stage["params"]}
+    assert used == {"ingest", "features", "train", "evaluate"}
+
+
+def test_bytecode_is_no_dependency() -> None:
+    assert "__pycache__/" in (ROOT / ".dvcignore").read_text(encoding="utf-8").splitlines()

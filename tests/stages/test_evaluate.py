@@ -1,0 +1,247 @@
+"""The evaluate stage on the tiny world, with the real judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from clipgan.artifacts import write_json
+from clipgan.config import Params
+from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
+from clipgan.evaluation.report import load_evaluation
+from clipgan.models.bundle import BundleInfo, save_bundle
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
+from clipgan.stages.evaluate import EvaluationReport, evaluate
+from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
+
+CHANGES: dict[str, Any] = {
+    "evaluate.device": "cpu",
+    "evaluate.num_generated": 18,
+    "evaluate.batch_size": 8,
+    "evaluate.retrieval_candidates": 5,
+    "evaluate.num_concepts": 6,
+    "evaluate.samples_per_concept": 2,
+    "evaluate.kid_subset_size": 8,
+    "evaluate.kid_subsets": 2,
+    "evaluate.inception": "off",
+    "evaluate.grid_prompts": 3,
+    "evaluate.grid_samples": 4,
+}
+HISTORY = [{"images_seen": n, "generator_loss": 2.0 / n} for n in (16, 32, 48)]
+IMAGES_SEEN, INITIAL_IMAGES_SEEN = 1048, 1000
+
+
+class RecordingLogger(NullRunLogger):
+    def __init__(self) -> None:
+        self.metrics: dict[int, dict[str, float]] = {}
+        self.files: list[str] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
+        self.metrics[images_seen] = dict(metrics)
+
+    def log_file(self, path: Path, folder: str) -> None:
+        assert path.is_file()
+        self.files.append(f"{folder}/{path.name}")
+
+
+def build_generator(params: Params, seed: int) -> LafiteGenerator:
+    torch.manual_seed(seed)
+    config = params.train.generator
+    return LafiteGenerator(
+        resolution_px=SIDE_PX,
+        text_dim=TinyClip.embed_dim,
+        latent_dim=config.latent_dim,
+        style_dim=config.style_dim,
+        text_hidden_dim=config.text_hidden_dim,
+        mapping_layers=config.mapping_layers,
+        channel_base=config.channel_base,
+        channel_max=config.channel_max,
+    )
+
+
+def save_training(root: Path, *, initial: bool = True, collapsed: bool = False) -> None:
+    """What the train stage leaves in ``root/training``, with random generators."""
+    params = tiny_params()
+    generator = build_generator(params, 1)
+    if collapsed:
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                parameter.zero_()
+    for folder, network, images_seen in (
+        (root / "training", generator, IMAGES_SEEN),
+        (root / "training" / "initial", build_generator(params, 2), INITIAL_IMAGES_SEEN),
+    ):
+        if folder.name == "initial" and not initial:
+            continue
+        info = BundleInfo("lafite", TinyClip().fingerprint, SIDE_PX, images_seen)
+        save_bundle(folder, network, None, info, dtype="fp32")
+    write_json(root / "training" / "history.json", HISTORY)
+
+
+def run(
+    root: Path,
+    changes: dict[str, Any] | None = None,
+    *,
+    output: str = "evaluation",
+    clip: TinyClip | None = None,
+    logger: RunLogger = NULL_LOGGER,
+) -> EvaluationReport:
+    params = tiny_params(CHANGES | (changes or {}))
+    return evaluate(
+        params.evaluate,
+        features_config=params.features,
+        training=root / "training",
+        images=root / "images",
+        features=root / "features",
+        output=root / output,
+        clip=clip or TinyClip(),  # type: ignore[arg-type]
+        logger=logger,
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    build_world(root)
+    save_training(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def logger() -> RecordingLogger:
+    return RecordingLogger()
+
+
+@pytest.fixture(scope="module")
+def report(world: Path, logger: RecordingLogger) -> EvaluationReport:
+    return run(world, logger=logger)
+
+
+def test_every_file_is_made(world: Path, report: EvaluationReport) -> None:
+    assert {path.name for path in (world / "evaluation").iterdir()} == {
+        "metrics.json",
+        "evaluation.json",
+        "report.md",
+        "samples.png",
+        "before_after.png",
+        "history.png",
+        "history.csv",
+    }
+    assert not list(world.glob(".evaluation*"))
+
+
+def test_both_generators_and_real_images_are_measured(
+    world: Path, report: EvaluationReport
+) -> None:
+    judged = {f"{m}_efficientnet_lite0" for m in ("fd", "kid", "precision", "recall")}
+    expected = judged | {"clip_score", "r_precision", "concept_accuracy"}
+    assert set(report.values["trained"]) == set(report.values["initial"]) == expected
+    assert set(report.values["real"]) == {"clip_score", "r_precision"}
+    assert report.values["trained"] != report.values["initial"]
+    assert set(report.skipped) == {"fid", "concept_accuracy_ceiling"}
+    assert report.images_seen == IMAGES_SEEN - INITIAL_IMAGES_SEEN
+
+
+def test_metrics_file_values_and_report_agree(world: Path, report: EvaluationReport) -> None:
+    assert json.loads((world / "evaluation" / "metrics.json").read_text()) == report.values
+    loaded = load_evaluation(world / "evaluation")
+    for section, values in loaded.values.items():
+        assert {name: value.value for name, value in values.items()} == report.values[section]
+    protocol = loaded.values["trained"]["clip_score"].protocol
+    assert protocol.clip == TinyClip().fingerprint
+    assert protocol.generated_count == protocol.reference_count == 18
+
+
+def test_sheets_have_prompts_times_samples(world: Path, report: EvaluationReport) -> None:
+    with Image.open(world / "evaluation" / "samples.png") as sheet:
+        width, height = sheet.size
+    with Image.open(world / "evaluation" / "before_after.png") as both:
+        assert both.height == pytest.approx(2 * height, abs=8)
+    assert width > 4 * 128
+    assert height == pytest.approx(3 * 128, abs=32)
+
+
+def test_run_gets_both_points_and_the_files(
+    report: EvaluationReport, logger: RecordingLogger
+) -> None:
+    assert set(logger.metrics) == {0, IMAGES_SEEN - INITIAL_IMAGES_SEEN}
+    assert logger.metrics[0]["evaluation/clip_score"] == report.values["initial"]["clip_score"]
+    assert "evaluation/samples.png" in logger.files
+    assert "evaluation/report.md" in logger.files
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(
+    world: Path, report: EvaluationReport
+) -> None:
+    again = run(world, output="again")
+    assert again.values == report.values
+    for name in ("metrics.json", "evaluation.json", "samples.png"):
+        first, second = (world / folder / name for folder in ("evaluation", "again"))
+        assert first.read_bytes() == second.read_bytes()
+    other = run(world, {"evaluate.seed": 1, "evaluate.compare_initial": False}, output="other")
+    assert "initial" not in other.values
+    assert other.images_seen == report.images_seen
+    assert other.values["trained"] != report.values["trained"]
+
+
+def test_without_an_initial_generator_there_is_no_before(tmp_path: Path) -> None:
+    build_world(tmp_path)
+    save_training(tmp_path, initial=False)
+    report = run(tmp_path)
+    assert "initial" not in report.values
+    assert report.images_seen == IMAGES_SEEN
+    assert not (tmp_path / "evaluation" / "before_after.png").exists()
+
+
+def test_images_without_captions_are_evaluated_by_their_features(tmp_path: Path) -> None:
+    build_world(tmp_path, captioned=0)
+    save_training(tmp_path, initial=False)
+    report = run(tmp_path)
+    assert set(report.values) == {"trained"}
+    assert "fd_efficientnet_lite0" in report.values["trained"]
+    assert "has a caption" in report.skipped["r_precision"]
+    assert (tmp_path / "evaluation" / "samples.png").exists()
+
+
+def test_collapsed_generator_is_an_error_and_the_old_output_stays(tmp_path: Path) -> None:
+    build_world(tmp_path)
+    save_training(tmp_path, initial=False, collapsed=True)
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "old").touch()
+    with pytest.raises(EvaluationError, match="collapsed"):
+        run(tmp_path)
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["old"]
+
+
+def test_another_clip_is_refused(world: Path) -> None:
+    class OtherClip(TinyClip):
+        weights = "1" * 64
+
+    with pytest.raises(FeatureStoreError, match="weights_sha256"):
+        run(world, output="refused", clip=OtherClip())
+    assert not (world / "refused").exists()
+
+
+def test_missing_and_damaged_inputs_are_named(tmp_path: Path) -> None:
+    build_world(tmp_path)
+    with pytest.raises(CheckpointError, match=r"bundle\.json"):
+        run(tmp_path)
+    save_training(tmp_path)
+    weights = tmp_path / "training" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors"):
+        run(tmp_path)
+
+
+def test_small_split_skips_what_it_cannot_give(world: Path) -> None:
+    changes = {"evaluate.reference_split": "validation", "evaluate.num_concepts": 2}
+    report = run(world, changes, output="validation")
+    assert "retrieval_candidates = 5" in report.skipped["r_precision"]
+    assert "kid_subset_size = 8" in report.skipped["kid_efficientnet_lite0"]

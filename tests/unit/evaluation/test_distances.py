@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.distances import (
+    compute_frechet_distance,
+    compute_kernel_distance,
+    compute_precision_recall,
+)
+
+
+def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:
+    """Features whose sample mean and covariance are exactly ``mean`` and diag(deviations^2)."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(num, len(mean), generator=generator, dtype=torch.float64)
+    noise -= noise.mean(dim=0)
+    white = noise @ torch.linalg.inv(torch.linalg.cholesky(noise.T.cov())).T
+    features: Tensor = (white * deviations + mean).float()
+    return features
+
+
+def test_frechet_distance_equals_the_closed_form_of_gaussians() -> None:
+    mean_a, mean_b = torch.tensor([0.0, 1.0, -2.0, 3.0]), torch.tensor([1.0, 1.0, 0.5, 3.0])
+    deviations_a = torch.tensor([1.0, 0.5, 2.0, 0.1])
+    deviations_b = torch.tensor([2.0, 0.5, 1.0, 0.4])
+    closed_form = ((mean_a - mean_b) ** 2 + (deviations_a - deviations_b) ** 2).sum().item()
+    found = compute_frechet_distance(
+        sample_gaussian(mean_a.double(), deviations_a.double(), 200, 0),
+        sample_gaussian(mean_b.double(), deviations_b.double(), 300, 1),
+    )
+    assert found == pytest.approx(closed_form, rel=1e-5)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero() -> None:
+    features = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert compute_frechet_distance(features, features) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_kernel_distance_equals_the_unbiased_estimator() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(12, 5, generator=generator)
+    b = torch.randn(12, 5, generator=generator) + 1.0
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x.double() @ y.double().T / 5 + 1) ** 3
+
+    num = len(a)
+    within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (num * (num - 1)) for x in (a, b))
+    expected = float(within - 2 * kernel(a, b).mean())
+    found = compute_kernel_distance(a, b, subset_size=num, num_subsets=2, seed=0)
+    assert found.mean == pytest.approx(expected, rel=1e-5)
+    assert found.standard_deviation == pytest.approx(0.0, abs=1e-5)
+
+
+def test_kernel_distance_depends_on_the_seed_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(40, 5, generator=generator), torch.randn(40, 5, generator=generator)
+    runs = [
+        compute_kernel_distance(a, b, subset_size=10, num_subsets=3, seed=s).mean for s in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_precision_and_recall_tell_quality_from_variety() -> None:
+    # Real: two clusters. Generated: one of them, and as many images far from both.
+    grid = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))
+    reference = torch.cat([grid, grid + 100.0])
+    found = compute_precision_recall(torch.cat([grid, grid - 1e4]), reference, neighbourhood=1)
+    assert found.precision == pytest.approx(0.5)
+    assert found.recall == pytest.approx(0.5)
+    found = compute_precision_recall(grid, reference, neighbourhood=1)
+    assert (found.precision, found.recall) == (1.0, 0.5)
+
+
+def test_constant_images_are_refused() -> None:
+    features = torch.randn(10, 4)
+    with pytest.raises(EvaluationError, match="generated images: all 10 images look the same"):
+        compute_frechet_distance(torch.ones(10, 4), features)
+    with pytest.raises(EvaluationError, match="reference images: all 10"):
+        compute_frechet_distance(features, torch.ones(10, 4))
+
+
+def test_nan_is_refused_with_the_image_it_came_from() -> None:
+    features = torch.randn(10, 4)
+    features[7, 2] = float("nan")
+    with pytest.raises(EvaluationError, match=r"NaN or infinity in 1 of 10 \(first: 7\)"):
+        compute_frechet_distance(features, torch.randn(10, 4))
+
+
+def test_too_few_images_are_refused_with_the_parameter_to_change() -> None:
+    few, many = torch.randn(5, 4), torch.randn(20, 4)
+    with pytest.raises(EvaluationError, match="1 images; at least 2"):
+        compute_frechet_distance(few[:1], many)
+    with pytest.raises(EvaluationError, match="kid_subset_size = 10 is above the 5 generated"):
+        compute_kernel_distance(few, many, subset_size=10, num_subsets=2, seed=0)
+    with pytest.raises(EvaluationError, match="neighbourhood = 5 needs more"):
+        compute_precision_recall(many, few, neighbourhood=5)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocol import build_value
+from clipgan.evaluation.report import Evaluation, load_evaluation, save_evaluation
+from tests.unit.evaluation.test_protocol import PROTOCOL
+
+KID = PROTOCOL.model_copy(update={"metric": "kid_efficientnet_lite0", "clip": None})
+CLIP = PROTOCOL.model_copy(update={"metric": "clip_score", "independent": False})
+EVALUATION = Evaluation(
+    values={
+        "trained": {
+            "kid_efficientnet_lite0": build_value(0.0123456789, KID, 0.001),
+            "clip_score": build_value(0.31, CLIP),
+        },
+        "initial": {"kid_efficientnet_lite0": build_value(0.5, KID, 0.002)},
+        "real": {"clip_score": build_value(0.4, CLIP)},
+    },
+    skipped={"fid": "no weights"},
+    warnings=("few images",),
+)
+
+
+def test_round_trip_keeps_values_and_protocols(tmp_path: Path) -> None:
+    save_evaluation(tmp_path, EVALUATION)
+    assert load_evaluation(tmp_path) == EVALUATION
+
+
+def test_metrics_file_has_numbers_only(tmp_path: Path) -> None:
+    save_evaluation(tmp_path, EVALUATION)
+    tree = json.loads((tmp_path / "metrics.json").read_text())
+    assert tree["trained"] == {"kid_efficientnet_lite0": 0.0123456789, "clip_score": 0.31}
+    assert all(isinstance(n, float) for section in tree.values() for n in section.values())
+
+
+def test_report_is_a_table_with_everything_a_reader_needs(tmp_path: Path) -> None:
+    save_evaluation(tmp_path, EVALUATION)
+    text = (tmp_path / "report.md").read_text()
+    assert "| metric | better | trained | initial | real |" in text
+    assert "| kid_efficientnet_lite0 | lower | 0.01235 ± 0.001 | 0.5 ± 0.002 |  |" in text
+    assert "| clip_score | higher | 0.31 |  | 0.4 |" in text
+    assert "- fid: no weights" in text
+    assert "- few images" in text
+    assert "training CLIP" in text
+    assert "subset_size 500" in text
+
+
+def test_one_generator_alone_makes_a_table_too(tmp_path: Path) -> None:
+    alone = Evaluation({"trained": EVALUATION.values["trained"]})
+    save_evaluation(tmp_path, alone)
+    assert "| metric | better | trained |\n" in (tmp_path / "report.md").read_text()
+    assert load_evaluation(tmp_path) == alone
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "no such file; run the evaluate stage"),
+        ("{", "damaged"),
+        ("[]", "no section 'trained'"),
+        ('{"trained": {"fd": 1.0}}', r"trained\.fd"),
+        ('{"trained": {"fd": {"value": 1.0}}}', r"trained\.fd: protocol"),
+    ],
+)
+def test_damaged_file_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
+    if text is not None:
+        (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(EvaluationError, match=reason):
+        load_evaluation(tmp_path)

@@ -1,0 +1,167 @@
+"""params.yaml: typed, frozen, without defaults; every mistake one line with key, value and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from clipgan.config import Params, load_params
+from clipgan.errors import ConfigError
+from tests.params import PARAMS_YAML, params_with, tree_with
+
+ROOT = Path(__file__).parents[2]
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+
+
+def save(path: Path, tree: Any) -> Path:
+    with path.open("w", encoding="utf-8") as handle:
+        YAML().dump(tree, handle)
+    return path
+
+
+def explain(tmp_path: Path, changes: dict[str, Any]) -> str:
+    """The error message of params.yaml with single values changed, without the file's name."""
+    path = save(tmp_path / "params.yaml", tree_with(changes))
+    with pytest.raises(ConfigError) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_is_valid(profile: Path) -> None:
+    assert load_params(profile)
+
+
+def test_params_yaml_is_the_profile_emoji() -> None:
+    assert PARAMS_YAML.read_text("utf-8") == (ROOT / "profiles" / "emoji.yaml").read_text("utf-8")
+
+
+def test_profiles_keep_the_order_and_keys_of_params_yaml() -> None:
+    def list_keys(path: Path) -> list[str]:
+        tree = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        return [f"{section}.{key}" for section, keys in tree.items() for key in keys]
+
+    for profile in PROFILES:
+        assert list_keys(profile) == list_keys(PARAMS_YAML), profile.name
+
+
+def test_there_are_no_defaults() -> None:
+    def check(model: Any) -> None:
+        for name, field in model.model_fields.items():
+            assert field.is_required(), f"{model.__name__}.{name}"
+            if hasattr(field.annotation, "model_fields"):
+                check(field.annotation)
+
+    check(Params)
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        params_with().train.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train.batch_size": 0},
+            "train.batch_size = 0: input should be greater than or equal to 2",
+        ),
+        ({"train.batch_size": "16"}, "train.batch_size = '16': input should be a valid integer"),
+        ({"train.seed": -1}, "train.seed = -1: input should be greater than or equal to 0"),
+        ({"train.mirror": "yes"}, "train.mirror = 'yes': input should be a valid boolean"),
+        ({"train.device": "gpu"}, "train.device = 'gpu': string should match pattern"),
+        (
+            {"train.resolution_px": 96},
+            "train: resolution_px = 96 is no power of two: use 64 or 128",
+        ),
+        (
+            {"train.batch_size": 6},
+            "train: batch_size = 6 is not divisible by discriminator.minibatch_std_group = 4: "
+            "change one of them",
+        ),
+        ({"ingest.source": "folders"}, "ingest.source = 'folders': input should be 'emoji' or"),
+        (
+            {"ingest.source": "folder", "ingest.folder": ""},
+            "ingest: source is folder: set ingest.folder to the folder of your images",
+        ),
+        ({"ingest.emoji_styles": []}, "ingest.emoji_styles = []: "),
+        ({"ingest.emoji_styles": ["apple"]}, "ingest.emoji_styles.0 = 'apple': "),
+        (
+            {"train.optimizer.beta2": 1.0},
+            "train.optimizer.beta2 = 1.0: input should be less than 1",
+        ),
+        ({"train.losses.r1_gamma": float("nan")}, "train.losses.r1_gamma = nan: "),
+        (
+            {"register.model_name": "a b"},
+            "register.model_name = 'a b': string should match pattern",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert explain(tmp_path, changes).startswith(message)
+
+
+def test_a_typo_is_named_and_mended(tmp_path: Path) -> None:
+    tree = tree_with()
+    tree["train"]["losses"]["r1_gama"] = tree["train"]["losses"].pop("r1_gamma")
+    with pytest.raises(ConfigError) as caught:
+        load_params(save(tmp_path / "params.yaml", tree))
+    assert "train.losses.r1_gama = 1.0 is an unknown key: did you mean r1_gamma?" in str(
+        caught.value
+    )
+
+
+def test_an_unknown_key_without_a_likeness_shows_the_known_ones(tmp_path: Path) -> None:
+    tree = tree_with()
+    tree["ema"] = {}
+    with pytest.raises(ConfigError, match=r"ema = \{\} is an unknown key: known keys: ingest, "):
+        load_params(save(tmp_path / "params.yaml", tree))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    tree = tree_with()
+    del tree["register"]["gate_metric"]
+    with pytest.raises(ConfigError, match=r"register\.gate_metric is missing: add it"):
+        load_params(save(tmp_path / "params.yaml", tree))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: [1", "not readable as YAML"),
+        (b"\xff\xfe", "not readable as YAML"),
+        (b"", "expected sections such as `train:`, found NoneType"),
+        (b"- 1", "expected sections such as `train:`, found list"),
+        (b"train: 1\ntrain: 2", "not readable as YAML"),
+    ],
+)
+def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_params(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`clipgan init emoji` writes one"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    # PyYAML reads 1e-4 as text; DVC and we read a number.
+    text = PARAMS_YAML.read_text("utf-8").replace("r1_gamma: 1.0", "r1_gamma: 1e-4")
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load_params(path).train.losses.r1_gamma == 1e-4

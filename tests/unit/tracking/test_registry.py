@@ -1,0 +1,171 @@
+"""Versions, aliases and the gate in a real store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipgan.errors import RegistryError
+from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_run import open_training_run
+from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.tracking.registry import (
+    RegistrationReport,
+    list_versions,
+    promote_version,
+    register_model,
+)
+from tests.mlflow_stores import save_tiny_bundle
+from tests.params import params_with
+from tests.unit.tracking.tiny_sampler import LOADER
+
+NAME = "clipgan-emoji"
+CONFIG = params_with({"register.gate_metric": "fd"}).register_model
+
+
+def differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    return None if a == b else f"seed: {a['seed']} against {b['seed']}"
+
+
+def register(
+    tracking_uri: str,
+    bundle: Path,
+    fd: float,
+    *,
+    seed: int = 0,
+    run_id: str | None = None,
+    others: Mapping[str, float] | None = None,
+) -> RegistrationReport:
+    values = {"fd": fd, **(others or {})}
+    trained = {name: {"value": value, "protocol": {"seed": seed}} for name, value in values.items()}
+    return register_model(
+        CONFIG,
+        GeneratorPackage(bundle, LOADER),
+        evaluation={"trained": trained},
+        source="evaluation.json",
+        run_id=run_id,
+        tracking_uri=tracking_uri,
+        experiment="test",
+        find_difference=differ,
+    )
+
+
+def aliases(tracking_uri: str) -> dict[str, int]:
+    rows = list_versions(NAME, tracking_uri=tracking_uri)
+    return {alias: row.version for row in rows for alias in row.aliases}
+
+
+def test_the_life_of_a_model(tracking_uri: str, tmp_path: Path) -> None:
+    bundles = [save_tiny_bundle(tmp_path / str(seed), seed) for seed in range(4)]
+
+    first = register(tracking_uri, bundles[0], 2.0)
+    assert (first.version, first.created, first.decision.promoted) == (1, True, True)
+    assert aliases(tracking_uri) == {"challenger": 1, "champion": 1}
+
+    worse = register(tracking_uri, bundles[1], 3.0)
+    assert (worse.version, worse.decision.promoted) == (2, False)
+    assert "worse by 1" in worse.decision.reason
+    assert aliases(tracking_uri) == {"challenger": 2, "champion": 1}
+
+    otherwise = register(tracking_uri, bundles[2], 0.1, seed=7)
+    assert not otherwise.decision.promoted
+    assert "seed: 7 against 0" in otherwise.decision.reason
+    assert aliases(tracking_uri) == {"challenger": 3, "champion": 1}
+
+    better = register(tracking_uri, bundles[3], 1.0)
+    assert better.decision.promoted
+    assert (better.decision.champion_version, better.decision.champion_value) == (1, 2.0)
+    assert aliases(tracking_uri) == {"challenger": 4, "champion": 4}
+
+    rows = list_versions(NAME, tracking_uri=tracking_uri)
+    assert [row.version for row in rows] == [4, 3, 2, 1]
+    assert [row.metrics["fd"] for row in rows] == [1.0, 0.1, 3.0, 2.0]
+    assert "better by 1" in rows[0].reason
+    assert "first" in rows[3].reason
+
+
+def test_the_same_generator_is_one_version(tracking_uri: str, tmp_path: Path) -> None:
+    first = register(tracking_uri, save_tiny_bundle(tmp_path / "a"), 2.0, others={"kid": 4.0})
+    again = register(tracking_uri, save_tiny_bundle(tmp_path / "b"), 1.5)
+    assert (again.version, again.created, again.run_id) == (1, False, first.run_id)
+    assert not again.decision.promoted
+    assert "already" in again.decision.reason
+    (row,) = list_versions(NAME, tracking_uri=tracking_uri)
+    assert row.metrics == {"fd": 1.5}
+    assert "first" in row.reason
+    assert len(open_client(tracking_uri).search_logged_models(["1"])) == 1
+
+
+def test_a_rejected_generator_that_is_evaluated_anew_gets_another_chance(
+    tracking_uri: str, tmp_path: Path
+) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0", 0), 2.0)
+    bundle = save_tiny_bundle(tmp_path / "1", 1)
+    assert not register(tracking_uri, bundle, 2.5).decision.promoted
+    report = register(tracking_uri, bundle, 1.5)
+    assert (report.version, report.created, report.decision.promoted) == (2, False, True)
+
+
+def test_the_model_belongs_to_the_training_run(tracking_uri: str, tmp_path: Path) -> None:
+    with open_training_run(
+        tracking_uri=tracking_uri,
+        experiment="test",
+        run_file=tmp_path / "mlflow.json",
+        fingerprint="f",
+        system_metrics=False,
+    ) as logger:
+        pass
+    report = register(tracking_uri, save_tiny_bundle(tmp_path / "a"), 1.0, run_id=logger.run_id)
+    assert report.run_id == logger.run_id
+    client = open_client(tracking_uri)
+    version = client.get_model_version_by_alias(NAME, "champion")
+    model_id = version.source.removeprefix("models:/")
+    assert client.get_logged_model(model_id).source_run_id == logger.run_id
+    assert str(client.get_logged_model(model_id).status) == "READY"
+    (output,) = client.get_run(logger.run_id).outputs.model_outputs
+    assert output.model_id == model_id
+
+
+def test_a_failed_registration_leaves_no_version(tracking_uri: str, tmp_path: Path) -> None:
+    bundle = save_tiny_bundle(tmp_path / "a")
+    with pytest.raises(RegistryError, match=r"set register\.gate_metric to one of: kid"):
+        register_model(
+            CONFIG,
+            GeneratorPackage(bundle, LOADER),
+            evaluation={"trained": {"kid": {"value": 1.0, "protocol": {}}}},
+            source="evaluation.json",
+            run_id=None,
+            tracking_uri=tracking_uri,
+            experiment="test",
+            find_difference=differ,
+        )
+    assert list_versions(NAME, tracking_uri=tracking_uri) == []
+
+
+def test_promotion_by_hand_keeps_its_reason(tracking_uri: str, tmp_path: Path) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0", 0), 1.0)
+    register(tracking_uri, save_tiny_bundle(tmp_path / "1", 1), 2.0)
+    decision = promote_version(NAME, 2, reason="prettier", tracking_uri=tracking_uri)
+    assert (decision.promoted, decision.champion_version) == (True, 1)
+    assert aliases(tracking_uri) == {"challenger": 2, "champion": 2}
+    assert list_versions(NAME, tracking_uri=tracking_uri)[0].reason == "by hand: prettier"
+    assert not promote_version(NAME, 2, reason="again", tracking_uri=tracking_uri).promoted
+
+
+@pytest.mark.parametrize(("name", "version", "known"), [(NAME, 7, "versions: 1"), ("x", 1, "none")])
+def test_promoting_what_is_not_there_names_what_is(
+    tracking_uri: str, tmp_path: Path, name: str, version: int, known: str
+) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 1.0)
+    with pytest.raises(RegistryError, match=f"has no version {version}.*{known}"):
+        promote_version(name, version, reason="", tracking_uri=tracking_uri)
+
+
+def test_protocols_are_kept_with_the_version(tracking_uri: str, tmp_path: Path) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 1.0, seed=5)
+    tags = open_client(tracking_uri).get_model_version(NAME, "1").tags
+    assert json.loads(tags["metric.fd"]) == {"value": 1.0, "protocol": {"seed": 5}}
