@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,8 +161,7 @@ def _read_openai_state(path: Path) -> dict[str, Tensor] | None:
         with zipfile.ZipFile(path) as archive:
             is_script = any(Path(name).name == "constants.pkl" for name in archive.namelist())
         if is_script:
-            script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-            state = script.state_dict()
+            state = _read_torchscript(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError) as error:
@@ -169,6 +169,15 @@ def _read_openai_state(path: Path) -> dict[str, Tensor] | None:
     if not isinstance(state, dict) or not set(state) >= OPENAI_KEYS:
         return None
     return {key: value.float() for key, value in state.items() if key not in OPENAI_KEYS}
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # torch advises against new TorchScript files; OpenAI's are what they are.
+        warnings.simplefilter("ignore", FutureWarning)
+        script: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    state: dict[str, Tensor] = script.state_dict()
+    return state
 
 
 def _find_agreed_preprocessing(model: str) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_features_are_unit_float32_and_differentiable(tmp_path: Path, images: to
     features = encoder.encode_images(images)
     assert features.shape == (3, encoder.embed_dim) == (3, 16)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
-    features[:, 0].sum().backward()
+    features[:, 0].sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None
     assert float(images.grad.abs().sum()) > 0
     assert all(parameter.grad is None for parameter in encoder.parameters())

@@ -47,6 +47,8 @@ def openai_state(model: Any) -> dict[str, Tensor]:
 class Archive(nn.Module):
     """What OpenAI's TorchScript archives hold under the same names; only the tower is traced."""
 
+    visual: nn.Module
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         for name in ("visual", "transformer", "token_embedding", "ln_final"):
