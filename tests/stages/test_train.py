@@ -20,7 +20,7 @@ import torch
 from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, ClipganError, DataError, TrainingDivergedError
 from clipgan.models.bundle import load_bundle, load_bundle_info
-from clipgan.training import checkpoint, lafite_step, output
+from clipgan.training import checkpoint, fingerprint, lafite_step, output
 from clipgan.training.checkpoint import CheckpointStore
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
 
@@ -48,7 +48,9 @@ def copy(world: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Any:
+def _steady(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One thread, and sources that may be edited while the tests run."""
+    monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -260,7 +260,8 @@ def _load_weights(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:
             f"{path}: SHA-256 {found[:12]}..., {INFO_FILE} says {hashes[path.name][:12]}...; "
             "restore or retrain the bundle"
         )
-    return {key: tensor.float() for key, tensor in tensors.items()}
+    # Copies: tensors may still be mapped from the file.
+    return {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}
 
 
 def _check_shapes(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
