@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,9 +17,9 @@ from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
 from pipelines.console import RunConsole, run_console
+from pipelines.temporary_server import is_healthy, temporary_server
 
 FLOWS = ("train", "evaluate", "pretrain-clip")
-_HEALTH_SECONDS = 2.0
 
 
 def main(arguments: list[str]) -> None:
@@ -44,15 +43,19 @@ def main(arguments: list[str]) -> None:
             console.console.print("nothing to do: every stage is up to date")
             console.finish_run(workspace, registered)
             return
-        if server is not None:
+        with contextlib.ExitStack() as stack:
+            if server is None:
+                console.console.print("[dim]starting a Prefect server for this run[/]")
+                server = stack.enter_context(temporary_server(workspace.root))
+            # Before Prefect is imported: it reads its settings then.
             os.environ["PREFECT_API_URL"] = server
-        _run_flow(name, workspace, console)
+            _run_flow(name, workspace, console)
 
 
 def find_server() -> str | None:
     """Address of the Prefect server to use: the one named in the environment, or this machine's.
 
-    None: there is none, and Prefect starts one for the length of the flow.
+    None: there is none.
 
     Raises:
         ConfigError: a server is named and does not answer.
@@ -62,11 +65,7 @@ def find_server() -> str | None:
     address = named or f"http://127.0.0.1:{port}/api"
     if named is not None and urlsplit(named).scheme == "https":
         return named  # may want a key, which only Prefect knows
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=_HEALTH_SECONDS) as answer:
-            healthy = answer.read() == b"true"
-    except (urllib.error.URLError, OSError, ValueError):
-        healthy = False
+    healthy = is_healthy(address)
     if named is not None and not healthy:
         raise ConfigError(
             f"PREFECT_API_URL = {named!r}: no Prefect server answers there; "
@@ -106,10 +105,6 @@ def _repeat(root: Path, stages: list[str]) -> bool:
 
 
 def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
-    if "PREFECT_API_URL" not in os.environ:
-        console.console.print(
-            "[dim]starting Prefect (about 15 s; not with `clipgan ui prefect` running)[/]"
-        )
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     project = str(workspace.root)
     if name == "pretrain-clip":

@@ -86,6 +86,7 @@ class GeneratorConfig(Section):
     latent_dim: PositiveInt
     style_dim: PositiveInt
     text_hidden_dim: Annotated[int, Field(ge=1, description="width of the text path of every layer")]
+    text_gain: Annotated[Positive, Field(description="factor on unit text features; 1 in the paper")]
     mapping_layers: PositiveInt
     channel_base: PositiveInt
     channel_max: PositiveInt

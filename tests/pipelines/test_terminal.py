@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clipgan.cli.environment import QUIET_PREFECT
@@ -15,7 +21,7 @@ from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
 from pipelines.__main__ import find_server, main
 from pipelines.stages import describe_failure
-from tests.pipelines.conftest import ToyProject
+from tests.pipelines.conftest import ToyProject, is_running, wait_until
 
 UNUSED_PORT = "9"
 
@@ -72,7 +78,7 @@ def test_a_running_server_is_found_and_told(toy: ToyProject, prefect_server: str
     done = toy.run("-m", "pipelines", "evaluate")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "starting Prefect" not in done.stdout
+    assert "starting a Prefect server" not in done.stdout
     lines = done.stdout.splitlines()
     assert lines[:3] == ["look", "  look 1/2 images", "  look 2/2 images"]
     assert not [line for line in lines if "dvc" in line or "Running stage" in line]
@@ -150,3 +156,45 @@ def test_a_failure_says_what_the_stage_said(
 ) -> None:
     error = describe_failure("s", code, tail)
     assert (str(error), error.exit_code, error.was_killed) == (message, exit_code, was_killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_everything_in_the_terminal_leaves_nothing_behind(
+    toy: ToyProject, number: signal.Signals
+) -> None:
+    """Ctrl-C reaches the whole foreground group; the run must not wait for a server it killed."""
+    use_no_server(toy)
+    toy.set_mode("first", "sleep")
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "evaluate"],
+        cwd=toy.root,
+        env=toy.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    toy.wait_for_pids()
+    processes = find_project_processes(toy)
+    assert len(processes) >= 5  # flow, server, DVC, stage, its child, and two supervisors
+    os.killpg(flow.pid, number)
+    started = time.monotonic()
+    output, _ = flow.communicate(timeout=60)
+    assert time.monotonic() - started < 40
+    if number == signal.SIGINT:
+        assert (flow.returncode, output.splitlines()[-1]) == (
+            130,
+            "interrupted; run the same command again to resume",
+        )
+    wait_until(lambda: not any(is_running(pid) for pid in processes), seconds=40)
+
+
+def find_project_processes(toy: ToyProject) -> list[int]:
+    """Every process whose working directory is the project."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(toy.root):
+                found.append(process.pid)
+    return found

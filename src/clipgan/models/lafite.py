@@ -102,6 +102,8 @@ class LafiteGenerator(nn.Module):
         text_dim: width of the CLIP features.
         text_hidden_dim: width of each layer's text path; 512 in the paper's code.
         channel_base: channels of a block are ``min(channel_base // side, channel_max)``.
+        text_gain: factor on the unit-norm text features. 1 is the paper's code, where the text
+            enters sqrt(text_dim) times weaker than the latents and takes long to be heard.
     """
 
     latent_average: Tensor
@@ -117,11 +119,13 @@ class LafiteGenerator(nn.Module):
         mapping_layers: int,
         channel_base: int,
         channel_max: int,
+        text_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "resolution_px": resolution_px,
             "text_dim": text_dim,
+            "text_gain": text_gain,
             "latent_dim": latent_dim,
             "style_dim": style_dim,
             "text_hidden_dim": text_hidden_dim,
@@ -131,6 +135,7 @@ class LafiteGenerator(nn.Module):
         }
         self.compute_dtype = torch.float32
         self.resolution_px, self.text_dim, self.latent_dim = resolution_px, text_dim, latent_dim
+        self.text_gain = text_gain
         channels = compute_block_channels(resolution_px, channel_base, channel_max)
         self.num_layers = 2 * len(channels)
         widths = [latent_dim] + [style_dim] * mapping_layers
@@ -200,7 +205,7 @@ class LafiteGenerator(nn.Module):
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
         """
-        texts = iter(self.text_path(text_features.float()).unbind(0))
+        texts = iter(self.text_path(text_features.float() * self.text_gain).unbind(0))
         slot = 0
         features = self.constant.expand(len(styles), -1, -1, -1)
         images: Tensor | None = None

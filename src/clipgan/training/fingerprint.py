@@ -14,6 +14,7 @@ CODE = (
     "models/*.py",
     "losses/*.py",
     "clip/*.py",
+    "pretrained/*.py",
     "data/batches.py",
     "data/decoding.py",
     "data/shards.py",

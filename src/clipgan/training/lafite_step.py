@@ -99,7 +99,8 @@ class LafiteStep:
     def _update_generator(
         self, images: Tensor, text_features: Tensor, random: StepRandom
     ) -> dict[str, float]:
-        """Non-saturating loss, L_ConD on the fakes' semantic features, L_ConG on CLIP's view."""
+        """Non-saturating loss, L_ConD on the fakes' semantic features, L_ConG on CLIP's view, and
+        the distance to the image whose feature the pseudo text comes from."""
         losses = self.config.losses
         styles = self._draw_styles(text_features.shape[0], random, update_average=True)
         fake = self.generator.synthesis(

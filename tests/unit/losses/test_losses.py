@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
+from clipgan.losses.reconstruction import compute_reconstruction_loss
 
 
 def test_logistic_losses() -> None:
@@ -103,3 +104,14 @@ def test_path_length_noise_is_drawn_from_the_given_generator() -> None:
 
     assert penalty(0) == penalty(1)
     assert penalty(0) != penalty(2)
+
+
+def test_reconstruction_loss_counts_details_less_than_colours() -> None:
+    images = torch.zeros(2, 3, 16, 16)
+    shifted = images + 0.5
+    assert compute_reconstruction_loss(shifted, images).item() == pytest.approx(0.5)
+    # A checkerboard averages to zero in every cell but the single pixel.
+    rows = torch.arange(16)
+    board = (((rows[:, None] + rows) % 2) * 2.0 - 1.0).expand_as(images)
+    assert compute_reconstruction_loss(board, images).item() == pytest.approx(1.0 / 4)
+    assert compute_reconstruction_loss(images, images).item() == 0.0

@@ -17,7 +17,7 @@ from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def build_generator(resolution_px: int = 16) -> LafiteGenerator:
+def build_generator(resolution_px: int = 16, text_gain: float = 1.0) -> LafiteGenerator:
     torch.manual_seed(0)
     return LafiteGenerator(
         resolution_px=resolution_px,
@@ -28,6 +28,7 @@ def build_generator(resolution_px: int = 16) -> LafiteGenerator:
         mapping_layers=2,
         channel_base=128,
         channel_max=16,
+        text_gain=text_gain,
     )
 
 
@@ -219,3 +220,11 @@ def test_copies_are_independent_and_give_the_same_bits() -> None:
         assert torch.equal(generator(latents, texts), twin(latents, texts))
         twin.constant.add_(1.0)
         assert not torch.equal(generator(latents, texts), twin(latents, texts))
+
+
+def test_text_gain_scales_the_text_alone() -> None:
+    latents, text = torch.randn(2, 5), F.normalize(torch.randn(2, 6), dim=1)
+    plain, loud = build_generator(), build_generator(text_gain=4.0)
+    torch.testing.assert_close(loud(latents, text), plain(latents, 4.0 * text))
+    assert not torch.allclose(loud(latents, text), plain(latents, text))
+    assert loud.architecture["text_gain"] == 4.0

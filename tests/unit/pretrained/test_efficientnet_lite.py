@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,9 +45,9 @@ def test_photograph_is_recognised(variant: Variant) -> None:
 
 def test_statistics_of_the_first_layer_fit_the_value_range() -> None:
     """Batch norm's stored variance says on which pixel range the network was trained."""
-    network = load_efficientnet_lite("lite2")
-    stem = network.network.conv_stem(load_photograph(260))
-    ratio = float((stem.var(dim=(0, 2, 3)) / network.network.bn1.running_var).median())
+    timm_network: Any = load_efficientnet_lite("lite2").network
+    stem = timm_network.conv_stem(load_photograph(260))
+    ratio = float((stem.var(dim=(0, 2, 3)) / timm_network.bn1.running_var).median())
     assert 0.4 < ratio < 2.5  # mean and deviation of ImageNet instead of [-1, 1]: five times that
 
 

@@ -106,6 +106,7 @@ def test_every_weight_learns_and_every_term_is_reported() -> None:
         "generator_adversarial",
         "generator_contrastive",
         "clip_contrastive",
+        "reconstruction",
         "generator_gradient_norm",
         "path_length_penalty",
         "path_length_gradient_norm",
@@ -132,6 +133,7 @@ def test_every_weight_learns_and_every_term_is_reported() -> None:
             {"generator_contrastive", "discriminator_contrastive"},
         ),
         ("losses.clip_contrastive_weight", {"clip_contrastive"}),
+        ("losses.reconstruction_weight", {"reconstruction"}),
         ("losses.path_length_weight", {"path_length_penalty", "path_length_gradient_norm"}),
         ("losses.r1_gamma", {"r1_penalty", "r1_gradient_norm"}),
     ],
@@ -141,14 +143,18 @@ def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
 
 
 def test_adam_is_corrected_for_lazy_phases() -> None:
-    step = _build({"losses.path_length_interval": 4, "losses.r1_interval": 16})
+    rates = {
+        "optimizer.generator_learning_rate": 0.0025,
+        "optimizer.discriminator_learning_rate": 0.002,
+    }
+    step = _build({**rates, "losses.path_length_interval": 4, "losses.r1_interval": 16})
     generator = step.generator_optimizer.param_groups[0]
     discriminator = step.discriminator_optimizer.param_groups[0]
     assert generator["lr"] == pytest.approx(0.0025 * 4 / 5)
     assert generator["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
-    assert discriminator["lr"] == pytest.approx(0.0025 * 16 / 17)
+    assert discriminator["lr"] == pytest.approx(0.002 * 16 / 17)
     assert discriminator["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
-    plain = _build({"losses.path_length_weight": 0.0}).generator_optimizer.param_groups[0]
+    plain = _build({**rates, "losses.path_length_weight": 0.0}).generator_optimizer.param_groups[0]
     assert plain["lr"] == 0.0025
 
 
@@ -158,7 +164,7 @@ def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> Non
     random = StepRandom(torch.device("cpu"))
     random.seed(0)
     step._train_only(step.generator)
-    step._update_generator(_batch().image_features, random)
+    step._update_generator(_batch().images, _batch().image_features, random)
     assert _changed(step.discriminator, before) == set()
     assert all(p.grad is None for p in step.discriminator.parameters())
     after = _copy(step.generator)
@@ -313,6 +319,7 @@ def test_generator_learns_to_please_clip() -> None:
         {
             "losses.clip_contrastive_weight": 10.0,
             "losses.discriminator_contrastive_weight": 0.0,
+            "losses.reconstruction_weight": 0.0,
             "losses.path_length_weight": 0.0,
             "losses.r1_gamma": 0.0,
             "clip_view_min_side": 1.0,

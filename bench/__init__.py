@@ -1,0 +1,1 @@
+"""Benchmarks: every speed in the README comes from ``make bench``."""

@@ -1,0 +1,123 @@
+"""``python -m bench``: a Markdown table of speeds at the sizes of params.yaml, on this machine.
+
+Variants of one figure run interleaved in one process, so that their ratio holds on a busy machine.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from clipgan.clip.encoder import ClipEncoder, load_clip
+from clipgan.config import Params, load_params
+from clipgan.data.batches import Batch
+from clipgan.devices import DTYPES
+from clipgan.training.fine_tuning import build_networks
+from clipgan.training.lafite_step import LafiteStep
+from clipgan.training.random_streams import StepRandom
+
+ROUNDS = 5
+WARM_UP_ROUNDS = 1
+
+
+def main() -> None:
+    """Measure and print."""
+    params = load_params(Path("params.yaml"))
+    cpu = torch.device("cpu")
+    clip = load_clip(
+        params.features.clip_model, params.features.clip_weights, precision="fp32", device=cpu
+    )
+    rows = [*measure_training(params, clip), *measure_features(clip), measure_cold_generation()]
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ", end=""
+    )
+    print(f"torch {torch.__version__}; median of {ROUNDS} rounds\n")
+    print("| what | value | |\n|---|---|---|")
+    for what, value, note in rows:
+        print(f"| {what} | {value} | {note} |")
+
+
+def measure_training(params: Params, clip: ClipEncoder) -> list[tuple[str, str, str]]:
+    """Images a second of a whole LAFITE step, lazy regularisers included, fp32 beside bf16."""
+    steps = {precision: _build_step(params, clip, precision) for precision in ("fp32", "bf16")}
+    interval = params.train.losses.r1_interval
+    seconds = _interleave(
+        {name: lambda s=step: _run_steps(s, interval) for name, step in steps.items()}
+    )
+    rates = {name: interval * params.train.batch_size / value for name, value in seconds.items()}
+    ratio = rates["bf16"] / rates["fp32"]
+    return [
+        ("training, fp32", f"{rates['fp32']:.1f} images/s", f"batch {params.train.batch_size}"),
+        ("training, bf16", f"{rates['bf16']:.1f} images/s", f"x{ratio:.2f} over fp32"),
+    ]
+
+
+def _build_step(params: Params, clip: ClipEncoder, precision: str) -> Callable[[int], object]:
+    config = params.train
+    networks = build_networks(config, clip.embed_dim)
+    for network in (networks.generator, networks.discriminator):
+        network.compute_dtype = DTYPES[precision]
+    step = LafiteStep(networks, clip.encode_images, config)
+    size, side = config.batch_size, config.resolution_px
+    features = F.normalize(torch.randn(size, clip.embed_dim), dim=1)
+    batch = Batch(torch.rand(size, 3, side, side) * 2 - 1, features, features)
+    random = StepRandom(torch.device("cpu"))
+
+    def run(index: int) -> object:
+        random.seed(0, index)
+        return step.step(batch, index * size, random)
+
+    return run
+
+
+def _run_steps(step: Callable[[int], object], count: int) -> None:
+    for index in range(count):
+        step(index)
+
+
+def measure_features(clip: ClipEncoder) -> list[tuple[str, str, str]]:
+    """Images a second through the image tower, fp32 on this device."""
+    images = torch.rand(128, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        seconds = _interleave({"fp32": lambda: clip.encode_images(images)})
+    return [("CLIP image features", f"{len(images) / seconds['fp32']:.0f} images/s", "fp32")]
+
+
+def measure_cold_generation() -> tuple[str, str, str]:
+    """Wall seconds of ``clipgan generate`` as a new process."""
+    folder = Path(tempfile.mkdtemp())
+    command = [sys.executable, "-m", "clipgan", "generate", "a red apple"]
+    try:
+        run = [*command, "--out", str(folder / "apple.png")]
+        seconds = _interleave(
+            {"cold": lambda: subprocess.run(run, check=True, capture_output=True)}
+        )
+    finally:
+        shutil.rmtree(folder)
+    return ("`clipgan generate`, new process", f"{seconds['cold']:.1f} s", "one image")
+
+
+def _interleave(variants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median wall seconds of each variant, the variants taking turns."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for round_number in range(WARM_UP_ROUNDS + ROUNDS):
+        for name, variant in variants.items():
+            started = time.perf_counter()
+            variant()
+            if round_number >= WARM_UP_ROUNDS:
+                taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+if __name__ == "__main__":
+    main()
