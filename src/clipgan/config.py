@@ -151,6 +151,7 @@ class TrainConfig(Section):
         str, Field(min_length=1, description="built-in, none, or the folder of a generator bundle")
     ]
     total_images: PositiveInt
+    warm_up_images: Annotated[int, Field(ge=0, description="reconstruction only; 0 in the paper")]
     batch_size: Annotated[int, Field(ge=2, description="the contrastive terms need two images")]
     resolution_px: PowerOfTwoResolution
     mirror: bool
@@ -172,6 +173,11 @@ class TrainConfig(Section):
             below = 1 << (side.bit_length() - 1)
             raise ValueError(
                 f"resolution_px = {side} is no power of two: use {below} or {below * 2}"
+            )
+        if self.warm_up_images and not self.losses.reconstruction_weight:
+            raise ValueError(
+                f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
+                "losses.reconstruction_weight = 0: set one of them"
             )
         group = self.discriminator.minibatch_std_group
         if self.batch_size % min(group, self.batch_size):

@@ -70,7 +70,6 @@ class LafiteStep:
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
         """Update both networks and the average; see the protocol ``TrainingStep``."""
-        losses = self.config.losses
         step_index = images_seen // self.config.batch_size
         text_features = compute_training_text(
             batch.image_features,
@@ -79,21 +78,45 @@ class LafiteStep:
             random.device,
         )
 
-        self._train_only(self.generator)
-        values = self._update_generator(batch.images, text_features, random)
-        if losses.path_length_weight > 0 and step_index % losses.path_length_interval == 0:
-            values |= self._regularize_generator(text_features, random)
-
-        self._train_only(self.discriminator)
-        values |= self._update_discriminator(batch.images, text_features, random)
-        if losses.r1_gamma > 0 and step_index % losses.r1_interval == 0:
-            values |= self._regularize_discriminator(batch.images, text_features, random)
+        if images_seen < self.config.warm_up_images:
+            values = self._warm_up(batch.images, text_features, random)
+        else:
+            values = self._play(batch.images, text_features, step_index, random)
 
         ema = self.config.ema
         decay = compute_ema_decay(
             images_seen, self.config.batch_size, ema.half_life_kimg, ema.ramp_up_fraction
         )
         update_ema(self.generator_ema, self.generator, decay)
+        return values
+
+    def _warm_up(
+        self, images: Tensor, text_features: Tensor, random: StepRandom
+    ) -> dict[str, float]:
+        """Reconstruction alone, before the game starts (not in the paper; see ADR 0008)."""
+        self._train_only(self.generator)
+        styles = self._draw_styles(text_features.shape[0], random, update_average=True)
+        fake = self.generator.synthesis(
+            styles, text_features, noise="random", generator=random.device
+        )
+        terms = {"reconstruction": compute_reconstruction_loss(fake, images)}
+        torch.autograd.backward(self.config.losses.reconstruction_weight * terms["reconstruction"])
+        return _apply_update(self.generator_optimizer, terms, "generator")
+
+    def _play(
+        self, images: Tensor, text_features: Tensor, step_index: int, random: StepRandom
+    ) -> dict[str, float]:
+        """The paper's step: generator, path length, discriminator, R1."""
+        losses = self.config.losses
+        self._train_only(self.generator)
+        values = self._update_generator(images, text_features, random)
+        if losses.path_length_weight > 0 and step_index % losses.path_length_interval == 0:
+            values |= self._regularize_generator(text_features, random)
+
+        self._train_only(self.discriminator)
+        values |= self._update_discriminator(images, text_features, random)
+        if losses.r1_gamma > 0 and step_index % losses.r1_interval == 0:
+            values |= self._regularize_discriminator(images, text_features, random)
         return values
 
     def _update_generator(
