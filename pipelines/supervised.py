@@ -39,7 +39,8 @@ def main(command: list[str]) -> int:
 
 def stop_group(group: int) -> None:
     """End every process of a process group: SIGTERM, then SIGKILL after the grace period."""
-    _signal_group(group, signal.SIGTERM)
+    if not _signal_group(group, signal.SIGTERM):
+        return
     deadline = time.monotonic() + GRACE_SECONDS
     while _is_alive(group) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -52,9 +53,13 @@ def _watch_starter(stop: threading.Event) -> None:
     stop.set()
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def _signal_group(group: int, number: signal.Signals) -> bool:
+    """False: no process of the group is left."""
+    try:
         os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _is_alive(group: int) -> bool:

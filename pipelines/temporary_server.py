@@ -1,8 +1,8 @@
 """A Prefect server for the length of one flow, where none is running.
 
-Prefect would start one by itself, in this process group: Ctrl-C in a terminal ends it before the flow
-can report to it, and the flow waits for it in vain; kill -9 of the flow leaves it behind. This one
-is under the supervisor like a stage, and is up sooner (4 s instead of 13 s, migrations apart).
+Prefect would start one by itself, in this process group: Ctrl-C in a terminal ends it before the
+flow can report to it, and the flow waits for it in vain; kill -9 of the flow leaves it behind. This
+one is under the supervisor like a stage, and is up sooner (4 s instead of 13 s, migrations apart).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEALTH_SECONDS = 2.0
 def temporary_server(root: Path) -> Iterator[str]:
     """Address (``http://127.0.0.1:PORT/api``) of a server that ends with the block.
 
-    Its database is the project's ``.prefect/prefect.db``, so that `clipgan ui prefect` shows the run
+    Its database is the project's ``.prefect/prefect.db``: `clipgan ui prefect` shows the run
     afterwards.
 
     Raises:
@@ -46,6 +46,8 @@ def temporary_server(root: Path) -> Iterator[str]:
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": address.rpartition(":")[2].partition("/")[0],
         "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     }
     log = home / "temporary-server.log"
     with log.open("wb") as output:

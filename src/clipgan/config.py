@@ -1,9 +1,10 @@
 """params.yaml as frozen, typed sections: the only reader of YAML.
 
-Every number of the project stands once in ``params.yaml``; there are no defaults here. A key that is
-unknown, missing, of the wrong type or out of range raises :class:`~clipgan.errors.ConfigError` with
-the key, its value and the fix in one line. The file is read with ruamel.yaml, DVC's own reader, so
-that both see the same numbers (PyYAML reads ``1e-4`` as text).
+Every number of the project stands once in ``params.yaml``; there are no defaults here. A key that
+is unknown, missing, of the wrong type or out of range raises
+:class:`~clipgan.errors.ConfigError` with the key, its value and the fix in one line. The file is
+read with ruamel.yaml, DVC's own reader, so that both see the same numbers (PyYAML reads ``1e-4`` as
+text).
 """
 
 from __future__ import annotations
@@ -70,10 +71,12 @@ class FeaturesConfig(Section):
     """Image shards -> unit-norm CLIP features."""
 
     clip_model: Annotated[
-        str, Field(min_length=1, description="clipgan-vit-h32-96 (built in) or an open_clip model name")
+        str,
+        Field(min_length=1, description="clipgan-vit-h32-96 (built in) or an open_clip model name"),
     ]
     clip_weights: Annotated[
-        str, Field(min_length=1, description="built-in, an open_clip pretrained tag or a local file")
+        str,
+        Field(min_length=1, description="built-in, an open_clip pretrained tag or a local file"),
     ]
     precision: Precision
     batch_size: PositiveInt
@@ -85,8 +88,12 @@ class GeneratorConfig(Section):
 
     latent_dim: PositiveInt
     style_dim: PositiveInt
-    text_hidden_dim: Annotated[int, Field(ge=1, description="width of the text path of every layer")]
-    text_gain: Annotated[Positive, Field(description="factor on unit text features; 1 in the paper")]
+    text_hidden_dim: Annotated[
+        int, Field(ge=1, description="width of the text path of every layer")
+    ]
+    text_gain: Annotated[
+        Positive, Field(description="factor on unit text features; 1 in the paper")
+    ]
     mapping_layers: PositiveInt
     channel_base: PositiveInt
     channel_max: PositiveInt
@@ -103,9 +110,13 @@ class DiscriminatorConfig(Section):
 class PseudoTextConfig(Section):
     """Pseudo text features from image features (LAFITE, equation 2)."""
 
-    noise_level: Annotated[NonNegative, Field(description="xi: norm of the noise over the feature's")]
+    noise_level: Annotated[
+        NonNegative, Field(description="xi: norm of the noise over the feature's")
+    ]
     true_text_noise_level: Annotated[NonNegative, Field(description="xi for true text features")]
-    pseudo_text_probability: Annotated[Fraction, Field(description="1: language-free, 0: captions only")]
+    pseudo_text_probability: Annotated[
+        Fraction, Field(description="1: language-free, 0: captions only")
+    ]
 
 
 class LossConfig(Section):
@@ -157,7 +168,10 @@ class TrainConfig(Section):
     mirror: bool
     augmentations: tuple_of(Augmentation)  # type: ignore[valid-type]
     clip_view_min_side: Annotated[
-        float, Field(gt=0.0, le=1.0, description="smallest side of the random crop CLIP sees; 1: whole image")
+        float,
+        Field(
+            gt=0.0, le=1.0, description="smallest side of the random crop CLIP sees; 1: whole image"
+        ),
     ]
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
@@ -189,12 +203,14 @@ class TrainConfig(Section):
 
 
 class MonitoringConfig(Section):
-    """How often training reports and saves. No stage depends on these keys: they change no result."""
+    """How often training reports and saves; these keys change no result and retrain nothing."""
 
     log_interval_images: PositiveInt
     sample_interval_images: PositiveInt
     checkpoint_interval_images: PositiveInt
-    keep_checkpoints: Annotated[int, Field(ge=2, description="a damaged one falls back to the one before")]
+    keep_checkpoints: Annotated[
+        int, Field(ge=2, description="a damaged one falls back to the one before")
+    ]
     sample_prompts: tuple_of(str, min_length=1)  # type: ignore[valid-type]
     samples_per_prompt: PositiveInt
 
@@ -214,7 +230,9 @@ class EvaluateConfig(Section):
     kid_subset_size: Annotated[int, Field(ge=2)]
     kid_subsets: PositiveInt
     neighbourhood: Annotated[int, Field(ge=1, description="k of precision and recall")]
-    inception: Annotated[Literal["auto", "off"], Field(description="auto: FID where its weights are found")]
+    inception: Annotated[
+        Literal["auto", "off"], Field(description="auto: FID where its weights are found")
+    ]
     compare_initial: Annotated[bool, Field(description="evaluate the initial generator too")]
     grid_prompts: PositiveInt
     grid_samples: PositiveInt
@@ -226,7 +244,9 @@ class RegisterConfig(Section):
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
     gate_metric: Annotated[str, Field(min_length=1)]
     gate_direction: Literal["lower", "higher"]
-    min_improvement: Annotated[NonNegative, Field(description="the challenger must win by this much")]
+    min_improvement: Annotated[
+        NonNegative, Field(description="the challenger must win by this much")
+    ]
 
 
 class PretrainClipConfig(Section):
@@ -295,7 +315,9 @@ def load_params(path: Path) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {_first_line(error)}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as `train:`, found {type(tree).__name__}")
+        raise ConfigError(
+            f"{path}: expected sections such as `train:`, found {type(tree).__name__}"
+        )
     try:
         return Params.model_validate(tree)
     except ValidationError as error:

@@ -69,7 +69,7 @@ class PipelineBusyError(ClipganError):
 
 
 class StageFailedError(ClipganError):
-    """A stage's process failed: ``exit_code`` is its own, ``was_killed`` where a signal ended it."""
+    """A stage's process failed; ``exit_code`` is its own, ``was_killed``: a signal ended it."""
 
     def __init__(self, message: str, *, exit_code: int = 1, was_killed: bool = False) -> None:
         super().__init__(message)

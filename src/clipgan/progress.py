@@ -42,17 +42,18 @@ class ProgressBar:
     def advance(self, count: int = 1) -> None:
         self.done += count
         if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], completed=self.done, note=f"{self.rate:.1f} {self.unit}/s {self.text}"
-            )
+            note = f"{self.rate:.1f} {self.unit}/s {self.text}"
+            self._bar.update(self._bar.task_ids[0], completed=self.done, note=note)
         elif time.monotonic() - self._last_line >= LINE_INTERVAL_SECONDS or self.done == self.total:
             self._last_line = time.monotonic()
             print(self.line(), flush=True)
 
     def line(self) -> str:
         """``train 1,024/4,000 images  8.1 images/s  6m07s left``."""
-        left = (self.total - self.done) / self.rate if self.rate > 0 else float("nan")
-        remaining = f"{int(left) // 60}m{int(left) % 60:02d}s left" if left == left else "? left"
+        remaining = "? left"
+        if self.rate > 0:
+            left = int((self.total - self.done) / self.rate)
+            remaining = f"{left // 60}m{left % 60:02d}s left"
         return (
             f"{self.title} {self.done:,}/{self.total:,} {self.unit}  "
             f"{self.rate:.1f} {self.unit}/s  {remaining}  {self.text}"

@@ -43,8 +43,8 @@ IMAGE_SHARD = pa.schema(
         pa.field(IMAGE, pa.binary(), nullable=False),
     ]
 )
-"""One row an image. ``image`` holds the encoded bytes (PNG or JPEG, RGB, width == height), ``sha256``
-their hash; ``sample_id`` is derived from the content and sorts like the source; ``concept`` groups
+"""One row an image. ``image`` holds the encoded bytes (PNG or JPEG, RGB, square), ``sha256`` their
+hash; ``sample_id`` is derived from the content and sorts like the source; ``concept`` groups
 variants that must not be divided between splits."""
 
 

@@ -19,6 +19,8 @@ from clipgan.cli.environment import ALWAYS, UNLESS_SET, apply_environment, proce
 from tests.params import tree_with
 
 REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 240.0
+"""Seconds until a test gives up: for a machine that does ten other things."""
 
 DVC_YAML = """
 stages:
@@ -58,9 +60,9 @@ if mode == "killed once" and not Path("killed").exists():
     os.kill(os.getpid(), 9)
 if mode == "sleep":
     # A child too: the whole tree must go.
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path("pids").write_text(f"{os.getpid()} {child.pid}")
-    time.sleep(120)
+    time.sleep(600)
 Path("data").mkdir(exist_ok=True)
 Path("data", name).write_text(Path("params.yaml").read_text() if name != "look" else "same")
 print(name + " 2/2 images", flush=True)
@@ -108,13 +110,13 @@ class ToyProject:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     def wait_for_pids(self) -> list[int]:
         """Processes of the sleeping stage, once it sleeps."""
         path = self.root / "pids"
-        wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, seconds=60)
+        wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, seconds=PATIENCE)
         return [int(pid) for pid in path.read_text().split()]
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from clipgan.cli.environment import QUIET_PREFECT, apply_environment, process_environment
@@ -19,7 +21,11 @@ from tests.params import tree_with
 
 ROOT = Path(__file__).parents[2]
 
+NUM_IMAGES = 60
+
 TINY = {
+    "ingest.source": "folder",
+    "ingest.folder": "own",
     "ingest.resolution_px": 32,
     "train.resolution_px": 32,
     "train.initial_weights": "none",
@@ -37,7 +43,7 @@ TINY = {
     "monitoring.sample_interval_images": 32,
     "monitoring.checkpoint_interval_images": 32,
     "monitoring.samples_per_prompt": 2,
-    "evaluate.num_generated": 64,
+    "evaluate.num_generated": 40,
     "evaluate.retrieval_candidates": 10,
     "evaluate.num_concepts": 10,
     "evaluate.samples_per_concept": 1,
@@ -97,6 +103,7 @@ def copy_project(root: Path) -> Clone:
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / file, root / file)
     (root / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
+    save_images(root / "own")
     with (root / "params.yaml").open("w") as handle:
         YAML().dump(tree_with(TINY), handle)
     environment = {
@@ -111,6 +118,18 @@ def copy_project(root: Path) -> Clone:
     clone.git("add", "--all")
     clone.git("commit", "--quiet", "-m", "clone")
     return clone
+
+
+def save_images(folder: Path) -> None:
+    """Small pictures of rectangles, each with a caption of its own."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(NUM_IMAGES):
+        pixels = np.full((40, 40, 3), rng.integers(0, 256, 3), np.uint8)
+        top, left = rng.integers(2, 20, 2)
+        pixels[top : top + 16, left : left + 16] = rng.integers(0, 256, 3)
+        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+        (folder / f"{index:03d}.txt").write_text(f"rectangle number {index}\n")
 
 
 @pytest.fixture(scope="module")

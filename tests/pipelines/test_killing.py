@@ -13,9 +13,11 @@ import pytest
 
 from clipgan.cli.environment import QUIET_PREFECT
 from pipelines.processes import stream
-from tests.pipelines.conftest import ToyProject, is_running, wait_until
+from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_until
 
-SLEEP = "import time; time.sleep(120)"
+pytestmark = pytest.mark.timeout(600)
+
+SLEEP = "import time; time.sleep(600)"
 
 
 ALL = ["look", "first", "second"]
@@ -48,9 +50,9 @@ def test_a_stopped_flow_leaves_nothing_behind_and_can_be_run_again(
     flow = start_flow(toy, prefect_server)
     pids = toy.wait_for_pids()
     flow.send_signal(number)
-    output, _ = flow.communicate(timeout=60)
+    output, _ = flow.communicate(timeout=PATIENCE)
     assert flow.returncode in EXIT_CODES[number], output
-    wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=30)
+    wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=PATIENCE)
     if number == signal.SIGINT:
         assert output.splitlines()[-1] == "interrupted; run the same command again to resume"
     assert not (toy.root / "data" / stage).exists()
@@ -76,7 +78,7 @@ def test_the_second_of_two_pipelines_is_told_who_runs(toy: ToyProject, prefect_s
         if line.startswith("error: another pipeline runs in") and str(flow.pid) in line
     ]
     flow.terminate()
-    flow.communicate(timeout=60)
+    flow.communicate(timeout=PATIENCE)
 
 
 def stream_lines(code: str, tmp_path: Path, **options: float) -> tuple[int, list[str]]:
@@ -110,7 +112,7 @@ def test_a_line_is_handed_over_when_it_is_printed(tmp_path: Path) -> None:
             folder=tmp_path,
             environment=dict(os.environ, PYTHONUNBUFFERED="1"),
         )
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_too_long_is_an_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from clipgan.cli.environment import QUIET_PREFECT, apply_environment
 from clipgan.cli.servers import build_command
 from clipgan.stages.catalog import Workspace
-from tests.pipelines.conftest import ToyProject, wait_until
+from tests.pipelines.conftest import PATIENCE, ToyProject, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +53,7 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_server_on_another_port_schedules_and_runs(toy: ToyProject) -> None:
     """Traps 1 (schedules that silently make no runs) and 2 (a page that asks another port)."""
     port = find_free_port()
@@ -68,7 +69,7 @@ def test_a_server_on_another_port_schedules_and_runs(toy: ToyProject) -> None:
     )
     api = f"http://127.0.0.1:{port}/api"
     try:
-        wait_until(lambda: answers(f"{api}/health"), seconds=90)
+        wait_until(lambda: answers(f"{api}/health"), seconds=PATIENCE)
         assert ask(f"http://127.0.0.1:{port}/ui-settings")["api_url"] == api
         # `clipgan run` finds it by its port.
         done = toy.run("-m", "pipelines", "evaluate")
@@ -80,7 +81,7 @@ def test_a_server_on_another_port_schedules_and_runs(toy: ToyProject) -> None:
         done = toy.run("-c", DEPLOY)
         assert done.returncode == 0, done.stderr
         scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        wait_until(lambda: len(ask(f"{api}/flow_runs/filter", scheduled)) >= 3, seconds=60)
+        wait_until(lambda: len(ask(f"{api}/flow_runs/filter", scheduled)) >= 3, seconds=PATIENCE)
         check_shipped_deployment(toy, api)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -100,7 +101,7 @@ def check_shipped_deployment(toy: ToyProject, api: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
     deployment = ask(f"{api}/deployments/name/train-generator/nightly")

@@ -21,9 +21,12 @@ from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
 from pipelines.__main__ import find_server, main
 from pipelines.stages import describe_failure
-from tests.pipelines.conftest import ToyProject, is_running, wait_until
+from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_until
+
+pytestmark = pytest.mark.timeout(600)
 
 UNUSED_PORT = "9"
+NO_OP_CPU_SECONDS = 15.0
 
 
 def use_no_server(toy: ToyProject) -> None:
@@ -53,10 +56,12 @@ def test_nothing_to_do_needs_no_server_torch_or_mlflow(toy: ToyProject) -> None:
     assert toy.run("-m", "dvc", "repro").returncode == 0
     pretend_registration(toy)
     toy.take_runs()
-    started = time.monotonic()
+    before = os.times()
     done = toy.run("-X", "importtime", "-m", "pipelines", "train")
+    after = os.times()
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 20
+    # Of the processors, not of the clock: the same on a busy machine.
+    assert sum(after[2:4]) - sum(before[2:4]) < NO_OP_CPU_SECONDS
     assert done.stdout.splitlines()[0] == "nothing to do: every stage is up to date"
     assert "toy version 3, champion: better" in done.stdout
     assert toy.take_runs() == ["look"]
@@ -180,14 +185,14 @@ def test_a_signal_to_everything_in_the_terminal_leaves_nothing_behind(
     assert len(processes) >= 5  # flow, server, DVC, stage, its child, and two supervisors
     os.killpg(flow.pid, number)
     started = time.monotonic()
-    output, _ = flow.communicate(timeout=60)
-    assert time.monotonic() - started < 40
+    output, _ = flow.communicate(timeout=PATIENCE)
+    assert time.monotonic() - started < PATIENCE
     if number == signal.SIGINT:
         assert (flow.returncode, output.splitlines()[-1]) == (
             130,
             "interrupted; run the same command again to resume",
         )
-    wait_until(lambda: not any(is_running(pid) for pid in processes), seconds=40)
+    wait_until(lambda: not any(is_running(pid) for pid in processes), seconds=PATIENCE)
 
 
 def find_project_processes(toy: ToyProject) -> list[int]:

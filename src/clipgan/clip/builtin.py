@@ -1,4 +1,4 @@
-"""The built-in small CLIP ``clipgan-vit-h32-96``: its folder format and its loading through open_clip.
+"""The built-in CLIP ``clipgan-vit-h32-96``: its folder format, its loading through open_clip.
 
 A folder holds ``config.json`` (open_clip model and preprocessing configuration, and the SHA-256 of
 the two frozen networks the weights fit) and ``model.safetensors`` (fp16, open_clip's key names).
@@ -22,7 +22,7 @@ import open_clip
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.clip.hybrid import TRUNK_VARIANT, attach_stem
@@ -86,7 +86,7 @@ def read_builtin_config(folder: Path) -> BuiltinConfig:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ClipError(
-            f"{path}: no such file; it lies beside {WEIGHTS_FILE} (`clipgan pretrain-clip` makes both)"
+            f"{path}: no such file; `clipgan pretrain-clip` makes it, beside {WEIGHTS_FILE}"
         ) from None
     except ValueError as error:
         raise ClipError(f"{path}: damaged ({error})") from None
@@ -133,7 +133,7 @@ def save_builtin_clip(
     write_json(folder / CONFIG_FILE, tree)
 
 
-def load_builtin_clip(folder: Path) -> tuple[nn.Module, BuiltinConfig]:
+def load_builtin_clip(folder: Path) -> tuple[Any, BuiltinConfig]:
     """open_clip model (float32, on the CPU) and its configuration.
 
     Raises:
@@ -179,7 +179,7 @@ def read_trunk(encoder: Path) -> dict[str, Tensor]:
     }
 
 
-def build_builtin_clip(model_cfg: dict[str, Any], encoder: Path) -> nn.Module:
+def build_builtin_clip(model_cfg: dict[str, Any], encoder: Path) -> Any:
     """open_clip model of ``model_cfg``, MiniLM text tower and hybrid vision tower.
 
     The image trunk carries its weights, all others are random.
@@ -195,7 +195,7 @@ def build_builtin_clip(model_cfg: dict[str, Any], encoder: Path) -> nn.Module:
         path = Path(folder) / f"{BUILTIN_MODEL}.json"
         write_json(path, model_cfg | {"text_cfg": text_cfg})
         open_clip.add_model_config(path)
-        model: nn.Module = open_clip.create_model(BUILTIN_MODEL, pretrained_text=False)
+        model = open_clip.create_model(BUILTIN_MODEL, pretrained_text=False)
     attach_stem(model.visual, load_efficientnet_lite(TRUNK_VARIANT))
     return model
 
@@ -217,7 +217,7 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     found = hash_file(path)
     if found != sha256:
         raise ClipError(
-            f"{path}: sha256 {found[:12]} instead of {sha256[:12]}: damaged or of another training; "
+            f"{path}: sha256 {found[:12]} instead of {sha256[:12]}: damaged, or of another run; "
             f"{CONFIG_FILE} and {WEIGHTS_FILE} belong together"
         )
     try:

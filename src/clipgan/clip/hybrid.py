@@ -8,13 +8,15 @@ Ten thousand icons are too few to teach a ViT to see; they are enough to teach i
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import torch
 from torch import Tensor, nn
 
 from clipgan.images import CLIP_MEAN, CLIP_STD
 from clipgan.pretrained.efficientnet_lite import NUM_FEATURES, EfficientNetLite
 
-TRUNK_VARIANT = "lite2"
+TRUNK_VARIANT: Final = "lite2"
 TRUNK_STRIDE_PX = 32
 
 
@@ -34,7 +36,7 @@ class MapProjection(nn.Module):
     def fit(self, features: Tensor) -> None:
         """Take mean and deviation over the rows of ``features`` (M, 1280) float32."""
         self.mean.copy_(features.mean(dim=0))
-        # Features that are nearly constant carry no meaning: a floor keeps them from being blown up.
+        # Features that are nearly constant carry no meaning: a floor keeps them small.
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-2))
 
     def standardize(self, maps: Tensor) -> Tensor:
@@ -49,6 +51,9 @@ class MapProjection(nn.Module):
 
 class HybridStem(nn.Module):
     """Stands where a ViT has its patch convolution; the trunk's weights are not ours to ship."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, trunk: EfficientNetLite, projection: MapProjection) -> None:
         super().__init__()
@@ -68,6 +73,6 @@ class HybridStem(nn.Module):
         return self.trunk.encode_maps(unit * 2.0 - 1.0)
 
 
-def attach_stem(visual: nn.Module, trunk: EfficientNetLite) -> None:
+def attach_stem(visual: Any, trunk: EfficientNetLite) -> None:
     """Replace the patch convolution of an open_clip ``VisionTransformer`` by a new stem."""
     visual.conv1 = HybridStem(trunk, MapProjection(visual.class_embedding.shape[0]))

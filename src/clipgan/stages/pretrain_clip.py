@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipgan import schemas
 from clipgan.artifacts import atomic_path, hash_file, hash_json
@@ -167,7 +167,7 @@ def _load_or_train_heads(
 def _evaluate(
     config: PretrainClipConfig,
     data: PretrainingData,
-    visual: nn.Module,
+    visual: Any,
     heads: Heads,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -175,12 +175,12 @@ def _evaluate(
 
     def encode_by_tower(rows: Tensor) -> Tensor:
         pixels = to_clip_input(_read_pixels(data, rows, device), config.image_side_px)
-        return torch.cat([visual(part) for part in pixels.split(_INFERENCE_BATCH)])
+        return torch.cat([visual(part) for part in torch.split(pixels, _INFERENCE_BATCH)])
 
     def encode_by_teacher(rows: Tensor) -> Tensor:
         stem: HybridStem = visual.conv1
         pixels = to_clip_input(_read_pixels(data, rows, device), config.image_side_px)
-        parts = pixels.split(_INFERENCE_BATCH)
+        parts = torch.split(pixels, _INFERENCE_BATCH)
         return torch.cat([heads.image(stem.encode_maps(part).mean(dim=(2, 3))) for part in parts])
 
     texts = heads.text(data.text_embeddings.to(device)).cpu()

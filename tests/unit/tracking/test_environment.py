@@ -59,7 +59,11 @@ def test_two_processes_that_meet_a_new_store_both_get_it(tmp_path: Path) -> None
     command = [sys.executable, "-c", code, uri]
     pipe = subprocess.PIPE
     both = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=120) for process in both]
+    try:
+        answers = [process.communicate(timeout=240) for process in both]
+    finally:
+        for process in both:
+            process.kill()
     assert [process.returncode for process in both] == [0, 0], answers
     assert answers[0][0] == answers[1][0]
     assert "alembic" not in answers[0][1] + answers[1][1]

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,38 +221,43 @@ with open_training_run(
 """
 
 
-def start_trainer(tracking_uri: str, run_file: Path, seconds: float) -> tuple[Any, str]:
+@contextmanager
+def trainer(tracking_uri: str, run_file: Path, seconds: float) -> Iterator[tuple[Any, str]]:
+    """A training in a process of its own that has logged one point; killed on the way out."""
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINER, tracking_uri, str(run_file), str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_sigkill_then_the_same_command_continues_the_run(tracking_uri: str, tmp_path: Path) -> None:
     run_file = tmp_path / "mlflow.json"
     client = open_client(tracking_uri)
-    process, run_id = start_trainer(tracking_uri, run_file, 60)
-    assert sweep_stale_runs(tracking_uri) == [], "its process is alive"
-    process.kill()
-    process.communicate()
-    assert client.get_run(run_id).info.status == "RUNNING"
+    with trainer(tracking_uri, run_file, 300) as (process, run_id):
+        assert sweep_stale_runs(tracking_uri) == [], "its process is alive"
+        process.kill()
+        process.wait()
+        assert client.get_run(run_id).info.status == "RUNNING"
     assert sweep_stale_runs(tracking_uri) == [run_id]
     assert client.get_run(run_id).info.status == "KILLED"
-    process, same_id = start_trainer(tracking_uri, run_file, 0)
-    process.communicate(timeout=60)
+    with trainer(tracking_uri, run_file, 0) as (process, same_id):
+        assert process.wait(timeout=200) == 0
     assert same_id == run_id
     assert client.get_run(run_id).info.status == "FINISHED"
     assert steps(client, run_id, "loss") == [16, 32]
 
 
 def test_sigterm_ends_the_run_as_killed(tracking_uri: str, tmp_path: Path) -> None:
-    process, run_id = start_trainer(tracking_uri, tmp_path / "mlflow.json", 60)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    with trainer(tracking_uri, tmp_path / "mlflow.json", 300) as (process, run_id):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=200) == 128 + signal.SIGTERM
     assert open_client(tracking_uri).get_run(run_id).info.status == "KILLED"
 
 

@@ -125,6 +125,19 @@ def test_every_weight_learns_and_every_term_is_reported() -> None:
     assert torch.equal(step.generator_ema.latent_average, step.generator.latent_average)
 
 
+def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() -> None:
+    step = _build({"warm_up_images": 2 * BATCH})
+    before = _copy(step.discriminator), _copy(step.generator), _copy(step.generator_ema)
+    for index in range(2):
+        losses = _run(step, index * BATCH)
+        assert "reconstruction" in losses
+        assert not any(name.startswith(("discriminator", "r1", "path")) for name in losses)
+    assert _changed(step.discriminator, before[0]) == set()
+    assert "constant" in _changed(step.generator, before[1])
+    assert "constant" in _changed(step.generator_ema, before[2])
+    assert "discriminator_adversarial" in _run(step, 2 * BATCH)
+
+
 @pytest.mark.parametrize(
     ("weight", "terms"),
     [

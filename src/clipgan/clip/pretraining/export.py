@@ -81,7 +81,8 @@ packages.
 Two heads on the two frozen networks were trained contrastively; then the transformer was trained on
 the trunk's maps of {recipe["views"]} views of every image, to agree with the first head and with
 the captions ({recipe["steps"]:,} steps of {recipe["batch_size"]}). EfficientNet-lite0, the judge of
-the generators, took no part. Recipe: `clipgan pretrain-clip`, section `pretrain_clip` of params.yaml.
+the generators, took no part. Recipe: `clipgan pretrain-clip`, section `pretrain_clip` of
+params.yaml.
 
 ## Data
 

@@ -24,6 +24,9 @@ MAX_LOGIT_SCALE = math.log(100.0)
 class ImageHead(nn.Module):
     """Standardised teacher features (N, F) -> embeddings (N, D), not normalised."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, num_features: int, config: PretrainClipConfig) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))

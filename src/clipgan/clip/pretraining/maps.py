@@ -53,10 +53,10 @@ def _make_view(
 ) -> Tensor:
     generator = torch.Generator(device)
     generator.manual_seed(config.seed + view)
-    trunk = trunk.to(device, DTYPES[config.precision], memory_format=torch.channels_last)
+    trunk = trunk.to(device, DTYPES[config.precision]).to(memory_format=torch.channels_last)
     found = []
     with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
-        for batch in data.images_uint8.split(INFERENCE_BATCH):
+        for batch in torch.split(data.images_uint8, INFERENCE_BATCH):
             images = batch.to(device)
             pixels = build_views(images, generator) if view else to_unit_range(images)
             maps = trunk.encode_maps(resize(pixels, config.image_side_px))

@@ -47,15 +47,13 @@ def build_vision_cfg(config: PretrainClipConfig) -> dict[str, Any]:
     }
 
 
-def build_vision_tower(config: PretrainClipConfig) -> nn.Module:
+def build_vision_tower(config: PretrainClipConfig) -> Any:
     """open_clip's vision tower over cached maps: ``conv1`` is the projection without the trunk."""
     # open_clip builds towers only as part of a model: the smallest text tower goes with it.
     text_cfg = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        visual: nn.Module = open_clip.CLIP(
-            config.embed_dim, build_vision_cfg(config), text_cfg
-        ).visual
+        visual = open_clip.CLIP(config.embed_dim, build_vision_cfg(config), text_cfg).visual
         visual.conv1 = MapProjection(config.vision_width)
     return visual
 
@@ -189,7 +187,8 @@ class TowerTraining:
 
 def _group_parameters(tower: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, as in CLIP (Radford et al. 2021, section 2.5)."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in tower.named_parameters():
         is_matrix = parameter.ndim > 1 and "positional_embedding" not in name
         (decayed if is_matrix else free).append(parameter)
