@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_SUFFIX = ".partial"
+FILE_MODE = 0o644
 
 
 @contextmanager
@@ -25,6 +26,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb+") as handle:
+            # Some writers make files only their owner can read.
+            os.fchmod(handle.fileno(), FILE_MODE)
             os.fsync(handle.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)

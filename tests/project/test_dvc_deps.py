@@ -18,6 +18,8 @@ CODE = ROOT / "src"
 
 NO_RESULT_DEPENDS_ON = {
     "clipgan.config": "DVC tracks the values themselves, as params",
+    "clipgan.config.loading": "the same",
+    "clipgan.config.sections": "the same",
     "clipgan.errors": "words",
     "clipgan.progress": "a progress bar",
     "clipgan.run_logger": "a protocol without code",

@@ -122,7 +122,7 @@ def test_weights_of_another_trunk_are_refused(trained: Path, tmp_path: Path) -> 
         sentence_encoder_sha256=config.sentence_encoder_sha256,
         image_trunk_sha256="0" * 64,
     )
-    with pytest.raises(ClipError, match="efficientnet-lite2.*pinned in pyproject"):
+    with pytest.raises(ClipError, match=r"efficientnet-lite2.*pinned in pyproject"):
         load_builtin_clip(tmp_path)
 
 

@@ -39,6 +39,7 @@ class Registered:
 
 
 def registered_file(workspace: Workspace) -> Path:
+    """Where the last registration is kept."""
     return workspace.mlruns / "registered.json"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clipgan.clip.encoder import ClipEncoder, load_clip
-from clipgan.clip.feature_store import load_features
+from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, TrainConfig
 from clipgan.data.batches import BatchLoader
-from clipgan.data.shards import load_manifest
+from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import DTYPES, resolve_device
 from clipgan.models.bundle import BundleInfo
 from clipgan.run_logger import NULL_LOGGER, RunLogger
@@ -59,9 +62,73 @@ def train(
         TrainingDivergedError: a loss became NaN or Inf twice.
     """
     device = _prepare_device(config.device)
+    clip = clip or _load_clip(config, features_config, device)
+    inputs = _load_inputs(config, features_config, images, features, clip)
+    start = resolve_initial_folder(config.initial_weights)
+    fingerprint = compute_training_fingerprint(
+        config,
+        images_fingerprint=inputs.manifest.fingerprint,
+        features_dir=features,
+        initial_folder=start,
+    )
+    networks = build_networks(config, clip.embed_dim)
+    initial = None if start is None else load_initial_weights(networks, start, inputs.table.clip)
+    _place_networks(networks, device, config)
+
+    _remove_leftovers(work)
+    run_folder = work / fingerprint[:16]
+    data = load_training_data(config, images, inputs.table, inputs.selected, run_folder / "images")
+    sheet = SampleSheet(networks.generator_ema, clip, config, monitoring, run_folder / "samples")
+    logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    checkpoints = CheckpointStore(
+        run_folder / "checkpoints", keep=monitoring.keep_checkpoints, fingerprint=fingerprint
+    )
+    loader = BatchLoader(
+        data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
+    )
+    loop = TrainingLoop(
+        LafiteStep(networks, clip.encode_images, config),
+        loader.batch_at,
+        schedule=Schedule(config.total_images, config.batch_size, config.seed),
+        monitoring=monitoring,
+        checkpoints=checkpoints,
+        save_samples=sheet.save,
+        run_logger=logger,
+        device=device,
+    ).run()
+    report = build_report(
+        config,
+        loop,
+        num_training_images=len(inputs.selected),
+        initial_info=initial,
+        device=device,
+        fingerprint=fingerprint,
+    )
+    _log_report(logger, report)
+    info = _describe_bundle(config, features_config, inputs, report)
+    run_id = logger.run_id
+    place_output(
+        output, networks, info, report, loop, samples=sheet.folder, initial=start, run_id=run_id
+    )
+    _remove_folder(run_folder)
+    return report
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    manifest: ImagesManifest
+    table: FeatureTable
+    selected: NDArray[np.int64]
+
+
+def _load_inputs(
+    config: TrainConfig,
+    features_config: FeaturesConfig,
+    images: Path,
+    features: Path,
+    clip: ClipEncoder,
+) -> _Inputs:
     manifest = load_manifest(images)
-    if clip is None:
-        clip = _load_clip(config, features_config, device)
     table = load_features(
         features,
         images_fingerprint=manifest.fingerprint,
@@ -70,71 +137,31 @@ def train(
     )
     selected = select_training_images(images, table)
     check_inputs(config, manifest, table, selected, clip.embed_dim)
-    start = resolve_initial_folder(config.initial_weights)
-    fingerprint = compute_training_fingerprint(
-        config, images_fingerprint=manifest.fingerprint, features_dir=features, initial_folder=start
-    )
-    networks = build_networks(config, clip.embed_dim)
-    initial = None if start is None else load_initial_weights(networks, start, table.clip)
-    _place_networks(networks, device, config)
+    return _Inputs(manifest, table, selected)
 
-    _remove_leftovers(work)
-    run_folder = work / fingerprint[:16]
-    data = load_training_data(config, images, table, selected, run_folder / "images")
-    sheet = SampleSheet(networks.generator_ema, clip, config, monitoring, run_folder / "samples")
-    logger.log_params(_flatten("train", config.model_dump(mode="json")))
-    loop = TrainingLoop(
-        LafiteStep(networks, clip.encode_images, config),
-        BatchLoader(
-            data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
-        ).batch_at,
-        schedule=Schedule(config.total_images, config.batch_size, config.seed),
-        monitoring=monitoring,
-        checkpoints=CheckpointStore(
-            run_folder / "checkpoints", keep=monitoring.keep_checkpoints, fingerprint=fingerprint
-        ),
-        save_samples=sheet.save,
-        run_logger=logger,
-        device=device,
-    ).run()
-    report = build_report(
-        config,
-        loop,
-        num_training_images=len(selected),
-        initial_info=initial,
-        device=device,
-        fingerprint=fingerprint,
-    )
-    logger.log_metrics(
-        {"train/seconds": report.seconds, "train/peak_memory_mib": report.peak_memory_mib},
-        report.images_seen,
-    )
-    logger.flush()
-    info = BundleInfo(
+
+def _describe_bundle(
+    config: TrainConfig, features_config: FeaturesConfig, inputs: _Inputs, report: TrainingReport
+) -> BundleInfo:
+    return BundleInfo(
         family="lafite",
-        clip=dict(table.clip),
+        clip=dict(inputs.table.clip),
         resolution_px=config.resolution_px,
         images_seen=report.images_seen + report.initial_images_seen,
         provenance={
-            "training": fingerprint,
-            "images": manifest.fingerprint,
+            "training": report.fingerprint,
+            "images": inputs.manifest.fingerprint,
             "seed": config.seed,
             "initial_weights": config.initial_weights,
             "clip_weights": features_config.clip_weights,
         },
     )
-    place_output(
-        output,
-        networks,
-        info,
-        report,
-        loop,
-        samples=sheet.folder,
-        initial=start,
-        run_id=logger.run_id,
-    )
-    _remove_folder(run_folder)
-    return report
+
+
+def _log_report(logger: RunLogger, report: TrainingReport) -> None:
+    totals = {"train/seconds": report.seconds, "train/peak_memory_mib": report.peak_memory_mib}
+    logger.log_metrics(totals, report.images_seen)
+    logger.flush()
 
 
 def _load_clip(

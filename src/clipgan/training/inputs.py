@@ -29,6 +29,7 @@ def load_training_data(
     selected: NDArray[np.int64],
     run_folder: Path,
 ) -> TrainingData:
+    """Images (cached, memory-mapped, in ``run_folder``) and features of the selected rows."""
     offsets = table.caption_offsets
     counts = np.diff(offsets)[selected]
     rows = [np.arange(offsets[i], offsets[i + 1]) for i in selected]

@@ -13,7 +13,8 @@ from tests.params import params_with
 WITHOUT_EFFECT = {
     "__init__.py",
     "artifacts.py",
-    "config.py",
+    "loading.py",
+    "sections.py",
     "devices.py",
     "errors.py",
     "grids.py",
