@@ -65,11 +65,9 @@ def train(
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
     start = resolve_initial_folder(config.initial_weights)
+    images_fingerprint = inputs.manifest.fingerprint
     fingerprint = compute_training_fingerprint(
-        config,
-        images_fingerprint=inputs.manifest.fingerprint,
-        features_dir=features,
-        initial_folder=start,
+        config, images_fingerprint=images_fingerprint, features_dir=features, initial_folder=start
     )
     networks = build_networks(config, clip.embed_dim)
     initial = None if start is None else load_initial_weights(networks, start, inputs.table.clip)
@@ -99,7 +97,7 @@ def train(
     report = build_report(
         config,
         loop,
-        num_training_images=len(inputs.selected),
+        inputs.num_images,
         initial_info=initial,
         device=device,
         fingerprint=fingerprint,
@@ -119,6 +117,10 @@ class _Inputs:
     manifest: ImagesManifest
     table: FeatureTable
     selected: NDArray[np.int64]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.selected)
 
 
 def _load_inputs(

@@ -40,8 +40,8 @@ class TrainingReport:
 def build_report(
     config: TrainConfig,
     loop_report: LoopReport,
-    *,
     num_training_images: int,
+    *,
     initial_info: BundleInfo | None,
     device: torch.device,
     fingerprint: str,
