@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
 from pipelines.console import RunConsole, run_console
-from pipelines.temporary_server import is_healthy, temporary_server
+from pipelines.temporary_server import is_healthy, start_temporary_server
 
 FLOWS = ("train", "evaluate", "pretrain-clip")
 
@@ -43,13 +42,12 @@ def main(arguments: list[str]) -> None:
             console.console.print("nothing to do: every stage is up to date")
             console.finish_run(workspace, registered)
             return
-        with contextlib.ExitStack() as stack:
-            if server is None:
-                console.console.print("[dim]starting a Prefect server for this run[/]")
-                server = stack.enter_context(temporary_server(workspace.root))
-            # Before Prefect is imported: it reads its settings then.
-            os.environ["PREFECT_API_URL"] = server
-            _run_flow(name, workspace, console)
+        if server is None:
+            console.console.print("[dim]starting a Prefect server for this run[/]")
+            server = start_temporary_server(workspace.root)
+        # Before Prefect is imported: it reads its settings then.
+        os.environ["PREFECT_API_URL"] = server
+        _run_flow(name, workspace, console)
 
 
 def find_server() -> str | None:

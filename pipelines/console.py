@@ -58,7 +58,7 @@ class RunConsole:
             rows.add_row(
                 "next", escape(f'clipgan generate "a red apple" --model models:/{name}@champion')
             )
-        rows.add_row("look", "clipgan ui mlflow, clipgan ui prefect")
+        rows.add_row("pages", "clipgan ui mlflow, clipgan ui prefect")
         self.console.print(rows)
         self.console.print(f"[green]done[/] in {_duration(time.monotonic() - self._started)}")
 

@@ -1,4 +1,4 @@
-"""A Prefect server for the length of one flow, where none is running.
+"""A Prefect server for the length of one process, where none is running.
 
 Prefect would start one by itself, in this process group: Ctrl-C in a terminal ends it before the
 flow can report to it, and the flow waits for it in vain; kill -9 of the flow leaves it behind. This
@@ -7,6 +7,7 @@ one is under the supervisor like a stage, and is up sooner (4 s instead of 13 s,
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
 import socket
@@ -15,7 +16,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from clipgan.cli.environment import process_environment
@@ -28,9 +28,8 @@ STOP_SECONDS = 10.0
 HEALTH_SECONDS = 2.0
 
 
-@contextlib.contextmanager
-def temporary_server(root: Path) -> Iterator[str]:
-    """Address (``http://127.0.0.1:PORT/api``) of a server that ends with the block.
+def start_temporary_server(root: Path) -> str:
+    """Address (``http://127.0.0.1:PORT/api``) of a new server that ends with this process.
 
     Its database is the project's ``.prefect/prefect.db``: `clipgan ui prefect` shows the run
     afterwards.
@@ -60,16 +59,16 @@ def temporary_server(root: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        limit = float(environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
-        deadline = time.monotonic() + limit
-        while not is_healthy(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise ClipganError(f"Prefect's server did not come up in {limit:g} s: see {log}")
-            time.sleep(POLL_SECONDS)
-        yield address
-    finally:
-        _stop(server)
+    # At exit and no sooner: Prefect hands over its last log lines when the interpreter's threads
+    # end, which comes before this.
+    atexit.register(_stop, server)
+    limit = float(environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+    deadline = time.monotonic() + limit
+    while not is_healthy(address):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise ClipganError(f"Prefect's server did not come up in {limit:g} s: see {log}")
+        time.sleep(POLL_SECONDS)
+    return address
 
 
 def is_healthy(address: str) -> bool:

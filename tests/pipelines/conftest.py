@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from clipgan.cli.environment import ALWAYS, UNLESS_SET, apply_environment, process_environment
+from pipelines.temporary_server import start_temporary_server
 from tests.params import tree_with
 
 REPOSITORY = Path(__file__).parents[2]
@@ -174,12 +175,17 @@ def toy(tmp_path: Path) -> Iterator[ToyProject]:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of one Prefect server for the whole session; flows in this process use it."""
-    home = tmp_path_factory.mktemp("prefect")
+    root = tmp_path_factory.mktemp("prefect")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ALWAYS, **UNLESS_SET, "PREFECT_HOME": str(home)}.items():
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            patch.delenv(name)
+        settings = ALWAYS | UNLESS_SET | {"PREFECT_HOME": str(root / ".prefect")}
+        for name, value in settings.items():
             patch.setenv(name, value)
-        from prefect.settings import PREFECT_API_URL
-        from prefect.testing.utilities import prefect_test_harness
+        address = start_temporary_server(root)
+        patch.setenv("PREFECT_API_URL", address)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with prefect_test_harness(server_startup_timeout=120):
-            yield str(PREFECT_API_URL.value())
+        # Prefect may have been imported, and its settings read, by now.
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield address

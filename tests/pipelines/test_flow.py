@@ -141,7 +141,7 @@ def test_stage_lines_are_in_the_task_runs_log(toy: ToyProject) -> None:
     chosen = LogFilter(flow_run_id={"any_": [state.state_details.flow_run_id]})
     deadline = time.monotonic() + PATIENCE
     messages: list[str] = []
-    while "first 2/2 images" not in messages and time.monotonic() < deadline:
+    while "second 2/2 images" not in messages and time.monotonic() < deadline:
         with get_client(sync_client=True) as client:
             messages = [log.message for log in client.read_logs(chosen)]
         time.sleep(0.2)

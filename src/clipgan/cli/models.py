@@ -107,7 +107,7 @@ def print_models() -> None:
     if not versions:
         print(f"{name} has no version yet; `clipgan run` makes one")
         return
-    table = Table("version", "alias", metric, "made (UTC)", "gate", title=name)
+    table = Table("version", "alias", "value", "made (UTC)", "gate", title=f"{name}, by {metric}")
     for row in versions:
         value = row.metrics.get(metric, math.nan)
         table.add_row(
