@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 
 from clipgan.cli.environment import QUIET_PREFECT, apply_environment, process_environment
 from tests.params import tree_with
+from tests.pipelines.conftest import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -213,6 +215,34 @@ class TestClone:
         params = YAML(typ="safe", pure=True).load((clone.root / "params.yaml").read_text())
         assert params["evaluate"]["seed"] == 9
         clone.git("checkout", "--quiet", "--", ".")
+
+    def test_ctrl_c_while_training_goes_on_in_the_same_run(
+        self, clone: Clone, prefect_server: str
+    ) -> None:
+        clone.environment["PREFECT_API_URL"] = prefect_server
+        with (clone.root / "params.yaml").open("w") as handle:
+            YAML().dump(tree_with(TINY | {"train.total_images": 640, "train.seed": 1}), handle)
+        work = clone.root / "data" / ".work" / "train"
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", "train"],
+            cwd=clone.root,
+            env=clone.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        wait_until(lambda: any(work.glob("*/checkpoints/*/*")), seconds=PATIENCE)
+        flow.send_signal(signal.SIGINT)
+        output, _ = flow.communicate(timeout=PATIENCE)
+        assert flow.returncode == 130, output
+        run_id = json.loads((work / "mlflow.json").read_text())["run_id"]
+
+        done = clone.run("pipelines", "train")
+        training = clone.root / "data" / "training"
+        assert json.loads((training / "mlflow.json").read_text())["run_id"] == run_id
+        assert json.loads((training / "training.json").read_text())["resumed_from"] > 0
+        assert "tiny version" in done.stdout
+        assert not any(work.iterdir())
 
 
 @pytest.mark.slow

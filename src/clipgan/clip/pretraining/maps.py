@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -53,13 +54,15 @@ def _make_view(
 ) -> Tensor:
     generator = torch.Generator(device)
     generator.manual_seed(config.seed + view)
-    trunk = trunk.to(device, DTYPES[config.precision]).to(memory_format=torch.channels_last)
+    # A copy: the trunk itself stays as precise as its file.
+    fast = copy.deepcopy(trunk).to(device, DTYPES[config.precision])
+    fast = fast.to(memory_format=torch.channels_last)
     found = []
     with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
         for batch in torch.split(data.images_uint8, INFERENCE_BATCH):
             images = batch.to(device)
             pixels = build_views(images, generator) if view else to_unit_range(images)
-            maps = trunk.encode_maps(resize(pixels, config.image_side_px))
+            maps = fast.encode_maps(resize(pixels, config.image_side_px))
             found.append(maps.to("cpu", torch.float16).contiguous())
             bar.advance(len(batch))
     return torch.cat(found)
