@@ -43,7 +43,8 @@ class StageGraph:
 
     def list_freshness(self) -> dict[str, Freshness]:
         """Every stage in order. What depends on a stale stage is stale; a stage that is run every
-        time says nothing about those after it."""
+        time says nothing about those after it, unless its output is gone (an earlier run failed in
+        it): DVC cannot even look at a stage whose input does not exist."""
         import networkx
 
         graph = self.repository.index.graph  # edges point from a stage to what it needs
@@ -51,7 +52,8 @@ class StageGraph:
         for stage in self._ordered():
             needed = {other.addressing for other in networkx.descendants(graph, stage)}
             if stage.always_changed:
-                freshness[stage.addressing] = Freshness.ALWAYS
+                whole = all(out.exists for out in stage.outs)
+                freshness[stage.addressing] = Freshness.ALWAYS if whole else Freshness.STALE
             elif any(freshness.get(other) == Freshness.STALE for other in needed):
                 freshness[stage.addressing] = Freshness.STALE
             else:

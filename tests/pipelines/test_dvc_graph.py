@@ -1,0 +1,20 @@
+"""What `clipgan run` and `clipgan status` read off DVC before anything starts."""
+
+from __future__ import annotations
+
+from clipgan.cli.dvc_graph import Freshness, open_graph
+from tests.pipelines.conftest import ToyProject
+
+
+def test_a_lost_output_of_the_first_stage_is_work_and_no_error(toy: ToyProject) -> None:
+    assert toy.run("-m", "dvc", "repro").returncode == 0
+    with open_graph(toy.root) as graph:
+        assert graph.list_freshness() == {
+            "look": Freshness.ALWAYS,
+            "first": Freshness.FRESH,
+            "second": Freshness.FRESH,
+        }
+    # DVC removes a stage's outputs before it runs it: a stage that then fails leaves none.
+    (toy.root / "data" / "look").unlink()
+    with open_graph(toy.root) as graph:
+        assert set(graph.list_freshness().values()) == {Freshness.STALE}
