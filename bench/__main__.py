@@ -26,7 +26,7 @@ from clipgan.training.fine_tuning import build_networks
 from clipgan.training.lafite_step import LafiteStep
 from clipgan.training.random_streams import StepRandom
 
-ROUNDS = 5
+ROUNDS = 3
 WARM_UP_ROUNDS = 1
 
 
