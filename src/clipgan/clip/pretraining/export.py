@@ -98,8 +98,8 @@ Protocol: one image a concept (the plainest of style {data["styles"][0]}), its n
 many images as there are concepts in the group. "Name beats random": an image is closer to its own
 name than to a random other one. Teacher: the head on the trunk's averaged features.
 
-The recipe's values were chosen by looking at these unseen concepts (eight settings of the heads, two
-of the whole recipe), so the unseen figures are no blind test.
+The recipe's values were chosen by looking at these unseen concepts (eight settings of the heads,
+two of the whole recipe), so the unseen figures are no blind test.
 
 ## Limits
 
