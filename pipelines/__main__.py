@@ -18,7 +18,7 @@ from clipgan.stages.catalog import Workspace, find_workspace
 from pipelines.console import RunConsole, run_console
 from pipelines.temporary_server import is_healthy, start_temporary_server
 
-FLOWS = ("train", "evaluate", "pretrain-clip")
+FLOWS = ("train", "evaluate", "pretrain-clip", "pretrain-generator")
 
 
 def main(arguments: list[str]) -> None:
@@ -105,10 +105,11 @@ def _repeat(root: Path, stages: list[str]) -> bool:
 def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     project = str(workspace.root)
-    if name == "pretrain-clip":
-        from pipelines.clip_pretraining import pretrain_clip
+    if name.startswith("pretrain-"):
+        from pipelines.pretraining import pretrain_clip, pretrain_generator
 
-        pretrain_clip(project)
+        recipes = {"pretrain-clip": pretrain_clip, "pretrain-generator": pretrain_generator}
+        recipes[name](project)
         return
     if name == "evaluate":
         from pipelines.evaluation import evaluate_generator

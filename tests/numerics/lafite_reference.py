@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from tests.numerics.lafite_keys import discriminator_keys, fill_state, generator_keys
 
 DATA = Path(__file__).parent / "data"

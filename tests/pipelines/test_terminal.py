@@ -72,7 +72,7 @@ def test_nothing_to_do_needs_no_server_torch_or_mlflow(toy: ToyProject) -> None:
 
 def test_a_flow_imports_no_torch_and_no_mlflow(toy: ToyProject) -> None:
     code = (
-        "import sys, pipelines.training, pipelines.clip_pretraining, pipelines.__main__\n"
+        "import sys, pipelines.training, pipelines.pretraining, pipelines.__main__\n"
         "print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
     )
     assert toy.run("-c", code).stdout == "[]\n"
@@ -123,7 +123,9 @@ def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_flow_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="choose one of train, evaluate, pretrain-clip"):
+    with pytest.raises(
+        ConfigError, match="choose one of train, evaluate, pretrain-clip, pretrain-generator"
+    ):
         main(["trian"])
 
 

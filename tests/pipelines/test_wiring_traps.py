@@ -24,7 +24,7 @@ from clipgan.tracking.environment import resolve_tracking_uri
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
-FLOW_MODULES = ("training", "evaluation", "promotion", "clip_pretraining", "stages")
+FLOW_MODULES = ("training", "evaluation", "promotion", "pretraining", "stages")
 
 PROVED_BY = {
     2: ["tests/pipelines/test_server.py::test_a_server_on_another_port_schedules_and_runs"],

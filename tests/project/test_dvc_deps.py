@@ -26,7 +26,7 @@ NO_RESULT_DEPENDS_ON = {
 }
 """Imported by stages and yet no dependency: an edit must not retrain anything."""
 
-OUTSIDE_DVC = {"pretrain_clip"}
+OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator"}
 
 
 @cache

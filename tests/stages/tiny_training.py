@@ -96,14 +96,14 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
     return params_with({**CHANGES, **(changes or {})})
 
 
-def build_world(root: Path, *, captioned: int = NUM_IMAGES) -> None:
+def build_world(root: Path, *, captioned: int = NUM_IMAGES, side_px: int = SIDE_PX) -> None:
     """Write ``root/images`` and ``root/features``; the first ``captioned`` images have captions."""
     writer = ShardWriter(root / "images", shard_size_mb=1.0, provenance="{}")
     (root / "images").mkdir(parents=True)
     draws = np.random.default_rng(0)
     for number in range(NUM_IMAGES):
         data = io.BytesIO()
-        pixels = draws.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+        pixels = draws.integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(data, format="PNG")
         writer.add(
             {
@@ -113,13 +113,13 @@ def build_world(root: Path, *, captioned: int = NUM_IMAGES) -> None:
                 schemas.STYLE: "",
                 schemas.SPLIT: schemas.VALIDATION if number < NUM_VALIDATION else schemas.TRAIN,
                 schemas.CAPTIONS: [f"picture {number}"] if number < captioned else [],
-                schemas.WIDTH: SIDE_PX,
-                schemas.HEIGHT: SIDE_PX,
+                schemas.WIDTH: side_px,
+                schemas.HEIGHT: side_px,
                 schemas.SHA256: hashlib.sha256(data.getvalue()).hexdigest(),
                 schemas.IMAGE: data.getvalue(),
             }
         )
-    save_manifest(root / "images", build_manifest([writer.write()], SIDE_PX))
+    save_manifest(root / "images", build_manifest([writer.write()], side_px))
     extract_features(
         tiny_params().features,
         images=root / "images",

@@ -71,7 +71,7 @@ class TestImports:
             assert command in done.stdout
 
     def test_no_command_takes_a_hyper_parameter(self, tmp_path: Path) -> None:
-        for command in ("run", "evaluate", "stage", "pretrain-clip"):
+        for command in ("run", "evaluate", "stage", "pretrain-clip", "pretrain-generator"):
             shown = run_clipgan(command, "--help", folder=tmp_path).stdout
             options = {word for word in shown.split() if word.startswith("--")}
             assert options <= {"--help"}, command

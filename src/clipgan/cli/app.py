@@ -73,6 +73,14 @@ def pretrain_clip() -> None:
     start_flow("pretrain-clip")
 
 
+@app.command("pretrain-generator")
+def pretrain_generator() -> None:
+    """Warm a generator up from random weights, into data/generator: a start for training."""
+    from clipgan.cli.flows import start_flow
+
+    start_flow("pretrain-generator")
+
+
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, train, ...")]) -> None:
     """Run one stage here and now: the command that dvc.yaml gives to DVC."""

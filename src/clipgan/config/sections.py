@@ -19,6 +19,12 @@ PowerOfTwoResolution = Annotated[int, Field(ge=8, le=1024)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
+def _check_power_of_two(key: str, side: int) -> None:
+    if side & (side - 1):
+        below = 1 << (side.bit_length() - 1)
+        raise ValueError(f"{key} = {side} is no power of two: use {below} or {below * 2}")
+
+
 class Section(BaseModel):
     """A frozen group of parameters; refuses keys it does not know."""
 
@@ -80,6 +86,9 @@ class GeneratorConfig(Section):
     ]
     text_gain: Annotated[
         Positive, Field(description="factor on unit text features; 1 in the paper")
+    ]
+    text_learning_rate_multiplier: Annotated[
+        Positive, Field(description="of the text paths; 0.01 in the paper")
     ]
     mapping_layers: PositiveInt
     channel_base: PositiveInt
@@ -169,12 +178,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        side = self.resolution_px
-        if side & (side - 1):
-            below = 1 << (side.bit_length() - 1)
-            raise ValueError(
-                f"resolution_px = {side} is no power of two: use {below} or {below * 2}"
-            )
+        _check_power_of_two("resolution_px", self.resolution_px)
         if self.warm_up_images and not self.losses.reconstruction_weight:
             raise ValueError(
                 f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
@@ -236,6 +240,34 @@ class RegisterConfig(Section):
     ]
 
 
+class PretrainGeneratorConfig(Section):
+    """Warm-up of a fresh generator by reconstruction, at growing resolutions (ADR 0008).
+
+    One entry a resolution in ``resolutions_px`` and ``images``; the rest is section ``train``.
+    """
+
+    resolutions_px: tuple_of(PowerOfTwoResolution, min_length=1)  # type: ignore[valid-type]
+    images: tuple_of(PositiveInt, min_length=1)  # type: ignore[valid-type]
+    batch_size: PositiveInt
+    learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
+    half_life_kimg: Positive
+
+    @model_validator(mode="after")
+    def _resolutions_grow(self) -> Self:
+        sides = self.resolutions_px
+        if len(sides) != len(self.images):
+            raise ValueError(
+                f"images = {list(self.images)} and resolutions_px = {list(sides)} have different "
+                "lengths: give each resolution its number of images"
+            )
+        for side in sides:
+            _check_power_of_two("resolutions_px", side)
+        if sorted(set(sides)) != list(sides):
+            raise ValueError(f"resolutions_px = {list(sides)} does not grow: order it upwards")
+        return self
+
+
 class PretrainClipConfig(Section):
     """Recipe of the built-in small CLIP."""
 
@@ -285,4 +317,5 @@ class Params(Section):
     monitoring: MonitoringConfig
     evaluate: EvaluateConfig
     register_model: Annotated[RegisterConfig, Field(alias="register")]
+    pretrain_generator: PretrainGeneratorConfig
     pretrain_clip: PretrainClipConfig

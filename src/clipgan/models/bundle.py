@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.lafite_discriminator import LafiteDiscriminator
 
 FORMAT_VERSION = 1
 INFO_FILE = "bundle.json"

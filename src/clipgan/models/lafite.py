@@ -1,15 +1,13 @@
-"""LAFITE's generator and discriminator (Zhou et al., arXiv 2111.13792, sections 3.1 and 3.2).
+"""LAFITE's generator (Zhou et al., arXiv 2111.13792, section 3.2).
 
-StyleGAN2 with text in every layer: the generator's skip architecture takes a text feature through a
-small network of its own into the modulation of each convolution and each RGB layer; the residual
-discriminator gives a realness and a semantic feature whose inner product with the text feature is
-added to the realness.
+StyleGAN2 with text in every layer: the skip architecture takes a text feature through a small
+network of its own into the modulation of each convolution and each RGB layer.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +15,12 @@ from torch import Tensor, nn
 from clipgan.errors import ConfigError
 from clipgan.models.resampling import ResampleFilter
 from clipgan.models.stylegan2 import (
-    DiscriminatorBlock,
-    EqualizedConv,
     EqualizedLinear,
     LayerwiseLinear,
     ModulatedConv,
     ToRgb,
+    choose_block_dtype,
     compute_block_channels,
-    compute_minibatch_stddev,
     normalize_second_moment,
 )
 
@@ -32,27 +28,22 @@ NoiseMode = Literal["random", "const", "none"]
 
 LATENT_AVERAGE_DECAY = 0.995
 SLOW_LEARNING = 0.01
-"""Learning-rate multiplier of the mapping network and of the text paths."""
-NUM_REDUCED_RESOLUTIONS = 4
-"""So many of the highest resolutions run in the compute dtype; never the 4x4 block."""
-
-
-def _block_dtype(side: int, resolution_px: int, compute_dtype: torch.dtype) -> torch.dtype:
-    first = max(resolution_px >> (NUM_REDUCED_RESOLUTIONS - 1), 8)
-    return compute_dtype if side >= first else torch.float32
+"""Learning-rate multiplier of the mapping network, and of the text paths in the paper's code."""
 
 
 class TextPath(nn.Module):
     """Text feature -> one hidden vector for each modulated layer, each with its own weights."""
 
-    def __init__(self, num_layers: int, text_dim: int, hidden_dim: int) -> None:
+    def __init__(
+        self, num_layers: int, text_dim: int, hidden_dim: int, learning_rate_multiplier: float
+    ) -> None:
         super().__init__()
         middle = (text_dim + hidden_dim) // 2
         self.first = LayerwiseLinear(
-            num_layers, text_dim, middle, learning_rate_multiplier=SLOW_LEARNING
+            num_layers, text_dim, middle, learning_rate_multiplier=learning_rate_multiplier
         )
         self.second = LayerwiseLinear(
-            num_layers, middle, hidden_dim, learning_rate_multiplier=SLOW_LEARNING
+            num_layers, middle, hidden_dim, learning_rate_multiplier=learning_rate_multiplier
         )
 
     def forward(self, text_features: Tensor) -> Tensor:
@@ -104,6 +95,8 @@ class LafiteGenerator(nn.Module):
         channel_base: channels of a block are ``min(channel_base // side, channel_max)``.
         text_gain: factor on the unit-norm text features. 1 is the paper's code, where the text
             enters sqrt(text_dim) times weaker than the latents and takes long to be heard.
+        text_learning_rate_multiplier: of the text paths; 0.01 in the paper's code, where they stay
+            nearly random projections for the first hundred thousand images.
     """
 
     latent_average: Tensor
@@ -120,12 +113,14 @@ class LafiteGenerator(nn.Module):
         channel_base: int,
         channel_max: int,
         text_gain: float = 1.0,
+        text_learning_rate_multiplier: float = SLOW_LEARNING,
     ) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "resolution_px": resolution_px,
             "text_dim": text_dim,
             "text_gain": text_gain,
+            "text_learning_rate_multiplier": text_learning_rate_multiplier,
             "latent_dim": latent_dim,
             "style_dim": style_dim,
             "text_hidden_dim": text_hidden_dim,
@@ -138,16 +133,12 @@ class LafiteGenerator(nn.Module):
         self.text_gain = text_gain
         channels = compute_block_channels(resolution_px, channel_base, channel_max)
         self.num_layers = 2 * len(channels)
-        widths = [latent_dim] + [style_dim] * mapping_layers
-        self.mapping_network = nn.Sequential(
-            *(
-                EqualizedLinear(a, b, learning_rate_multiplier=SLOW_LEARNING, activate=True)
-                for a, b in pairwise(widths)
-            )
-        )
+        self.mapping_network = _build_mapping_network(latent_dim, style_dim, mapping_layers)
         self.register_buffer("latent_average", torch.zeros(style_dim))
         # Two modulated layers at 4 px, three at every other side.
-        self.text_path = TextPath(3 * len(channels) - 1, text_dim, text_hidden_dim)
+        self.text_path = TextPath(
+            3 * len(channels) - 1, text_dim, text_hidden_dim, text_learning_rate_multiplier
+        )
         self.constant = nn.Parameter(torch.randn(channels[4], 4, 4))
         condition_dim = text_hidden_dim + style_dim
         ins = [None, *channels.values()]
@@ -211,7 +202,7 @@ class LafiteGenerator(nn.Module):
         images: Tensor | None = None
         for side, block in self._sized_blocks():
             features = features.to(
-                _block_dtype(side, self.resolution_px, self.compute_dtype),
+                choose_block_dtype(side, self.resolution_px, self.compute_dtype),
                 memory_format=torch.channels_last,
             )
             for layer, affine in block.convolutions():
@@ -246,6 +237,16 @@ class LafiteGenerator(nn.Module):
         ]
 
 
+def _build_mapping_network(latent_dim: int, style_dim: int, num_layers: int) -> nn.Sequential:
+    widths = [latent_dim] + [style_dim] * num_layers
+    return nn.Sequential(
+        *(
+            EqualizedLinear(a, b, learning_rate_multiplier=SLOW_LEARNING, activate=True)
+            for a, b in pairwise(widths)
+        )
+    )
+
+
 def _draw_noise(
     layer: ModulatedConv, mode: NoiseMode, samples: int, generator: torch.Generator | None
 ) -> Tensor | None:
@@ -258,87 +259,3 @@ def _draw_noise(
             side, device = layer.resolution_px, layer.noise_constant.device
             return torch.randn((samples, 1, side, side), device=device, generator=generator)
     raise ConfigError(f"noise = {mode!r}: use random, const or none")
-
-
-class DiscriminatorOutput(NamedTuple):
-    """What the discriminator says of images: realness (N,) and semantic features (N, text_dim)."""
-
-    realness: Tensor
-    semantic_features: Tensor
-
-
-class LafiteDiscriminator(nn.Module):
-    """Images -> realness and semantic features.
-
-    ``compute_dtype`` works as in :class:`LafiteGenerator`. One trunk serves both outputs.
-
-    Args:
-        minibatch_std_group: group size of the minibatch standard deviation.
-    """
-
-    def __init__(
-        self,
-        *,
-        resolution_px: int,
-        text_dim: int,
-        channel_base: int,
-        channel_max: int,
-        minibatch_std_group: int,
-    ) -> None:
-        super().__init__()
-        self.architecture: dict[str, Any] = {
-            "resolution_px": resolution_px,
-            "text_dim": text_dim,
-            "channel_base": channel_base,
-            "channel_max": channel_max,
-            "minibatch_std_group": minibatch_std_group,
-        }
-        self.compute_dtype = torch.float32
-        self.resolution_px, self.minibatch_std_group = resolution_px, minibatch_std_group
-        channels = compute_block_channels(resolution_px, channel_base, channel_max)
-        self.blocks = nn.ModuleDict(
-            {
-                str(side): DiscriminatorBlock(
-                    channels[side], channels[side // 2], from_rgb=side == resolution_px
-                )
-                for side in reversed(list(channels)[1:])
-            }
-        )
-        last = channels[4]
-        self.conv = EqualizedConv(last + 1, last, 3)
-        self.trunk = EqualizedLinear(last * 16, last, activate=True)
-        self.realness = EqualizedLinear(last, 1)
-        self.semantic = EqualizedLinear(last, text_dim)
-
-    def forward(self, images: Tensor) -> DiscriminatorOutput:
-        """(N, 3, R, R) float32 in [-1, 1] -> float32 outputs.
-
-        Raises:
-            ConfigError: N is no multiple of the minibatch group.
-        """
-        group = min(self.minibatch_std_group, len(images))
-        if len(images) % group:
-            raise ConfigError(
-                f"minibatch_std_group = {group} does not divide the batch of {len(images)}: "
-                "change one of them"
-            )
-        features = images
-        for side, block in self.blocks.items():
-            dtype = _block_dtype(int(side), self.resolution_px, self.compute_dtype)
-            features = block(features.to(dtype, memory_format=torch.channels_last))
-        features = features.float()
-        spread = compute_minibatch_stddev(features, group)
-        extra = spread[:, None, None, None].expand(-1, 1, *features.shape[2:])
-        trunk = self.trunk(self.conv(torch.cat([features, extra], 1)).flatten(1))
-        return DiscriminatorOutput(self.realness(trunk)[:, 0], self.semantic(trunk))
-
-    def compute_logits(self, output: DiscriminatorOutput, text_features: Tensor) -> Tensor:
-        """Realness plus the inner product with the text, sample by sample (LAFITE, equation 4).
-
-        Args:
-            text_features: (N, text_dim) float32, unit norm.
-
-        Returns:
-            (N,) float32.
-        """
-        return output.realness + (output.semantic_features * text_features).sum(1)

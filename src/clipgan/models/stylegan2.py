@@ -30,6 +30,16 @@ RESIDUAL_GAIN = math.sqrt(0.5)
 EPSILON = 1e-8
 
 
+NUM_REDUCED_RESOLUTIONS = 4
+"""So many of the highest resolutions run in the compute dtype; never the 4x4 block."""
+
+
+def choose_block_dtype(side: int, resolution_px: int, compute_dtype: torch.dtype) -> torch.dtype:
+    """Number format of the block of ``side``: compute dtype or float32."""
+    first = max(resolution_px >> (NUM_REDUCED_RESOLUTIONS - 1), 8)
+    return compute_dtype if side >= first else torch.float32
+
+
 def compute_block_channels(
     resolution_px: int, channel_base: int, channel_max: int
 ) -> dict[int, int]:

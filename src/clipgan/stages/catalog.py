@@ -67,6 +67,10 @@ class Workspace:
         return self.root / "data" / "clip"
 
     @property
+    def generator(self) -> Path:
+        return self.root / "data" / "generator"
+
+    @property
     def mlruns(self) -> Path:
         return self.root / "mlruns"
 
@@ -164,6 +168,21 @@ def _evaluate(params: Params, workspace: Workspace) -> Any:
         )
 
 
+def _pretrain_generator(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.pretrain_generator import pretrain_generator
+
+    return pretrain_generator(
+        params.pretrain_generator,
+        train_config=params.train,
+        monitoring=params.monitoring,
+        features_config=params.features,
+        images=workspace.images,
+        features=workspace.features,
+        output=workspace.generator,
+        work=workspace.work("pretrain_generator"),
+    )
+
+
 def _pretrain_clip(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.pretrain_clip import pretrain_clip
 
@@ -212,6 +231,14 @@ STAGES: dict[str, Stage] = {
             _evaluate,
         ),
         Stage(
+            "pretrain_generator",
+            "shards and features -> a generator to start from",
+            ("train", "pretrain_generator"),
+            ("images", "features"),
+            ("generator",),
+            _pretrain_generator,
+        ),
+        Stage(
             "pretrain_clip",
             "shards -> the built-in CLIP",
             ("pretrain_clip",),
@@ -221,7 +248,7 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
-"""In the order of the data. ``pretrain_clip`` is a recipe of its own, outside dvc.yaml."""
+"""In the order of the data; the ``pretrain_`` stages are recipes of their own, outside dvc.yaml."""
 
 
 def run_stage(name: str, workspace: Workspace) -> Any:

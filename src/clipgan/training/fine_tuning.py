@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import BundleInfo, check_bundle_fits, load_bundle
-from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.training.random_streams import derive_seed
+
+logger = logging.getLogger(__name__)
 
 NO_WEIGHTS = "none"
 BUILT_IN = "built-in"
@@ -70,6 +75,9 @@ def load_initial_weights(
 ) -> BundleInfo:
     """Put a bundle's generator into generator and average, and its discriminator where it has one.
 
+    A generator for smaller images gives the blocks it has, as in progressive growing (Karras et al.
+    2018); the blocks of the higher resolutions and the whole discriminator stay as they are.
+
     Raises:
         CheckpointError: the bundle is damaged, was made by networks of another shape or for
             another CLIP; names the key and both values.
@@ -82,9 +90,17 @@ def load_initial_weights(
     _check_architecture(
         folder, "generator", bundle.generator.architecture, networks.generator.architecture
     )
-    networks.generator.load_state_dict(bundle.generator.state_dict())
-    networks.generator_ema.load_state_dict(bundle.generator.state_dict())
-    if bundle.discriminator is not None:
+    weights = grow_weights(bundle.generator.state_dict(), networks.generator.state_dict())
+    networks.generator.load_state_dict(weights)
+    networks.generator_ema.load_state_dict(weights)
+    if bundle.info.resolution_px < networks.generator.resolution_px:
+        logger.info(
+            "%s: %d px blocks taken over, those up to %d px and the discriminator start anew",
+            folder,
+            bundle.info.resolution_px,
+            networks.generator.resolution_px,
+        )
+    elif bundle.discriminator is not None:
         _check_architecture(
             folder,
             "discriminator",
@@ -95,10 +111,27 @@ def load_initial_weights(
     return bundle.info
 
 
+def grow_weights(smaller: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``larger`` with every weight that ``smaller`` has, both of the same architecture.
+
+    Blocks carry the names of their sides. The text paths of all layers are stacked from the lowest
+    layer up, so the smaller generator's are the first rows.
+    """
+    grown = {name: tensor.clone() for name, tensor in larger.items()}
+    for name, tensor in smaller.items():
+        stacked = name.startswith("text_path.")
+        target = grown[name][: len(tensor)] if stacked else grown[name]
+        target.copy_(tensor)
+    return grown
+
+
 def _check_architecture(
     folder: Path, network: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
+    smaller = network == "generator" and stored["resolution_px"] < wanted["resolution_px"]
     for key, value in wanted.items():
+        if key == "resolution_px" and smaller:
+            continue
         if stored.get(key) != value:
             raise CheckpointError(
                 f"{folder}: its {network} has {key} = {stored.get(key)}, train asks for {value}: "

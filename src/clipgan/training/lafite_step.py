@@ -21,7 +21,7 @@ from clipgan.losses.adversarial import compute_discriminator_loss, compute_gener
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
 from clipgan.losses.reconstruction import compute_reconstruction_loss
-from clipgan.models.lafite import DiscriminatorOutput
+from clipgan.models.lafite_discriminator import DiscriminatorOutput
 from clipgan.models.pseudo_text import compute_training_text
 from clipgan.training.augment import augment_images
 from clipgan.training.ema import compute_ema_decay, update_ema

@@ -12,7 +12,8 @@ from torch import Tensor
 from clipgan.errors import ConfigError
 from clipgan.losses.adversarial import compute_discriminator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
-from clipgan.models.lafite import LafiteDiscriminator, LafiteGenerator
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.lafite_discriminator import LafiteDiscriminator
 
 DTYPES = [torch.float32, torch.bfloat16]
 

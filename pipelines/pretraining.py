@@ -1,0 +1,56 @@
+"""Flows: the recipes of the built-in CLIP and of a generator to start from.
+
+Apart from the training flow, because their results are starts for it: ``train`` does not run them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from clipgan.cli.workspace_lock import workspace_lock
+from clipgan.stages.catalog import STAGES, Workspace, find_workspace
+from pipelines.stages import call_task, run_logged, run_stage
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def pretrain(root: Path, name: str) -> Any:
+    """``clipgan stage NAME`` in its own process; it resumes from its own state."""
+    run_logged([sys.executable, "-m", "clipgan", "stage", name], root, name)
+    return Completed(message=f"data/{STAGES[name].outputs[0]} is new")
+
+
+@flow(name="pretrain-clip", persist_result=False)
+def pretrain_clip(project: str = ".") -> None:
+    """Images of params.yaml -> data/clip, whatever data/clip holds now.
+
+    Args:
+        project: a folder of the project.
+    """
+    workspace = find_workspace(Path(project))
+    with workspace_lock(workspace.root, "clipgan pretrain-clip"):
+        _run_recipe(workspace, "pretrain_clip", needs=("scan", "ingest"))
+
+
+@flow(name="pretrain-generator", persist_result=False)
+def pretrain_generator(project: str = ".") -> None:
+    """Images of params.yaml -> data/generator, whatever data/generator holds now.
+
+    Args:
+        project: a folder of the project.
+    """
+    workspace = find_workspace(Path(project))
+    with workspace_lock(workspace.root, "clipgan pretrain-generator"):
+        _run_recipe(workspace, "pretrain_generator", needs=("scan", "ingest", "features"))
+
+
+def _run_recipe(workspace: Workspace, name: str, *, needs: tuple[str, ...]) -> None:
+    state = None
+    for needed in needs:
+        state = run_stage(workspace.root, needed, after=state)
+    call_task(pretrain, workspace.root, name, state)

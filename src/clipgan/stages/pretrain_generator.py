@@ -1,0 +1,117 @@
+"""Stage pretrain_generator: a generator from random weights, by reconstruction at growing sizes.
+
+Outside dvc.yaml: its result is a start for ``train``, as the built-in base generator is one. Small
+images teach the layout of a picture at a tenth of the price (progressive growing, Karras et al.
+2018); each resolution starts from the blocks of the one before.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from clipgan.artifacts import replace_folder
+from clipgan.clip.encoder import ClipEncoder
+from clipgan.config import (
+    FeaturesConfig,
+    MonitoringConfig,
+    PretrainGeneratorConfig,
+    TrainConfig,
+)
+from clipgan.data.shards import load_manifest
+from clipgan.errors import ConfigError
+from clipgan.models.bundle import BundleInfo, load_bundle_info
+from clipgan.stages.train import train
+from clipgan.training.fine_tuning import NO_WEIGHTS, resolve_initial_folder
+from clipgan.training.fingerprint import compute_training_fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain_generator(
+    config: PretrainGeneratorConfig,
+    *,
+    train_config: TrainConfig,
+    monitoring: MonitoringConfig,
+    features_config: FeaturesConfig,
+    images: Path,
+    features: Path,
+    output: Path,
+    work: Path,
+    clip: ClipEncoder | None = None,
+) -> BundleInfo:
+    """Warm a fresh generator up, or go on where a run was cut off; describes the result.
+
+    Args:
+        config: section ``pretrain_generator``.
+        train_config: section ``train``, for all that ``config`` does not say.
+        images, features: artifacts of the stages before.
+        output: folder to make or replace: what ``train`` leaves at the last resolution.
+        work: finished resolutions and the state of the running one, removed on success.
+        clip: the encoder that made the features.
+
+    Raises:
+        ConfigError: the last resolution is not that of ``train``.
+        Others: see :func:`clipgan.stages.train.train`.
+    """
+    if config.resolutions_px[-1] != train_config.resolution_px:
+        raise ConfigError(
+            f"pretrain_generator.resolutions_px ends at {config.resolutions_px[-1]}, but "
+            f"train.resolution_px = {train_config.resolution_px}: end with that"
+        )
+    start = NO_WEIGHTS
+    for index, resolution_px in enumerate(config.resolutions_px):
+        finished = work / f"{resolution_px}px"
+        warm_up = build_warm_up(config, train_config, index, initial_weights=start)
+        if _is_result_of(finished, warm_up, images, features):
+            logger.info("generator at %d px: done before", resolution_px)
+        else:
+            logger.info("generator at %d px", resolution_px)
+            train(
+                warm_up,
+                monitoring=monitoring,
+                features_config=features_config,
+                images=images,
+                features=features,
+                output=finished,
+                work=work / "train",
+                clip=clip,
+            )
+        start = str(finished)
+    replace_folder(Path(start), output)
+    shutil.rmtree(work)
+    return load_bundle_info(output)
+
+
+def build_warm_up(
+    config: PretrainGeneratorConfig,
+    train_config: TrainConfig,
+    index: int,
+    *,
+    initial_weights: str,
+) -> TrainConfig:
+    """Section ``train`` of the resolution at ``index``: reconstruction from start to end."""
+    tree = train_config.model_dump(mode="json")
+    tree |= {
+        "initial_weights": initial_weights,
+        "resolution_px": config.resolutions_px[index],
+        "total_images": config.images[index],
+        "warm_up_images": config.images[index],
+        "batch_size": config.batch_size,
+    }
+    tree["optimizer"] |= {"generator_learning_rate": config.learning_rate, "beta1": config.beta1}
+    tree["ema"]["half_life_kimg"] = config.half_life_kimg
+    return TrainConfig.model_validate(tree)
+
+
+def _is_result_of(folder: Path, config: TrainConfig, images: Path, features: Path) -> bool:
+    if not folder.exists():
+        return False
+    fingerprint = compute_training_fingerprint(
+        config,
+        images_fingerprint=load_manifest(images).fingerprint,
+        features_dir=features,
+        initial_folder=resolve_initial_folder(config.initial_weights),
+    )
+    return load_bundle_info(folder).provenance.get("training") == fingerprint
