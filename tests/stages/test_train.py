@@ -291,6 +291,25 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_a_copy(copy: Path, world: 
         assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in learned)
 
 
+def test_a_longer_training_passes_through_the_shorter_ones_weights(
+    copy: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step depends on ``total_images``: a run cut short is the run that was to be short."""
+    passed: dict[str, torch.Tensor] = {}
+    save = CheckpointStore.save
+
+    def keep(store: CheckpointStore, images_seen: int, progress: Any, tensors: Any) -> None:
+        if images_seen == 96:
+            passed.update({name: t.clone() for name, t in tensors["generator_ema"].items()})
+        save(store, images_seen, progress, tensors)
+
+    monkeypatch.setattr(CheckpointStore, "save", keep)
+    run_training(copy, tiny_params({"train.total_images": 128}))
+    ended = load_bundle(world / "training").generator.state_dict()
+    assert passed.keys() == ended.keys()
+    assert all(torch.equal(passed[name], ended[name]) for name in ended)
+
+
 def _refuse(
     root: Path, error: type[ClipganError], message: str, changes: dict[str, Any], **more: Any
 ) -> None:
