@@ -21,6 +21,7 @@ from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny
 RECIPE = {
     "pretrain_generator.resolutions_px": [8, 16],
     "pretrain_generator.images": [64, 32],
+    "pretrain_generator.learning_rates": [0.01, 0.005],
     "pretrain_generator.batch_size": 8,
     "train.resolution_px": 16,
 }
@@ -128,6 +129,7 @@ def test_last_resolution_must_be_the_trainings(copy: Path) -> None:
     ("changes", "message"),
     [
         ({"pretrain_generator.images": [64]}, "different lengths"),
+        ({"pretrain_generator.learning_rates": [0.01]}, "different lengths"),
         ({"pretrain_generator.resolutions_px": [16, 8]}, "does not grow"),
         ({"pretrain_generator.resolutions_px": [12, 16]}, "= 12 is no power of two"),
     ],

@@ -243,24 +243,26 @@ class RegisterConfig(Section):
 class PretrainGeneratorConfig(Section):
     """Warm-up of a fresh generator by reconstruction, at growing resolutions (ADR 0008).
 
-    One entry a resolution in ``resolutions_px`` and ``images``; the rest is section ``train``.
+    One entry a resolution in each list; the rest is section ``train``.
     """
 
     resolutions_px: tuple_of(PowerOfTwoResolution, min_length=1)  # type: ignore[valid-type]
     images: tuple_of(PositiveInt, min_length=1)  # type: ignore[valid-type]
+    learning_rates: tuple_of(Positive, min_length=1)  # type: ignore[valid-type]
     batch_size: PositiveInt
-    learning_rate: Positive
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
     half_life_kimg: Positive
 
     @model_validator(mode="after")
     def _resolutions_grow(self) -> Self:
         sides = self.resolutions_px
-        if len(sides) != len(self.images):
-            raise ValueError(
-                f"images = {list(self.images)} and resolutions_px = {list(sides)} have different "
-                "lengths: give each resolution its number of images"
-            )
+        for key in ("images", "learning_rates"):
+            values = getattr(self, key)
+            if len(sides) != len(values):
+                raise ValueError(
+                    f"{key} = {list(values)} and resolutions_px = {list(sides)} have different "
+                    "lengths: give each resolution its own value"
+                )
         for side in sides:
             _check_power_of_two("resolutions_px", side)
         if sorted(set(sides)) != list(sides):

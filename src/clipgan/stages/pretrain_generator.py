@@ -100,7 +100,10 @@ def build_warm_up(
         "warm_up_images": config.images[index],
         "batch_size": config.batch_size,
     }
-    tree["optimizer"] |= {"generator_learning_rate": config.learning_rate, "beta1": config.beta1}
+    tree["optimizer"] |= {
+        "generator_learning_rate": config.learning_rates[index],
+        "beta1": config.beta1,
+    }
     tree["ema"]["half_life_kimg"] = config.half_life_kimg
     return TrainConfig.model_validate(tree)
 
