@@ -67,7 +67,8 @@ def _build_step(params: Params, clip: ClipEncoder, precision: str) -> Callable[[
     networks = build_networks(config, clip.embed_dim)
     for network in (networks.generator, networks.discriminator):
         network.compute_dtype = DTYPES[precision]
-    step = LafiteStep(networks, clip.encode_images, config)
+        network.num_reduced_resolutions = config.reduced_precision_resolutions
+    step = LafiteStep(networks, clip.encode_images, config, clip_side_px=clip.side_px)
     size, side = config.batch_size, config.resolution_px
     features = F.normalize(torch.randn(size, clip.embed_dim), dim=1)
     batch = Batch(torch.rand(size, 3, side, side) * 2 - 1, features, features)

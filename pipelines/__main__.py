@@ -18,7 +18,7 @@ from clipgan.stages.catalog import Workspace, find_workspace
 from pipelines.console import RunConsole, run_console
 from pipelines.temporary_server import is_healthy, start_temporary_server
 
-FLOWS = ("train", "evaluate", "pretrain-clip", "pretrain-generator")
+FLOWS = ("train", "evaluate", "pretrain-clip", "pretrain-generator", "pretrain-mapper")
 
 
 def main(arguments: list[str]) -> None:
@@ -106,9 +106,13 @@ def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     project = str(workspace.root)
     if name.startswith("pretrain-"):
-        from pipelines.pretraining import pretrain_clip, pretrain_generator
+        from pipelines.pretraining import pretrain_clip, pretrain_generator, pretrain_mapper
 
-        recipes = {"pretrain-clip": pretrain_clip, "pretrain-generator": pretrain_generator}
+        recipes = {
+            "pretrain-clip": pretrain_clip,
+            "pretrain-generator": pretrain_generator,
+            "pretrain-mapper": pretrain_mapper,
+        }
         recipes[name](project)
         return
     if name == "evaluate":

@@ -1,4 +1,4 @@
-"""Flows: the recipes of the built-in CLIP and of a generator to start from.
+"""Flows: the recipes of the built-in CLIP, of a generator to start from, of a noise mapper.
 
 Apart from the training flow, because their results are starts for it: ``train`` does not run them.
 """
@@ -47,6 +47,18 @@ def pretrain_generator(project: str = ".") -> None:
     workspace = find_workspace(Path(project))
     with workspace_lock(workspace.root, "clipgan pretrain-generator"):
         _run_recipe(workspace, "pretrain_generator", needs=("scan", "ingest", "features"))
+
+
+@flow(name="pretrain-mapper", persist_result=False)
+def pretrain_mapper(project: str = ".") -> None:
+    """Features of the images of params.yaml -> data/mapper, whatever data/mapper holds now.
+
+    Args:
+        project: a folder of the project.
+    """
+    workspace = find_workspace(Path(project))
+    with workspace_lock(workspace.root, "clipgan pretrain-mapper"):
+        _run_recipe(workspace, "pretrain_mapper", needs=("scan", "ingest", "features"))
 
 
 def _run_recipe(workspace: Workspace, name: str, *, needs: tuple[str, ...]) -> None:

@@ -28,12 +28,15 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.to(torch.float32) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def resize(images: Tensor, side_px: int) -> Tensor:
-    """Bicubic with antialias to (N, 3, side_px, side_px); the identity where the size fits."""
+def resize(images: Tensor, side_px: int, *, antialias: bool = True) -> Tensor:
+    """Bicubic to (N, 3, side_px, side_px); the identity where the size fits.
+
+    Without ``antialias`` the kernel is sharper too (a = -0.75 for -0.5), also when enlarging.
+    """
     if images.shape[-2:] == (side_px, side_px):
         return images
     return F.interpolate(
-        images, size=(side_px, side_px), mode="bicubic", align_corners=False, antialias=True
+        images, size=(side_px, side_px), mode="bicubic", align_corners=False, antialias=antialias
     )
 
 

@@ -23,7 +23,10 @@ LINE_INTERVAL_SECONDS = 10.0
 class ProgressBar:
     """Counts work done; ``advance`` and ``note`` are all a caller needs."""
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(
+        self, title: str, total: int, unit: str, done: int = 0, *, shown: bool = True
+    ) -> None:
+        self.shown = shown
         self.title, self.total, self.unit = title, total, unit
         self.done = self._done_at_start = done
         self.text = ""
@@ -41,6 +44,8 @@ class ProgressBar:
 
     def advance(self, count: int = 1) -> None:
         self.done += count
+        if not self.shown:
+            return
         if self._bar is not None:
             note = f"{self.rate:.1f} {self.unit}/s {self.text}"
             self._bar.update(self._bar.task_ids[0], completed=self.done, note=note)
@@ -61,10 +66,12 @@ class ProgressBar:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[ProgressBar]:
-    """A bar on a terminal; flushed lines every ten seconds everywhere else."""
-    bar = ProgressBar(title, total, unit, done)
-    if not sys.stdout.isatty():
+def progress_bar(
+    title: str, total: int, unit: str, done: int = 0, *, shown: bool = True
+) -> Iterator[ProgressBar]:
+    """A bar on a terminal; flushed lines every ten seconds everywhere else; or silence."""
+    bar = ProgressBar(title, total, unit, done, shown=shown)
+    if not shown or not sys.stdout.isatty():
         yield bar
         return
     columns = (
@@ -74,7 +81,7 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[P
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console()) as shown:
-        shown.add_task(title, total=total, completed=done, note="")
-        bar._bar = shown
+    with Progress(*columns, console=Console()) as display:
+        display.add_task(title, total=total, completed=done, note="")
+        bar._bar = display
         yield bar

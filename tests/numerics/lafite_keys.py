@@ -17,8 +17,14 @@ class KeyPair(NamedTuple):
     row: int | None = None
 
 
-def generator_keys(resolution_px: int, mapping_layers: int) -> Iterator[KeyPair]:
-    """Every weight and buffer of the generator; resampling filters excepted, ours are constants."""
+def generator_keys(
+    resolution_px: int, mapping_layers: int, concat_max_px: int = 256
+) -> Iterator[KeyPair]:
+    """Every weight and buffer of the generator; resampling filters excepted, ours are constants.
+
+    Blocks above ``concat_max_px`` (``change`` in the official configuration) hold the second
+    structure of the text's way in.
+    """
     for layer in range(mapping_layers):
         for kind in ("weight", "bias"):
             yield KeyPair(f"mapping.fc{layer}.{kind}", f"mapping_network.{layer}.{kind}")
@@ -31,6 +37,9 @@ def generator_keys(resolution_px: int, mapping_layers: int) -> Iterator[KeyPair]
             prefix, block = f"synthesis.b{side}.{theirs}", f"blocks.{side}.{ours}"
             for kind in ("weight", "bias"):
                 yield KeyPair(f"{prefix}.{kind}", f"{block}.{kind}")
+                if side > concat_max_px:
+                    yield from _scale_shift_keys(prefix, f"{block}_affine", kind)
+                    continue
                 yield KeyPair(f"{prefix}.affine_0.{kind}", f"{block}_affine.{kind}")
                 yield KeyPair(f"{prefix}.pre_0.{kind}", f"text_path.first.{kind}", row)
                 yield KeyPair(f"{prefix}.pre_1.{kind}", f"text_path.second.{kind}", row)
@@ -39,6 +48,13 @@ def generator_keys(resolution_px: int, mapping_layers: int) -> Iterator[KeyPair]
                 yield KeyPair(f"{prefix}.noise_const", f"{block}.noise_constant")
             row += 1
         side *= 2
+
+
+def _scale_shift_keys(theirs: str, ours: str, kind: str) -> Iterator[KeyPair]:
+    yield KeyPair(f"{theirs}.affine.{kind}", f"{ours}.style_affine.{kind}")
+    for layer in range(3):
+        yield KeyPair(f"{theirs}.scale_layer_{layer}.{kind}", f"{ours}.scale.{layer}.{kind}")
+        yield KeyPair(f"{theirs}.bias_layer_{layer}.{kind}", f"{ours}.shift.{layer}.{kind}")
 
 
 def discriminator_keys(resolution_px: int) -> Iterator[KeyPair]:

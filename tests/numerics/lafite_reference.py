@@ -14,17 +14,28 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from clipgan.config import ClipViewConfig
+from clipgan.images import to_clip_input
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
+from clipgan.training.clip_view import draw_clip_views
+from clipgan.training.random_streams import StepRandom
 from tests.numerics.lafite_keys import discriminator_keys, fill_state, generator_keys
 
 DATA = Path(__file__).parent / "data"
 TAGS = ("r64", "r32")
 # Layers that learn at a hundredth of the rate store a hundred times the weight.
-SLOW_LAYERS = ("mapping.fc", ".pre_0.", ".pre_1.")
+SLOW_LAYERS = (
+    "mapping.fc",
+    ".pre_0.",
+    ".pre_1.",
+    ".scale_layer_0.",
+    ".scale_layer_1.",
+    ".bias_layer_0.",
+    ".bias_layer_1.",
+)
 
 
 @cache
@@ -71,7 +82,7 @@ def official_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
             numbers = torch.zeros(shape)
         elif len(shape) >= 2:
             numbers = numbers * (100.0 if slow else 1.0)
-        elif name.endswith("affine_0.bias"):
+        elif name.endswith(("affine_0.bias", ".affine.bias")):
             numbers = 1.0 + 0.1 * numbers
         else:
             numbers = 0.1 * numbers * (100.0 if slow else 1.0)
@@ -79,8 +90,8 @@ def official_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     return state
 
 
-def build_generator(tag: str) -> LafiteGenerator:
-    """Our generator with the reference's size and weights."""
+def build_generator(tag: str, change: int = 256) -> LafiteGenerator:
+    """Our generator with the reference's size and weights; ``change`` as in the official code."""
     config = facts()["config"][tag]
     generator = LafiteGenerator(
         resolution_px=config["img_resolution"],
@@ -91,15 +102,17 @@ def build_generator(tag: str) -> LafiteGenerator:
         mapping_layers=config["mapping_num_layers"],
         channel_base=config["channel_base"],
         channel_max=config["channel_max"],
+        text_concat_max_px=change,
     )
-    keys = generator_keys(config["img_resolution"], config["mapping_num_layers"])
-    official = official_weights(facts()["state_dict_shapes"][tag]["G"])
+    keys = generator_keys(config["img_resolution"], config["mapping_num_layers"], change)
+    shapes = facts()["state_dict_shapes"][tag if change == 256 else f"{tag}_change{change}"]
+    official = official_weights(shapes["G"])
     fill_state(keys, official, generator.state_dict())
     return generator
 
 
-def build_discriminator(tag: str) -> LafiteDiscriminator:
-    """Our discriminator with the reference's size and weights."""
+def build_discriminator(tag: str, **options: Any) -> LafiteDiscriminator:
+    """Our discriminator with the reference's size and weights; ``options`` of its form."""
     config = facts()["config"][tag]
     discriminator = LafiteDiscriminator(
         resolution_px=config["img_resolution"],
@@ -107,6 +120,7 @@ def build_discriminator(tag: str) -> LafiteDiscriminator:
         channel_base=config["channel_base"],
         channel_max=config["channel_max"],
         minibatch_std_group=config["mbstd_group_size"],
+        **options,
     )
     official = official_weights(facts()["state_dict_shapes"][tag]["D"])
     keys = discriminator_keys(config["img_resolution"])
@@ -155,10 +169,26 @@ def clip_image_tower() -> torch.nn.Module:
     return tower.eval().requires_grad_(False)
 
 
+class ScriptedRandom(StepRandom):
+    """Host numbers given in advance, in the order they are asked for."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.numbers = list(numbers)
+
+    def draw_integer(self, low: int, high: int) -> int:
+        number = self.numbers.pop(0)
+        assert low <= number <= high
+        return number
+
+
+def official_view(**changes: Any) -> ClipViewConfig:
+    """What CLIP sees in the official code."""
+    form = {"kind": "random_crop", "min_side": 0.5, "crops": 1} | changes
+    return ClipViewConfig(small_images="pad_white", antialias=False, **form)
+
+
 def encode_padded(tower: torch.nn.Module, images: Tensor, left: int, top: int) -> Tensor:
-    """CLIP embedding of small images padded with white to 224 px, as the reference was made."""
-    side = images.shape[2]
-    padded = F.pad(images, (left, 224 - side - left, top, 224 - side - top), value=1.0)
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-    return unit(tower(((padded + 1) / 2 - mean) / std))
+    """CLIP embedding of images below 224 px, by way of the official view."""
+    (view,) = draw_clip_views(images, official_view(), 224, ScriptedRandom(left, top))
+    return unit(tower(to_clip_input(view, 224)))

@@ -1,27 +1,23 @@
 """Losses, penalties and their gradients equal the official ones where those are right.
 
 "Right" is the official code with two changes: the text term of the logit is summed per sample, and
-the contrastive term is standard InfoNCE.
+the contrastive term is standard InfoNCE. The official forms are in ``test_lafite_official.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from torch import Tensor, nn
 
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
-from tests.numerics.lafite_keys import (
-    KeyPair,
-    discriminator_keys,
-    generator_keys,
-    select_rows,
+from tests.numerics.lafite_cases import (
+    CONDITIONS,
+    assert_gradients,
+    condition,
+    keys,
+    synthesise,
 )
 from tests.numerics.lafite_reference import (
     TAGS,
@@ -30,57 +26,10 @@ from tests.numerics.lafite_reference import (
     build_discriminator,
     build_generator,
     clip_image_tower,
-    draw,
     encode_padded,
     facts,
     inputs,
-    unit,
 )
-
-CONDITIONS = ("paired", "langfree")
-
-
-def condition(tag: str, name: str) -> Tensor:
-    given = inputs(tag)
-    if name == "paired":
-        return compute_pseudo_text(given["text_features"], compute_noise_level(0.1), given["noise"])
-    return compute_pseudo_text(given["image_features"], compute_noise_level(0.75), given["noise"])
-
-
-def assert_gradients(
-    module: nn.Module, pairs: Iterator[KeyPair], section: str, noise_tolerance: float = 5e-4
-) -> None:
-    """Gradient norms of every parameter: 5e-4 relative, with a floor of 1e-3 of the largest.
-
-    Noise strengths may get a tolerance of their own: theirs are sums that cancel. Through CLIP, a
-    change of the weights by 2e-6 moves them by 1e-3 to 3e-2.
-    """
-    gradients = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        for name, parameter in module.named_parameters()
-    }
-    wanted = facts()["grads"][section]
-    ours = {
-        pair.official: float(select_rows(pair, gradients).norm())
-        for pair in pairs
-        if pair.ours in gradients
-    }
-    assert set(ours) == set(wanted)
-    floor = 1e-3 * max(wanted.values())
-    for name, norm in wanted.items():
-        tolerance = noise_tolerance if name.endswith("noise_strength") else 5e-4
-        assert abs(ours[name] - norm) <= tolerance * max(norm, floor), (name, ours[name], norm)
-
-
-def keys(tag: str, network: str) -> Iterator[KeyPair]:
-    config = facts()["config"][tag]
-    if network == "G":
-        return generator_keys(config["img_resolution"], config["mapping_num_layers"])
-    return discriminator_keys(config["img_resolution"])
-
-
-def synthesise(generator: LafiteGenerator, tag: str, texts: Tensor) -> Tensor:
-    return generator.synthesis(generator.mapping(inputs(tag)["latents"]), texts, noise="const")
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -201,26 +150,3 @@ def test_path_length(tag: str, name: str) -> None:
     assert_matches(loss, f"{section}.loss")
     loss.mean().backward()
     assert_gradients(generator, keys(tag, "G"), section)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 0.3])
-def test_contrastive(temperature: float) -> None:
-    features = unit(draw("contra/a", (5, 64)))
-    texts = unit(5.6 * features + draw("contra/b", (5, 64)))
-    wanted = -arrays()[f"unit.contra.infonce.t{temperature}.lam0.0"].mean()
-    loss = compute_contrastive_loss(3.0 * features, 0.5 * texts, temperature)
-    assert loss.item() == pytest.approx(float(wanted), rel=1e-5)
-
-
-@pytest.mark.parametrize("tag", TAGS)
-def test_contrastive_of_the_networks(tag: str) -> None:
-    discriminator, texts = build_discriminator(tag), condition(tag, "paired")
-    with torch.no_grad():
-        features = {
-            "real_d": discriminator(inputs(tag)["images"]).semantic_features,
-            "gen_d": discriminator(synthesise(build_generator(tag), tag, texts)).semantic_features,
-        }
-    for name, rows in features.items():
-        wanted = -arrays()[f"{tag}.paired.infonce.{name}.lam0.0"].mean()
-        loss = compute_contrastive_loss(rows, texts, facts()["hyper"][tag]["temp"])
-        assert loss.item() == pytest.approx(float(wanted), rel=1e-5)

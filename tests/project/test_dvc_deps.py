@@ -19,14 +19,16 @@ CODE = ROOT / "src"
 NO_RESULT_DEPENDS_ON = {
     "clipgan.config": "DVC tracks the values themselves, as params",
     "clipgan.config.loading": "the same",
+    "clipgan.config.fields": "the same",
     "clipgan.config.sections": "the same",
+    "clipgan.config.training": "the same",
     "clipgan.errors": "words",
     "clipgan.progress": "a progress bar",
     "clipgan.run_logger": "a protocol without code",
 }
 """Imported by stages and yet no dependency: an edit must not retrain anything."""
 
-OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator"}
+OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator", "pretrain_mapper"}
 
 
 @cache

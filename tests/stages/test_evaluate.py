@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from PIL import Image
 
 from clipgan.artifacts import write_json
+from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
 from clipgan.evaluation.report import load_evaluation
-from clipgan.models.bundle import BundleInfo, save_bundle
+from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
 from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.modality_gap import ModalityMeans
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
-from clipgan.stages.evaluate import EvaluationReport, evaluate
+from clipgan.stages.evaluate import EvaluationReport, StoredFeatures, evaluate
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
 
 CHANGES: dict[str, Any] = {
@@ -245,3 +248,25 @@ def test_small_split_skips_what_it_cannot_give(world: Path) -> None:
     report = run(world, changes, output="validation")
     assert "retrieval_candidates = 5" in report.skipped["r_precision"]
     assert "kid_subset_size = 8" in report.skipped["kid_efficientnet_lite0"]
+
+
+@pytest.mark.parametrize("captioned", [True, False])
+def test_each_generator_is_shown_features_in_its_own_space(world: Path, captioned: bool) -> None:
+    """CLIP score and retrieval go on seeing the features as CLIP gave them."""
+    table = load_features(world / "features")
+    stored = StoredFeatures(table)
+    names = (table.captions if captioned else table.sample_ids)[3:6]
+    means = ModalityMeans(image=torch.randn(6), text=torch.randn(6))
+    plain = load_bundle(world / "training")
+    centred = dataclasses.replace(plain, means=means)
+    raw = stored.find(names)
+    assert torch.equal(stored.find_for(plain, names), raw)
+    shifted = means.centre_texts(raw) if captioned else means.centre_images(raw)
+    assert torch.equal(stored.find_for(centred, names), shifted)
+    assert not torch.equal(shifted, raw)
+
+
+def test_a_condition_without_a_feature_is_named(world: Path) -> None:
+    stored = StoredFeatures(load_features(world / "features"))
+    with pytest.raises(FeatureStoreError, match="'nothing' has no feature"):
+        stored.find(["picture 3", "nothing"])

@@ -20,7 +20,7 @@ import torch
 from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, ClipganError, DataError, TrainingDivergedError
 from clipgan.models.bundle import load_bundle, load_bundle_info
-from clipgan.training import checkpoint, fingerprint, lafite_step, output
+from clipgan.training import checkpoint, fingerprint, lafite_losses, lafite_step, output
 from clipgan.training.checkpoint import CheckpointStore
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
 
@@ -255,7 +255,9 @@ def test_nan_twice_stops_with_advice_and_keeps_the_old_output(
 ) -> None:
     shutil.copytree(world / "training", copy / "training")
     monkeypatch.setattr(
-        lafite_step, "compute_r1_penalty", lambda logits, images: logits * float("nan")
+        lafite_losses,
+        "compute_r1_penalty",
+        lambda logits, images, scale: logits * float("nan"),
     )
     with pytest.raises(TrainingDivergedError, match=r"r1_penalty became nan at 0 images"):
         run_training(copy, tiny_params())

@@ -1,13 +1,16 @@
 """A world small enough to train in seconds: 24 images of 8 px, a CLIP of one random matrix.
 
 As a program it runs the train stage in a folder of :func:`build_world`, for tests that kill it:
-``python -m tests.stages.tiny_training FOLDER``.
+``python -m tests.stages.tiny_training FOLDER [JSON OF CHANGED PARAMETERS]``. It also runs under
+torchrun.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +28,7 @@ from clipgan.data.shards import ShardWriter, build_manifest, save_manifest
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.features import extract_features
 from clipgan.stages.train import train
+from clipgan.training.distributed import SINGLE, Processes, join_processes
 from clipgan.training.output import TrainingReport
 from tests.params import params_with
 
@@ -136,6 +140,8 @@ def run_training(
     output: str = "training",
     clip: TinyClip | None = None,
     logger: RunLogger = NULL_LOGGER,
+    initial_folder: Path | None = None,
+    processes: Processes = SINGLE,
 ) -> TrainingReport:
     """The train stage in ``root``."""
     return train(
@@ -148,9 +154,14 @@ def run_training(
         work=root / "work" / "train",
         clip=clip or TinyClip(),  # type: ignore[arg-type]
         logger=logger,
+        initial_folder=initial_folder,
+        processes=processes,
     )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run_training(Path(sys.argv[1]), tiny_params())
+    root, *changes = sys.argv[1:]
+    params = tiny_params(json.loads(changes[0]) if changes else None)
+    with join_processes(os.environ, params.train.device) as together:
+        run_training(Path(root), params, processes=together)

@@ -26,6 +26,7 @@ from clipgan.errors import ConfigError, DataError, PipelineBusyError, TrainingDi
 from clipgan.stages.catalog import STAGES, Workspace, find_workspace, run_stage
 
 ROOT = Path(__file__).parents[2]
+RECIPES = ("pretrain-clip", "pretrain-generator", "pretrain-mapper")
 
 
 def run_clipgan(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -71,7 +72,7 @@ class TestImports:
             assert command in done.stdout
 
     def test_no_command_takes_a_hyper_parameter(self, tmp_path: Path) -> None:
-        for command in ("run", "evaluate", "stage", "pretrain-clip", "pretrain-generator"):
+        for command in ("run", "evaluate", "stage", *RECIPES):
             shown = run_clipgan(command, "--help", folder=tmp_path).stdout
             options = {word for word in shown.split() if word.startswith("--")}
             assert options <= {"--help"}, command
@@ -385,6 +386,8 @@ class TestGenerate:
         for arguments, message in (
             (["generate", "a", "--out", "a.gif"], "end the name in .png"),
             (["generate", "a", "--model", "nowhere"], "--model nowhere: no such folder"),
+            (["generate", "a", "--mix", "7"], "mix = '7': write SEED:FIRST-LAST"),
+            (["generate", "a", "--latent-truncation", "0"], "latent_truncation = 0.0: use a num"),
         ):
             done = run_clipgan(*arguments, folder=tmp_path)
             assert done.returncode == 2, done.stderr

@@ -88,6 +88,22 @@ def test_sections_are_frozen() -> None:
             "train: batch_size = 6 is not divisible by discriminator.minibatch_std_group = 4: "
             "change one of them",
         ),
+        (
+            {"train.augmentation.policies": []},
+            "train.augmentation: augmentation.kind = diffaugment, but augmentation.policies is "
+            "empty: name policies, or set the kind to none",
+        ),
+        (
+            {"train.freeze_discriminator_blocks": 5},
+            "train: freeze_discriminator_blocks = 5, but the discriminator of 64 px has 4 blocks: "
+            "use at most 4",
+        ),
+        (
+            {"train.freeze_discriminator_blocks": 1, "train.initial_weights": "none"},
+            "train: freeze_discriminator_blocks = 1 would freeze random weights, because "
+            "initial_weights = none: set it to 0, or start from trained weights",
+        ),
+        ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
         ({"ingest.source": "folders"}, "ingest.source = 'folders': input should be 'emoji' or"),
         (
             {"ingest.source": "folder", "ingest.folder": ""},

@@ -38,6 +38,12 @@ class Server(StrEnum):
     prefect = "prefect"
 
 
+class Family(StrEnum):
+    """The papers whose official weights can be imported."""
+
+    lafite = "lafite"
+
+
 @app.callback()
 def _options(
     debug: Annotated[
@@ -81,6 +87,14 @@ def pretrain_generator() -> None:
     start_flow("pretrain-generator")
 
 
+@app.command("pretrain-mapper")
+def pretrain_mapper() -> None:
+    """Train LAFITE-NN's noise mapper on the captions at hand, into data/mapper."""
+    from clipgan.cli.flows import start_flow
+
+    start_flow("pretrain-mapper")
+
+
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, train, ...")]) -> None:
     """Run one stage here and now: the command that dvc.yaml gives to DVC."""
@@ -120,6 +134,18 @@ def generate(
     truncation: Annotated[
         float, typer.Option("--truncation", min=0.0, max=1.0, help="Below 1: safer, more alike.")
     ] = 1.0,
+    truncation_layers: Annotated[
+        int | None,
+        typer.Option("--truncation-layers", min=0, help="Truncate the first N layers only."),
+    ] = None,
+    latent_truncation: Annotated[
+        float | None,
+        typer.Option("--latent-truncation", help="Cut the latents off at +- this, such as 1.5."),
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option("--mix", help="SEED:FIRST-LAST: these layers in another seed's style."),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="A .png file for one image, else a folder.")
     ] = Path("generated"),
@@ -130,17 +156,40 @@ def generate(
 ) -> None:
     """Make images from prompts. The same seed gives the same files on the CPU."""
     from clipgan.cli.generate import generate_files
+    from clipgan.generation.styles import StyleChoice, parse_style_mixes
 
+    mixes = parse_style_mixes(mix or ())
     for path in generate_files(
         prompts,
         seed=seed,
         num_images=num_images,
-        truncation=truncation,
+        choice=StyleChoice(truncation, truncation_layers, latent_truncation, mixes),
         out=out,
         model=model,
         device=device,
     ):
         print(path)
+
+
+@app.command("import-weights")
+def import_weights(
+    family: Annotated[Family, typer.Argument(help="The paper whose code wrote the file.")],
+    file: Annotated[Path, typer.Argument(help="The official file, such as a .pkl of LAFITE.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the generator bundle to write.")],
+    clip_model: Annotated[
+        str, typer.Option("--clip-model", help="The CLIP that the weights were trained with.")
+    ] = "ViT-B-32-quickgelu",
+    clip_weights: Annotated[
+        str, typer.Option("--clip-weights", help="Its pretrained tag or weights file.")
+    ] = "openai",
+) -> None:
+    """Turn official weights into a generator bundle. Nothing in the file is executed."""
+    from clipgan.cli.import_weights import import_official
+
+    print(
+        import_official(family.value, file, out, clip_model=clip_model, clip_weights=clip_weights)
+    )
 
 
 @app.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from clipgan.generation.sampler import Sampler
+    from clipgan.generation.styles import StyleChoice
 
 BUILT_IN = "built-in"
 _MODEL_URI = re.compile(r"^models:/")
@@ -29,7 +30,7 @@ def generate_files(
     *,
     seed: int,
     num_images: int,
-    truncation: float,
+    choice: StyleChoice,
     out: Path,
     model: str,
     device: str,
@@ -46,9 +47,17 @@ def generate_files(
     paths = plan_files(prompts, seed=seed, num_images=num_images, out=out)
     from clipgan.generation.sampler import check_request, encode_png
 
-    check_request(prompts, seed=seed, num_images=num_images, truncation=truncation)
+    check_request(prompts, seed=seed, num_images=num_images, choice=choice)
     sampler = load_model(model, device)
-    images = sampler.sample(prompts, seed=seed, num_images=num_images, truncation=truncation)
+    images = sampler.sample(
+        prompts,
+        seed=seed,
+        num_images=num_images,
+        truncation=choice.truncation,
+        truncation_layers=choice.truncation_layers,
+        latent_truncation=choice.latent_truncation,
+        mixes=choice.mixes,
+    )
     for path, image in zip(paths, images, strict=True):
         write_bytes(path, encode_png(image))
     return paths

@@ -5,38 +5,54 @@ that is unknown, missing, of the wrong type or out of range raises
 :class:`~clipgan.errors.ConfigError` with the key, its value and the fix in one line.
 """
 
-from clipgan.config.loading import load_params
-from clipgan.config.sections import (
-    Augmentation,
+from clipgan.config.fields import (
     Device,
-    DiscriminatorConfig,
-    EmaConfig,
-    EmojiStyle,
-    EvaluateConfig,
-    FeaturesConfig,
     Fraction,
-    GeneratorConfig,
-    IngestConfig,
-    LossConfig,
-    MonitoringConfig,
     NonNegative,
-    OptimizerConfig,
-    Params,
     Positive,
     PositiveInt,
     PowerOfTwoResolution,
     Precision,
-    PretrainClipConfig,
-    PretrainGeneratorConfig,
-    PseudoTextConfig,
-    RegisterConfig,
     Section,
     Seed,
+)
+from clipgan.config.loading import load_params
+from clipgan.config.sections import (
+    EmojiStyle,
+    EvaluateConfig,
+    FeaturesConfig,
+    IngestConfig,
+    MonitoringConfig,
+    Params,
+    PretrainClipConfig,
+    PretrainGeneratorConfig,
+    PretrainMapperConfig,
+    RegisterConfig,
+)
+from clipgan.config.training import (
+    Augmentation,
+    AugmentationConfig,
+    ClipViewConfig,
+    ContrastiveAxis,
+    ContrastiveKind,
+    DiscriminatorConfig,
+    EmaConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimizerConfig,
+    PseudoTextConfig,
+    SemanticLogit,
+    StyleInput,
     TrainConfig,
+    TrainingPrecision,
 )
 
 __all__ = [
     "Augmentation",
+    "AugmentationConfig",
+    "ClipViewConfig",
+    "ContrastiveAxis",
+    "ContrastiveKind",
     "Device",
     "DiscriminatorConfig",
     "EmaConfig",
@@ -57,10 +73,14 @@ __all__ = [
     "Precision",
     "PretrainClipConfig",
     "PretrainGeneratorConfig",
+    "PretrainMapperConfig",
     "PseudoTextConfig",
     "RegisterConfig",
     "Section",
     "Seed",
+    "SemanticLogit",
+    "StyleInput",
     "TrainConfig",
+    "TrainingPrecision",
     "load_params",
 ]

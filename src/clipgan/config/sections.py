@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from clipgan.config.fields import (
+    Device,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    PowerOfTwoResolution,
+    Precision,
+    Section,
+    Seed,
+    check_power_of_two,
+    tuple_of,
+)
+from clipgan.config.training import TrainConfig
 
 EmojiStyle = Literal["openmoji", "noto", "fluent"]
-Precision = Literal["fp32", "bf16"]
-Augmentation = Literal["color", "translation", "cutout"]
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-PowerOfTwoResolution = Annotated[int, Field(ge=8, le=1024)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-
-
-def _check_power_of_two(key: str, side: int) -> None:
-    if side & (side - 1):
-        below = 1 << (side.bit_length() - 1)
-        raise ValueError(f"{key} = {side} is no power of two: use {below} or {below * 2}")
-
-
-class Section(BaseModel):
-    """A frozen group of parameters; refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def tuple_of(item: Any, **constraints: Any) -> Any:
-    """The type of a YAML list, kept as a tuple so that the section stays hashable."""
-    return Annotated[tuple[item, ...], Field(strict=False, **constraints)]
 
 
 class IngestConfig(Section):
@@ -74,123 +61,6 @@ class FeaturesConfig(Section):
     precision: Precision
     batch_size: PositiveInt
     device: Device
-
-
-class GeneratorConfig(Section):
-    """StyleGAN2 skip generator with text in every layer (LAFITE, section 3.1)."""
-
-    latent_dim: PositiveInt
-    style_dim: PositiveInt
-    text_hidden_dim: Annotated[
-        int, Field(ge=1, description="width of the text path of every layer")
-    ]
-    text_gain: Annotated[
-        Positive, Field(description="factor on unit text features; 1 in the paper")
-    ]
-    text_learning_rate_multiplier: Annotated[
-        Positive, Field(description="of the text paths; 0.01 in the paper")
-    ]
-    mapping_layers: PositiveInt
-    channel_base: PositiveInt
-    channel_max: PositiveInt
-
-
-class DiscriminatorConfig(Section):
-    """StyleGAN2 residual discriminator with a semantic projection (LAFITE, section 3.1)."""
-
-    channel_base: PositiveInt
-    channel_max: PositiveInt
-    minibatch_std_group: PositiveInt
-
-
-class PseudoTextConfig(Section):
-    """Pseudo text features from image features (LAFITE, equation 2)."""
-
-    noise_level: Annotated[
-        NonNegative, Field(description="xi: norm of the noise over the feature's")
-    ]
-    true_text_noise_level: Annotated[NonNegative, Field(description="xi for true text features")]
-    pseudo_text_probability: Annotated[
-        Fraction, Field(description="1: language-free, 0: captions only")
-    ]
-
-
-class LossConfig(Section):
-    """Weights and schedules of the adversarial, contrastive and regularising terms."""
-
-    discriminator_contrastive_weight: NonNegative
-    clip_contrastive_weight: NonNegative
-    reconstruction_weight: Annotated[NonNegative, Field(description="0 in the paper; see ADR 0008")]
-    temperature: Positive
-    r1_gamma: NonNegative
-    r1_interval: PositiveInt
-    path_length_weight: NonNegative
-    path_length_interval: PositiveInt
-    path_length_decay: Fraction
-    path_length_batch_fraction: Annotated[float, Field(gt=0.0, le=1.0)]
-    style_mixing_probability: Fraction
-
-
-class OptimizerConfig(Section):
-    """Adam; rates and betas are corrected for lazy regularisation."""
-
-    generator_learning_rate: Positive
-    discriminator_learning_rate: Positive
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
-    epsilon: Positive
-
-
-class EmaConfig(Section):
-    """Exponential moving average of the generator."""
-
-    half_life_kimg: Positive
-    ramp_up_fraction: Annotated[NonNegative, Field(description="0 switches the ramp off")]
-
-
-class TrainConfig(Section):
-    """Image shards and features -> generator. Every key here changes the result."""
-
-    seed: Seed
-    device: Device
-    precision: Precision
-    initial_weights: Annotated[
-        str, Field(min_length=1, description="built-in, none, or the folder of a generator bundle")
-    ]
-    total_images: PositiveInt
-    warm_up_images: Annotated[int, Field(ge=0, description="reconstruction only; 0 in the paper")]
-    batch_size: Annotated[int, Field(ge=2, description="the contrastive terms need two images")]
-    resolution_px: PowerOfTwoResolution
-    mirror: bool
-    augmentations: tuple_of(Augmentation)  # type: ignore[valid-type]
-    clip_view_min_side: Annotated[
-        float,
-        Field(
-            gt=0.0, le=1.0, description="smallest side of the random crop CLIP sees; 1: whole image"
-        ),
-    ]
-    generator: GeneratorConfig
-    discriminator: DiscriminatorConfig
-    pseudo_text: PseudoTextConfig
-    losses: LossConfig
-    optimizer: OptimizerConfig
-    ema: EmaConfig
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        _check_power_of_two("resolution_px", self.resolution_px)
-        if self.warm_up_images and not self.losses.reconstruction_weight:
-            raise ValueError(
-                f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
-                "losses.reconstruction_weight = 0: set one of them"
-            )
-        group = self.discriminator.minibatch_std_group
-        if self.batch_size % min(group, self.batch_size):
-            raise ValueError(
-                f"batch_size = {self.batch_size} is not divisible by "
-                f"discriminator.minibatch_std_group = {group}: change one of them"
-            )
-        return self
 
 
 class MonitoringConfig(Section):
@@ -264,10 +134,29 @@ class PretrainGeneratorConfig(Section):
                     "lengths: give each resolution its own value"
                 )
         for side in sides:
-            _check_power_of_two("resolutions_px", side)
+            check_power_of_two("resolutions_px", side)
         if sorted(set(sides)) != list(sides):
             raise ValueError(f"resolutions_px = {list(sides)} does not grow: order it upwards")
         return self
+
+
+class PretrainMapperConfig(Section):
+    """Recipe of LAFITE-NN's noise mapper, from any captioned images."""
+
+    seed: Seed
+    device: Device
+    hidden_dim: PositiveInt
+    caption_fraction: Annotated[
+        float, Field(gt=0.0, le=1.0, description="as in train.pseudo_text; the same images by seed")
+    ]
+    steps: PositiveInt
+    batch_size: Annotated[int, Field(ge=2, description="the contrast needs two pairs")]
+    learning_rate: Positive
+    temperature: Positive
+    contrastive: Annotated[
+        Literal["infonce", "sharpened"], Field(description="sharpened: the official form")
+    ]
+    checkpoint_interval_steps: PositiveInt
 
 
 class PretrainClipConfig(Section):
@@ -320,4 +209,5 @@ class Params(Section):
     evaluate: EvaluateConfig
     register_model: Annotated[RegisterConfig, Field(alias="register")]
     pretrain_generator: PretrainGeneratorConfig
+    pretrain_mapper: PretrainMapperConfig
     pretrain_clip: PretrainClipConfig

@@ -94,8 +94,14 @@ class BatchLoader:
         seed: int,
         mirror: bool,
         device: torch.device,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
         """
+        Args:
+            batch_size: of all processes together, a multiple of ``num_processes``.
+            rank: every ``num_processes``-th row from this one belongs to this process.
+
         Raises:
             DataError: the batch is larger than the data set.
         """
@@ -106,10 +112,12 @@ class BatchLoader:
             )
         self.data, self.batch_size, self.mirror, self.device = data, batch_size, mirror, device
         self._seed = seed
+        self._rows = slice(rank, None, num_processes)
 
     def batch_at(self, images_seen: int) -> Batch:
-        """The batch that follows the first ``images_seen`` images."""
-        positions = np.arange(images_seen, images_seen + self.batch_size, dtype=np.uint64)
+        """This process's rows of the batch that follows the first ``images_seen`` images."""
+        whole = np.arange(images_seen, images_seen + self.batch_size, dtype=np.uint64)
+        positions = whole[self._rows]
         rows = self._choose_rows(positions)
         images = torch.from_numpy(self.data.images_uint8[rows])
         if self.mirror:

@@ -13,12 +13,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from clipgan.errors import ClipError, ConfigError
+from clipgan.generation.styles import (
+    StyleChoice,
+    StyleMix,
+    compute_styles,
+    draw_latents,
+    parse_style_mixes,
+)
 from clipgan.images import to_uint8
 from clipgan.models.bundle import GeneratorBundle, load_bundle
 
@@ -43,14 +49,33 @@ class Sampler:
 
     def __init__(self, bundle: GeneratorBundle, clip: ClipEncoder, device: torch.device) -> None:
         self.info = bundle.info
+        self._bundle = bundle
         self.device = device
         self._generator = bundle.generator.to(device).eval().requires_grad_(False)
         self._clip = clip.to(device)
         self._batch_size = _GPU_BATCH if device.type == "cuda" else 1
 
+    @property
+    def num_layers(self) -> int:
+        """Layers whose styles can be mixed or truncated apart: 2 * log2(resolution_px) - 2."""
+        return self._generator.num_layers
+
+    @property
+    def latent_average(self) -> Tensor:
+        """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to."""
+        return self._generator.latent_average.cpu().clone()
+
     @torch.inference_mode()
     def sample(
-        self, prompts: Sequence[str], *, seed: int, num_images: int = 1, truncation: float = 1.0
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int,
+        num_images: int = 1,
+        truncation: float = 1.0,
+        truncation_layers: int | None = None,
+        latent_truncation: float | None = None,
+        mixes: Sequence[StyleMix] = (),
     ) -> Tensor:
         """Make images.
 
@@ -59,7 +84,9 @@ class Sampler:
             seed: any integer from 0; the same seed gives the same images.
             num_images: for each prompt.
             truncation: 1 leaves the styles alone, towards 0 pulls them to their average: less
-                variety, fewer failures.
+                variety, fewer failures. 0 gives the average image of the text.
+            truncation_layers, latent_truncation: see :class:`StyleChoice`.
+            mixes: image j takes the named layers from image j of the named seed.
 
         Returns:
             (len(prompts) * num_images, 3, R, R) uint8 on the CPU, the first prompt's images first.
@@ -67,19 +94,22 @@ class Sampler:
         Raises:
             ConfigError: a prompt is empty or too long, or a number is out of range.
         """
-        check_request(prompts, seed=seed, num_images=num_images, truncation=truncation)
+        choice = StyleChoice(truncation, truncation_layers, latent_truncation, tuple(mixes))
+        check_request(prompts, seed=seed, num_images=num_images, choice=choice)
+        choice.check(self.num_layers)
         texts = torch.cat([self._clip.encode_texts([prompt]) for prompt in prompts])
-        texts = texts.to(self.device).repeat_interleave(num_images, 0)
-        drawn = draw_latents(seed, num_images, self._generator.latent_dim)
-        latents = drawn.to(self.device).repeat(len(prompts), 1)
-        parts = [
-            to_uint8(self._generator(z, text, truncation=truncation, noise="const")).cpu()
-            for z, text in zip(
-                torch.split(latents, self._batch_size),
-                torch.split(texts, self._batch_size),
-                strict=True,
+        texts = self._bundle.prepare_texts(texts).to(self.device)
+        latents, *mixed = (
+            self._draw_latents(source, num_images, len(prompts), choice)
+            for source in (seed, *(mix.seed for mix in choice.mixes))
+        )
+        parts = []
+        for rows in torch.split(torch.arange(len(latents)), self._batch_size):
+            styles = compute_styles(
+                self._generator, latents[rows], [other[rows] for other in mixed], choice
             )
-        ]
+            text = texts[rows // num_images]
+            parts.append(to_uint8(self._generator.synthesis(styles, text, noise="const")).cpu())
         return torch.cat(parts)
 
     def sample_png(
@@ -89,10 +119,30 @@ class Sampler:
         seed: int = 0,
         num_images: int = 1,
         truncation: float = 1.0,
+        truncation_layers: int | None = None,
+        latent_truncation: float | None = None,
+        mix: str = "",
     ) -> list[bytes]:
-        """:meth:`sample` as PNG files."""
-        images = self.sample(prompts, seed=seed, num_images=num_images, truncation=truncation)
+        """:meth:`sample` as PNG files, from plain values, as they come over a network.
+
+        ``mix``: style mixes as ``SEED:FIRST-LAST``, separated by commas.
+        """
+        images = self.sample(
+            prompts,
+            seed=seed,
+            num_images=num_images,
+            truncation=truncation,
+            truncation_layers=truncation_layers,
+            latent_truncation=latent_truncation,
+            mixes=parse_style_mixes(mix.split(",") if mix.strip() else ()),
+        )
         return [encode_png(image) for image in images]
+
+    def _draw_latents(
+        self, seed: int, num_images: int, repeats: int, choice: StyleChoice
+    ) -> Tensor:
+        drawn = draw_latents(seed, num_images, self._generator.latent_dim, choice.latent_truncation)
+        return drawn.to(self.device).repeat(repeats, 1)
 
 
 def base_generator_folder() -> Path:
@@ -142,16 +192,6 @@ def load_matching_clip(
     return clip
 
 
-def draw_latents(seed: int, num_images: int, latent_dim: int) -> Tensor:
-    """(num_images, latent_dim) float32 standard normal; row j depends on (seed, j) alone."""
-    rows = [
-        np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
-        .standard_normal(latent_dim, dtype=np.float32)
-        for index in range(num_images)
-    ]  # fmt: skip
-    return torch.from_numpy(np.stack(rows))
-
-
 def encode_png(image_uint8: Tensor) -> bytes:
     """(3, H, W) uint8 -> the bytes of a PNG file without any metadata."""
     buffer = io.BytesIO()
@@ -160,7 +200,9 @@ def encode_png(image_uint8: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def check_request(prompts: Sequence[str], *, seed: int, num_images: int, truncation: float) -> None:
+def check_request(
+    prompts: Sequence[str], *, seed: int, num_images: int, choice: StyleChoice
+) -> None:
     """Refuse what cannot be sampled, before any weights are loaded.
 
     Raises:
@@ -182,5 +224,4 @@ def check_request(prompts: Sequence[str], *, seed: int, num_images: int, truncat
         raise ConfigError(f"seed = {seed}: use a whole number from 0 to 2^63 - 1")
     if num_images < 1:
         raise ConfigError(f"number of images = {num_images}: use at least 1")
-    if not 0.0 <= truncation <= 1.0:
-        raise ConfigError(f"truncation = {truncation}: use a number from 0 to 1")
+    choice.check()

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from clipgan.random_draws import draw_normal
 
-def compute_r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
+
+def compute_r1_penalty(real_logits: Tensor, images: Tensor, *, scale: float = 1.0) -> Tensor:
     """Squared gradient norm of the logits at real images (Mescheder et al., arXiv 1801.04406).
 
     Args:
         real_logits: (N,), computed from ``images``, each from its own image.
         images: (N, 3, R, R), requiring gradients.
+        scale: factor on the gradient while it passes the networks, so that fp16 does not lose
+            small numbers; divided out again.
 
     Returns:
         (N,) float32, differentiable; the loss is ``gamma / 2`` times its mean.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
-    return gradient.float().square().sum((1, 2, 3))
+    (gradient,) = torch.autograd.grad(real_logits.sum() * scale, images, create_graph=True)
+    return (gradient.float() / scale).square().sum((1, 2, 3))
 
 
-def compute_path_lengths(images: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
+def compute_path_lengths(
+    images: Tensor, styles: Tensor, noise: Tensor, *, scale: float = 1.0
+) -> Tensor:
     """How far images move with the styles, in a random image direction (StyleGAN2, equation 4).
 
     Args:
         images: (N, 3, H, W), synthesised from ``styles``.
         styles: (N, slots, D), part of the images' graph.
         noise: (N, 3, H, W) standard normal; divided by sqrt(H * W) here.
+        scale: as for :func:`compute_r1_penalty`.
 
     Returns:
         (N,): the root of the mean over slots of the squared gradient norms; differentiable.
     """
     direction = noise / math.sqrt(images.shape[2] * images.shape[3])
-    (gradient,) = torch.autograd.grad((images * direction).sum(), styles, create_graph=True)
-    return gradient.square().sum(2).mean(1).sqrt()
+    (gradient,) = torch.autograd.grad((images * direction).sum() * scale, styles, create_graph=True)
+    return (gradient / scale).square().sum(2).mean(1).sqrt()
 
 
 class PathLengthPenalty(nn.Module):
@@ -46,13 +54,15 @@ class PathLengthPenalty(nn.Module):
 
     Args:
         decay: how far the running mean moves to the mean of a batch, 0.01 in StyleGAN2.
+        average: of a mean over several processes; None: there is one.
     """
 
     mean_length: Tensor
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, average: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.decay = decay
+        self.average = average
         self.register_buffer("mean_length", torch.zeros(()))
 
     def forward(
@@ -62,6 +72,7 @@ class PathLengthPenalty(nn.Module):
         *,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
         """(N,) penalties, differentiable; the loss is the weight times their mean.
 
@@ -69,10 +80,14 @@ class PathLengthPenalty(nn.Module):
             images: (N, 3, H, W), synthesised from ``styles``.
             styles: (N, slots, D), the generator's mapping of latents.
             noise: (N, 3, H, W) standard normal; None: drawn with ``generator``.
+            scale: as for :func:`compute_r1_penalty`.
         """
         if noise is None:
-            noise = torch.randn(images.shape, device=images.device, generator=generator)
-        lengths = compute_path_lengths(images, styles, noise)
-        mean = self.mean_length.lerp(lengths.mean(), self.decay)
+            noise = draw_normal(images.shape, generator, device=images.device)
+        lengths = compute_path_lengths(images, styles, noise, scale=scale)
+        fresh = lengths.mean()
+        if self.average is not None:
+            fresh = self.average(fresh)
+        mean = self.mean_length.lerp(fresh, self.decay)
         self.mean_length.copy_(mean.detach())
         return (lengths - mean).square()

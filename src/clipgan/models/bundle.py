@@ -5,6 +5,8 @@
     bundle.json                 what it is: format, family, architecture, CLIP, provenance, hashes
     generator.safetensors       weights and buffers of the (averaged) generator
     discriminator.safetensors   optional: needed to go on training, not to sample
+    modality_means.safetensors  optional: what CLIP features are centred by before they are shown to
+                                the generator (see clipgan.models.modality_gap)
 
 Weights are stored in fp16 or fp32 and always loaded as fp32. There is no pickle. ``bundle.json`` is
 removed before the weights are replaced and written last, each file whole or not at all: a save that
@@ -29,11 +31,13 @@ from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.errors import CheckpointError, ConfigError
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
+from clipgan.models.modality_gap import ModalityMeans
 
 FORMAT_VERSION = 1
 INFO_FILE = "bundle.json"
 GENERATOR_FILE = "generator.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
+MEANS_FILE = "modality_means.safetensors"
 FAMILIES: dict[str, tuple[type[LafiteGenerator], type[LafiteDiscriminator]]] = {
     "lafite": (LafiteGenerator, LafiteDiscriminator),
 }
@@ -68,11 +72,23 @@ class BundleInfo:
 
 @dataclass(frozen=True)
 class GeneratorBundle:
-    """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off."""
+    """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off.
+
+    ``means``: None where the generator takes CLIP features as they are.
+    """
 
     generator: LafiteGenerator
     discriminator: LafiteDiscriminator | None
     info: BundleInfo
+    means: ModalityMeans | None = None
+
+    def prepare_texts(self, text_features: Tensor) -> Tensor:
+        """(N, D) float32, unit norm -> what the generator was trained to be shown for them."""
+        return text_features if self.means is None else self.means.centre_texts(text_features)
+
+    def prepare_images(self, image_features: Tensor) -> Tensor:
+        """:meth:`prepare_texts` for image features in place of text."""
+        return image_features if self.means is None else self.means.centre_images(image_features)
 
 
 def save_bundle(
@@ -82,8 +98,11 @@ def save_bundle(
     info: BundleInfo,
     *,
     dtype: Literal["fp16", "fp32"],
+    means: ModalityMeans | None = None,
 ) -> BundleInfo:
     """Write a bundle into ``folder`` (made if missing) and return its completed description.
+
+    The means, if any, are stored in fp32.
 
     Raises:
         CheckpointError: a weight is not finite, or too large for ``dtype``; nothing is changed.
@@ -97,9 +116,12 @@ def save_bundle(
             f"{generator.resolution_px} px: state its own"
         )
     weights = {name: _convert_weights(name, module, dtype) for name, module in modules.items()}
+    if means is not None:
+        weights[Path(MEANS_FILE).stem] = {"image": means.image.cpu(), "text": means.text.cpu()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INFO_FILE).unlink(missing_ok=True)
-    (folder / DISCRIMINATOR_FILE).unlink(missing_ok=True)
+    for optional in (DISCRIMINATOR_FILE, MEANS_FILE):
+        (folder / optional).unlink(missing_ok=True)
     files = {}
     for name, tensors in weights.items():
         path = folder / f"{name}.safetensors"
@@ -164,7 +186,7 @@ def load_bundle(folder: Path, *, with_discriminator: bool = True) -> GeneratorBu
     discriminator = None
     if with_discriminator and "discriminator" in info.architecture:
         discriminator = _load_module(folder, info, "discriminator", discriminator_class)
-    return GeneratorBundle(generator, discriminator, info)
+    return GeneratorBundle(generator, discriminator, info, _load_means(folder, info, generator))
 
 
 def check_bundle_fits(
@@ -242,6 +264,15 @@ def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[M
     _check_shapes(folder / f"{name}.safetensors", module.state_dict(), tensors)
     module.load_state_dict(tensors, assign=True)
     return module.eval()
+
+
+def _load_means(folder: Path, info: BundleInfo, generator: LafiteGenerator) -> ModalityMeans | None:
+    if MEANS_FILE not in info.files:
+        return None
+    tensors = _load_weights(folder / MEANS_FILE, info.files)
+    wanted = {name: torch.empty(generator.text_dim) for name in ("image", "text")}
+    _check_shapes(folder / MEANS_FILE, wanted, tensors)
+    return ModalityMeans(**tensors)
 
 
 def _load_weights(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:

@@ -6,74 +6,54 @@ network of its own into the modulation of each convolution and each RGB layer.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from clipgan.config import StyleInput
 from clipgan.errors import ConfigError
 from clipgan.models.resampling import ResampleFilter
 from clipgan.models.stylegan2 import (
+    NUM_REDUCED_RESOLUTIONS,
     EqualizedLinear,
-    LayerwiseLinear,
     ModulatedConv,
     ToRgb,
     choose_block_dtype,
     compute_block_channels,
     normalize_second_moment,
 )
+from clipgan.models.text_modulation import Modulation, ModulationPlan
+from clipgan.random_draws import draw_normal
 
 NoiseMode = Literal["random", "const", "none"]
 
 LATENT_AVERAGE_DECAY = 0.995
+LARGEST_SIDE_PX = 1024
 SLOW_LEARNING = 0.01
 """Learning-rate multiplier of the mapping network, and of the text paths in the paper's code."""
 
 
-class TextPath(nn.Module):
-    """Text feature -> one hidden vector for each modulated layer, each with its own weights."""
-
-    def __init__(
-        self, num_layers: int, text_dim: int, hidden_dim: int, learning_rate_multiplier: float
-    ) -> None:
-        super().__init__()
-        middle = (text_dim + hidden_dim) // 2
-        self.first = LayerwiseLinear(
-            num_layers, text_dim, middle, learning_rate_multiplier=learning_rate_multiplier
-        )
-        self.second = LayerwiseLinear(
-            num_layers, middle, hidden_dim, learning_rate_multiplier=learning_rate_multiplier
-        )
-
-    def forward(self, text_features: Tensor) -> Tensor:
-        """(N, text_dim) -> (layers, N, hidden_dim)."""
-        hidden: Tensor = self.second(self.first(text_features))
-        return hidden
-
-
 class SynthesisBlock(nn.Module):
-    """Layers of one side: (upsampling) convolution, convolution, RGB; each with its affine map."""
+    """Layers of one side: (upsampling) convolution, convolution, RGB; each with its modulation."""
 
     def __init__(
-        self, in_channels: int | None, out_channels: int, side: int, condition_dim: int
+        self, in_channels: int | None, out_channels: int, side: int, plan: ModulationPlan
     ) -> None:
         super().__init__()
-
-        def affine(channels: int) -> EqualizedLinear:
-            return EqualizedLinear(condition_dim, channels, bias=1.0)
-
         self.conv_up = self.conv_up_affine = None
         if in_channels is not None:
             self.conv_up = ModulatedConv(in_channels, out_channels, side, up=True)
-            self.conv_up_affine = affine(in_channels)
+            self.conv_up_affine = plan.build_modulation(side, in_channels)
         self.conv = ModulatedConv(out_channels, out_channels, side, up=False)
-        self.conv_affine = affine(out_channels)
+        self.conv_affine = plan.build_modulation(side, out_channels)
         self.to_rgb = ToRgb(out_channels)
-        self.to_rgb_affine = affine(out_channels)
+        self.to_rgb_affine = plan.build_modulation(side, out_channels)
 
-    def convolutions(self) -> list[tuple[ModulatedConv, EqualizedLinear]]:
-        """The block's convolutions with their affine maps, in order."""
+    def convolutions(self) -> list[tuple[ModulatedConv, Modulation]]:
+        """The block's convolutions with their modulations, in order."""
         layers = [(self.conv, self.conv_affine)]
         if self.conv_up is not None and self.conv_up_affine is not None:
             layers.insert(0, (self.conv_up, self.conv_up_affine))
@@ -83,10 +63,10 @@ class SynthesisBlock(nn.Module):
 class LafiteGenerator(nn.Module):
     """Latents and text features -> images.
 
-    ``compute_dtype`` (float32; set it to bfloat16 to save time and memory) is the number format of
-    the blocks of the four highest resolutions. Mapping, text paths, modulation, demodulation and
-    the sum of the RGB layers are float32 always. ``num_layers`` is the number of style slots,
-    2 * log2(resolution_px) - 2.
+    ``compute_dtype`` (float32; set it to bfloat16 or float16 to save time and memory) is the number
+    format of the blocks of the ``num_reduced_resolutions`` highest resolutions. Mapping, text
+    paths, modulation, demodulation and the sum of the RGB layers are float32 always. ``num_layers``
+    is the number of style slots, 2 * log2(resolution_px) - 2.
 
     Args:
         resolution_px: side of the images, a power of two from 8.
@@ -97,6 +77,17 @@ class LafiteGenerator(nn.Module):
             enters sqrt(text_dim) times weaker than the latents and takes long to be heard.
         text_learning_rate_multiplier: of the text paths; 0.01 in the paper's code, where they stay
             nearly random projections for the first hundred thousand images.
+        style_input: what the text is concatenated with: ``latent``: w, as in the paper's code;
+            ``affine``: an affine map of w, as in the paper.
+        text_max_px: text enters the blocks up to this side, those above see the latents alone.
+        text_concat_max_px: text enters by concatenation up to this side, above it by scale and
+            shift (:mod:`clipgan.models.text_modulation`); 256 in the paper's code.
+
+    The defaults are the forms of bundles that were saved before these options existed.
+
+    Raises:
+        ConfigError: the resolution is no power of two from 8, a block has no channel, or
+            ``style_input`` is unknown.
     """
 
     latent_average: Tensor
@@ -114,40 +105,40 @@ class LafiteGenerator(nn.Module):
         channel_max: int,
         text_gain: float = 1.0,
         text_learning_rate_multiplier: float = SLOW_LEARNING,
+        style_input: StyleInput = "latent",
+        text_max_px: int = LARGEST_SIDE_PX,
+        text_concat_max_px: int = LARGEST_SIDE_PX,
     ) -> None:
         super().__init__()
+        plan = ModulationPlan(
+            text_dim=text_dim,
+            style_dim=style_dim,
+            text_hidden_dim=text_hidden_dim,
+            text_learning_rate_multiplier=text_learning_rate_multiplier,
+            style_input=style_input,
+            text_max_px=text_max_px,
+            text_concat_max_px=text_concat_max_px,
+        )
         self.architecture: dict[str, Any] = {
             "resolution_px": resolution_px,
-            "text_dim": text_dim,
             "text_gain": text_gain,
-            "text_learning_rate_multiplier": text_learning_rate_multiplier,
             "latent_dim": latent_dim,
-            "style_dim": style_dim,
-            "text_hidden_dim": text_hidden_dim,
             "mapping_layers": mapping_layers,
             "channel_base": channel_base,
             "channel_max": channel_max,
+            **asdict(plan),
         }
         self.compute_dtype = torch.float32
+        self.num_reduced_resolutions = NUM_REDUCED_RESOLUTIONS
         self.resolution_px, self.text_dim, self.latent_dim = resolution_px, text_dim, latent_dim
         self.text_gain = text_gain
         channels = compute_block_channels(resolution_px, channel_base, channel_max)
         self.num_layers = 2 * len(channels)
         self.mapping_network = _build_mapping_network(latent_dim, style_dim, mapping_layers)
         self.register_buffer("latent_average", torch.zeros(style_dim))
-        # Two modulated layers at 4 px, three at every other side.
-        self.text_path = TextPath(
-            3 * len(channels) - 1, text_dim, text_hidden_dim, text_learning_rate_multiplier
-        )
+        self.text_path = plan.build_text_path(list(channels))
         self.constant = nn.Parameter(torch.randn(channels[4], 4, 4))
-        condition_dim = text_hidden_dim + style_dim
-        ins = [None, *channels.values()]
-        self.blocks = nn.ModuleDict(
-            {
-                str(side): SynthesisBlock(ins[index], channels[side], side, condition_dim)
-                for index, side in enumerate(channels)
-            }
-        )
+        self.blocks = _build_blocks(channels, plan)
         self.filter = ResampleFilter()
 
     def mapping(self, latents: Tensor) -> Tensor:
@@ -196,23 +187,26 @@ class LafiteGenerator(nn.Module):
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
         """
-        texts = iter(self.text_path(text_features.float() * self.text_gain).unbind(0))
+        texts = text_features.float() * self.text_gain
+        codes = iter(() if self.text_path is None else self.text_path(texts).unbind(0))
         slot = 0
         features = self.constant.expand(len(styles), -1, -1, -1)
         images: Tensor | None = None
         for side, block in self._sized_blocks():
             features = features.to(
-                choose_block_dtype(side, self.resolution_px, self.compute_dtype),
+                choose_block_dtype(
+                    side, self.resolution_px, self.compute_dtype, self.num_reduced_resolutions
+                ),
                 memory_format=torch.channels_last,
             )
-            for layer, affine in block.convolutions():
-                modulation = affine(torch.cat([next(texts), styles[:, slot]], 1))
+            for layer, modulation in block.convolutions():
+                factors = modulation.modulate(styles[:, slot], texts, codes)
                 drawn = _draw_noise(layer, noise, len(styles), generator)
-                features = layer(features, modulation, drawn)
+                features = layer(features, factors, drawn)
                 slot += 1
             # The RGB layer shares the slot of the next block's first convolution.
-            modulation = block.to_rgb_affine(torch.cat([next(texts), styles[:, slot]], 1))
-            colors = block.to_rgb(features, modulation)
+            factors = block.to_rgb_affine.modulate(styles[:, slot], texts, codes)
+            colors = block.to_rgb(features, factors)
             images = colors if images is None else self.filter.upsample(images) + colors
         assert images is not None
         return images.contiguous()
@@ -237,6 +231,16 @@ class LafiteGenerator(nn.Module):
         ]
 
 
+def _build_blocks(channels: dict[int, int], plan: ModulationPlan) -> nn.ModuleDict:
+    ins = [None, *channels.values()]
+    return nn.ModuleDict(
+        {
+            str(side): SynthesisBlock(ins[index], channels[side], side, plan)
+            for index, side in enumerate(channels)
+        }
+    )
+
+
 def _build_mapping_network(latent_dim: int, style_dim: int, num_layers: int) -> nn.Sequential:
     widths = [latent_dim] + [style_dim] * num_layers
     return nn.Sequential(
@@ -257,5 +261,5 @@ def _draw_noise(
             return layer.noise_constant
         case "random":
             side, device = layer.resolution_px, layer.noise_constant.device
-            return torch.randn((samples, 1, side, side), device=device, generator=generator)
+            return draw_normal((samples, 1, side, side), generator, device=device)
     raise ConfigError(f"noise = {mode!r}: use random, const or none")

@@ -1,4 +1,8 @@
-"""Text features for training: pseudo ones from images, perturbed true ones, or a mix of both."""
+"""Text features for training: pseudo ones from images, perturbed true ones, or a mix of both.
+
+Three kinds of pseudo text: Gaussian noise (LAFITE-G), a trained mapper (LAFITE-NN), and Gaussian
+noise in the space without modality gap (C3).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan.config import PseudoTextConfig
+from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import draw_normal, draw_uniform
 
 
 def compute_pseudo_text(features: Tensor, noise_level: float, noise: Tensor) -> Tensor:
@@ -42,27 +48,36 @@ def compute_training_text(
     text_features: Tensor,
     config: PseudoTextConfig,
     generator: torch.Generator | None = None,
+    mapper: NoiseMapper | None = None,
 ) -> Tensor:
     """Conditions of one batch: pseudo text with ``pseudo_text_probability``, else perturbed text.
 
-    One draw of noise serves both. With probability 1 the text features are not looked at, with 0
-    the image features are not.
+    A sample without a text feature (a row of zeros) always gets pseudo text. One draw of noise
+    serves both kinds. With probability 1 the text features are not looked at. Where ``config.kind``
+    is ``centred_gaussian`` the features come without their modality's mean already
+    (:mod:`clipgan.models.modality_gap`).
 
     Args:
         image_features: (N, D) float32, unit norm.
-        text_features: (N, D) float32, unit norm.
+        text_features: (N, D) float32, unit norm or zero.
         generator: on the features' device.
+        mapper: on the features' device; makes the pseudo text where ``config.kind`` is ``mapper``.
 
     Returns:
         (N, D) float32, unit norm.
     """
-    noise = torch.randn(image_features.shape, device=image_features.device, generator=generator)
+    noise = draw_normal(image_features.shape, generator, device=image_features.device)
     probability = config.pseudo_text_probability
-    pseudo = compute_pseudo_text(image_features, config.noise_level, noise)
+    if config.kind == "mapper":
+        assert mapper is not None
+        pseudo: Tensor = mapper(image_features, noise)
+    else:
+        pseudo = compute_pseudo_text(image_features, config.noise_level, noise)
     if probability == 1.0:
         return pseudo
     perturbed = compute_pseudo_text(text_features, config.true_text_noise_level, noise)
-    if probability == 0.0:
-        return perturbed
-    chance = torch.rand(len(pseudo), 1, device=pseudo.device, generator=generator)
-    return torch.where(chance < probability, pseudo, perturbed)
+    takes_pseudo = ~text_features.any(dim=1, keepdim=True)
+    if probability > 0.0:
+        chance = draw_uniform((len(pseudo), 1), generator, device=pseudo.device)
+        takes_pseudo |= chance < probability
+    return torch.where(takes_pseudo, pseudo, perturbed)

@@ -31,12 +31,15 @@ EPSILON = 1e-8
 
 
 NUM_REDUCED_RESOLUTIONS = 4
-"""So many of the highest resolutions run in the compute dtype; never the 4x4 block."""
+"""StyleGAN2-ADA's number (Karras et al. 2020, arXiv 2006.06676); a training sets its own."""
 
 
-def choose_block_dtype(side: int, resolution_px: int, compute_dtype: torch.dtype) -> torch.dtype:
-    """Number format of the block of ``side``: compute dtype or float32."""
-    first = max(resolution_px >> (NUM_REDUCED_RESOLUTIONS - 1), 8)
+def choose_block_dtype(
+    side: int, resolution_px: int, compute_dtype: torch.dtype, num_reduced: int
+) -> torch.dtype:
+    """Number format of the block of ``side``: the compute dtype for the ``num_reduced`` highest
+    resolutions but never for the 4x4 block, else float32."""
+    first = max(resolution_px >> (num_reduced - 1), 8)
     return compute_dtype if side >= first else torch.float32
 
 

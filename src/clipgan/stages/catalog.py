@@ -7,15 +7,15 @@ the Prefect flows (through DVC) and the tests. A stage's heavy imports happen wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
-from clipgan.run_logger import RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -69,6 +69,10 @@ class Workspace:
     @property
     def generator(self) -> Path:
         return self.root / "data" / "generator"
+
+    @property
+    def mapper(self) -> Path:
+        return self.root / "data" / "mapper"
 
     @property
     def mlruns(self) -> Path:
@@ -138,9 +142,26 @@ def _features(params: Params, workspace: Workspace) -> Any:
 
 
 def _train(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.initial_weights import prepared_initial_weights
+    from clipgan.stages.runs import open_run
     from clipgan.stages.train import train
+    from clipgan.training.distributed import check_batch_fits, join_processes
 
-    with _training_run(params, workspace) as logger:
+    with ExitStack() as stack:
+        processes = stack.enter_context(join_processes(os.environ, params.train.device))
+        # Before any run is made.
+        check_batch_fits(params.train, processes)
+        initial_folder = stack.enter_context(
+            prepared_initial_weights(
+                params.train.initial_weights,
+                work=workspace.work("train"),
+                tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+                processes=processes,
+            )
+        )
+        logger: RunLogger = NULL_LOGGER
+        if processes.is_lead:
+            logger = stack.enter_context(open_run(params, workspace, initial_folder))
         return train(
             params.train,
             monitoring=params.monitoring,
@@ -149,14 +170,17 @@ def _train(params: Params, workspace: Workspace) -> Any:
             features=workspace.features,
             output=workspace.training,
             work=workspace.work("train"),
+            initial_folder=initial_folder,
             logger=logger,
+            processes=processes,
         )
 
 
 def _evaluate(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.evaluate import evaluate
+    from clipgan.stages.runs import reopen_run
 
-    with _continued_run(params, workspace) as logger:
+    with reopen_run(params, workspace) as logger:
         return evaluate(
             params.evaluate,
             features_config=params.features,
@@ -180,6 +204,18 @@ def _pretrain_generator(params: Params, workspace: Workspace) -> Any:
         features=workspace.features,
         output=workspace.generator,
         work=workspace.work("pretrain_generator"),
+    )
+
+
+def _pretrain_mapper(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.pretrain_mapper import pretrain_mapper
+
+    return pretrain_mapper(
+        params.pretrain_mapper,
+        images=workspace.images,
+        features=workspace.features,
+        output=workspace.mapper,
+        work=workspace.work("pretrain_mapper"),
     )
 
 
@@ -239,6 +275,14 @@ STAGES: dict[str, Stage] = {
             _pretrain_generator,
         ),
         Stage(
+            "pretrain_mapper",
+            "features of captioned images -> noise mapper",
+            ("pretrain_mapper",),
+            ("images", "features"),
+            ("mapper",),
+            _pretrain_mapper,
+        ),
+        Stage(
             "pretrain_clip",
             "shards -> the built-in CLIP",
             ("pretrain_clip",),
@@ -279,50 +323,3 @@ def register_generator(params: Params, workspace: Workspace) -> Any:
         experiment=params.register_model.model_name,
         clip_weights=params.features.clip_weights,
     )
-
-
-@contextmanager
-def _training_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
-    from clipgan.tracking.mlflow_run import open_training_run, sweep_stale_runs
-    from clipgan.tracking.provenance import collect_run_tags, read_data_digest
-
-    # Before any run is made: a start that does not exist or damaged shards end here.
-    fingerprint = _fingerprint_training(params, workspace)
-    uri = resolve_tracking_uri(workspace.root, os.environ)
-    for run_id in sweep_stale_runs(uri):
-        print(f"MLflow run {run_id}: its process is gone, ended as KILLED", flush=True)
-    with open_training_run(
-        tracking_uri=uri,
-        experiment=params.register_model.model_name,
-        run_file=workspace.work("train") / "mlflow.json",
-        fingerprint=fingerprint,
-        tags=collect_run_tags(workspace.root, os.environ),
-    ) as logger:
-        for name, folder in (("images", workspace.images), ("features", workspace.features)):
-            logger.log_dataset(name, folder, read_data_digest(folder), context="training")
-        yield logger
-
-
-def _fingerprint_training(params: Params, workspace: Workspace) -> str:
-    from clipgan.data.shards import load_manifest
-    from clipgan.training.fine_tuning import resolve_initial_folder
-    from clipgan.training.fingerprint import compute_training_fingerprint
-
-    return compute_training_fingerprint(
-        params.train,
-        images_fingerprint=load_manifest(workspace.images).fingerprint,
-        features_dir=workspace.features,
-        initial_folder=resolve_initial_folder(params.train.initial_weights),
-    )
-
-
-@contextmanager
-def _continued_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
-    from clipgan.tracking.mlflow_run import continue_run, read_run_id
-
-    with continue_run(
-        read_run_id(workspace.training / "mlflow.json"),
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        experiment=params.register_model.model_name,
-    ) as logger:
-        yield logger

@@ -25,7 +25,7 @@ from clipgan.evaluation.measurement import Evaluator
 from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.reference import ReferenceIndex, load_reference_index
 from clipgan.evaluation.report import INITIAL, REAL, TRAINED, Evaluation, save_evaluation
-from clipgan.generation.sampler import draw_latents
+from clipgan.generation.styles import draw_latents
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
 from clipgan.models.bundle import (
@@ -44,8 +44,6 @@ SHEET_CELL_PX = 128
 """Small images are enlarged to about this side on the sheets."""
 CPU_BATCH = 8
 """Images at once through the generator on the CPU: 37 ms each at 64 px, against 43 with 64."""
-
-EncodeTexts = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class _Inputs:
     bundles: dict[str, GeneratorBundle]
     index: ReferenceIndex
     encode_images: Callable[[Tensor], Tensor]
-    encode_texts: EncodeTexts
+    stored: StoredFeatures
     clip_fingerprint: dict[str, str]
     device: torch.device
 
@@ -148,8 +146,8 @@ def _load_inputs(
     for bundle in bundles.values():
         precision = {"precision": bundle.info.clip.get("precision", "")}
         check_bundle_fits(bundle.info, clip={**fingerprint, **precision})
-    encode_texts = _look_up_texts(table)
-    return _Inputs(bundles, index, clip.encode_images, encode_texts, fingerprint, device)
+    stored = StoredFeatures(table)
+    return _Inputs(bundles, index, clip.encode_images, stored, fingerprint, device)
 
 
 def _measure(
@@ -164,13 +162,13 @@ def _measure(
             config,
             benchmark,
             encode_images=inputs.encode_images,
-            encode_texts=inputs.encode_texts,
+            encode_texts=inputs.stored.find,
             clip_fingerprint=inputs.clip_fingerprint,
             device=inputs.device,
             advance=bar.advance,
         )
         for name, bundle in inputs.bundles.items():
-            generator = _Generator(bundle, inputs.encode_texts, config, inputs.device)
+            generator = _Generator(bundle, inputs.stored, config, inputs.device)
             values[name] = evaluator.measure(generator.generate)
             sheets[name] = generator.generate_sheet(prompts)
         if real := evaluator.measure_real():
@@ -184,12 +182,13 @@ class _Generator:
     def __init__(
         self,
         bundle: GeneratorBundle,
-        encode_texts: EncodeTexts,
+        stored: StoredFeatures,
         config: EvaluateConfig,
         device: torch.device,
     ) -> None:
         self._network = bundle.generator.to(device).eval()
-        self._encode_texts, self._config, self._device = encode_texts, config, device
+        self._bundle, self._stored = bundle, stored
+        self._config, self._device = config, device
 
     def generate(self, prompts: Sequence[str]) -> Tensor:
         """(len(prompts), 3, R, R) uint8, each from a latent of its own."""
@@ -208,7 +207,7 @@ class _Generator:
     def _run(self, prompts: Sequence[str], latents: Tensor) -> Tensor:
         on_cpu = self._device.type == "cpu"
         batch = min(self._config.batch_size, CPU_BATCH) if on_cpu else self._config.batch_size
-        texts = self._encode_texts(prompts)
+        texts = self._stored.find_for(self._bundle, prompts)
         parts = [
             to_uint8(
                 self._network(
@@ -239,22 +238,36 @@ def _count_images_seen(training: Path, trained: BundleInfo) -> int:
     return trained.images_seen - before
 
 
-def _look_up_texts(table: FeatureTable) -> EncodeTexts:
+class StoredFeatures:
     """Features as training saw them, from the store: of captions, or of images by sample id."""
-    kinds = (
-        (_number(table.captions), table.text_features),
-        (_number(table.sample_ids), table.image_features),
-    )
 
-    def encode_texts(texts: Sequence[str]) -> Tensor:
-        for rows, stored in kinds:
-            if all(text in rows for text in texts):
-                found = stored[[rows[text] for text in texts]]
+    def __init__(self, table: FeatureTable) -> None:
+        self._captions = _number(table.captions)
+        self._images = _number(table.sample_ids)
+        self._table = table
+
+    def find(self, conditions: Sequence[str]) -> Tensor:
+        """All captions, or all sample ids -> (N, D) float32, unit norm, as CLIP gave them.
+
+        Raises:
+            FeatureStoreError: names a condition that has no feature.
+        """
+        for rows, stored in (
+            (self._captions, self._table.text_features),
+            (self._images, self._table.image_features),
+        ):
+            if all(name in rows for name in conditions):
+                found = stored[[rows[name] for name in conditions]]
                 return torch.from_numpy(found.astype(np.float32))
-        unknown = next(text for text in texts if text not in kinds[0][0])
+        unknown = next(name for name in conditions if name not in self._captions)
         raise FeatureStoreError(f"{unknown!r} has no feature: run `clipgan stage features` again")
 
-    return encode_texts
+    def find_for(self, bundle: GeneratorBundle, conditions: Sequence[str]) -> Tensor:
+        """:meth:`find` in the space that the generator was trained in."""
+        found = self.find(conditions)
+        if all(name in self._captions for name in conditions):
+            return bundle.prepare_texts(found)
+        return bundle.prepare_images(found)
 
 
 def _number(names: Sequence[str]) -> dict[str, int]:

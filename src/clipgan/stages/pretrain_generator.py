@@ -95,6 +95,8 @@ def build_warm_up(
     tree = train_config.model_dump(mode="json")
     tree |= {
         "initial_weights": initial_weights,
+        # Nothing is learned from the discriminator here.
+        "freeze_discriminator_blocks": 0,
         "resolution_px": config.resolutions_px[index],
         "total_images": config.images[index],
         "warm_up_images": config.images[index],

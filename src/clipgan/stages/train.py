@@ -19,6 +19,9 @@ from clipgan.devices import DTYPES, resolve_device
 from clipgan.models.bundle import BundleInfo
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.checkpoint_export import describe_subject
+from clipgan.training.conditions import Conditions, build_conditions
+from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.fine_tuning import (
     Networks,
     build_networks,
@@ -32,6 +35,8 @@ from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.sample_sheet import SampleSheet
 
+SAMPLES_FOLDER = "samples"
+
 
 def train(
     config: TrainConfig,
@@ -42,8 +47,10 @@ def train(
     features: Path,
     output: Path,
     work: Path,
+    initial_folder: Path | None = None,
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
+    processes: Processes = SINGLE,
 ) -> TrainingReport:
     """Train a generator, or go on with a training that was cut off.
 
@@ -54,45 +61,41 @@ def train(
         images, features: artifacts of the stages before.
         output: folder to make or replace: generator bundle, reports and samples.
         work: parent of the resumable state; the run's own folder is removed on success.
+        initial_folder: the bundle that ``train.initial_weights`` stands for, where that is not
+            itself the name of one.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
+        processes: those that train together; the first alone writes, and logs to ``logger``.
 
     Raises:
         DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
         TrainingDivergedError: a loss became NaN or Inf twice.
     """
+    check_batch_fits(config, processes)
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
-    start = resolve_initial_folder(config.initial_weights)
+    start = initial_folder or resolve_initial_folder(config.initial_weights)
     images_fingerprint = inputs.manifest.fingerprint
     fingerprint = compute_training_fingerprint(
         config, images_fingerprint=images_fingerprint, features_dir=features, initial_folder=start
     )
-    networks = build_networks(config, clip.embed_dim)
-    initial = None if start is None else load_initial_weights(networks, start, inputs.table.clip)
-    _place_networks(networks, device, config)
-
-    _remove_leftovers(work)
+    networks, initial = _prepare_networks(config, start, inputs.table, device)
+    conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
     run_folder = work / fingerprint[:16]
-    data = load_training_data(config, images, inputs.table, inputs.selected, run_folder / "images")
-    sheet = SampleSheet(networks.generator_ema, clip, config, monitoring, run_folder / "samples")
     logger.log_params(_flatten("train", config.model_dump(mode="json")))
-    checkpoints = CheckpointStore(
-        run_folder / "checkpoints", keep=monitoring.keep_checkpoints, fingerprint=fingerprint
-    )
-    loader = BatchLoader(
-        data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
-    )
-    loop = TrainingLoop(
-        LafiteStep(networks, clip.encode_images, config),
-        loader.batch_at,
-        schedule=Schedule(config.total_images, config.batch_size, config.seed),
-        monitoring=monitoring,
-        checkpoints=checkpoints,
-        save_samples=sheet.save,
-        run_logger=logger,
+    loop = _build_loop(
+        config,
+        monitoring,
+        networks,
+        conditions,
+        images,
+        run_folder=run_folder,
+        fingerprint=fingerprint,
+        logger=logger,
         device=device,
+        processes=processes,
+        initial=initial,
     ).run()
     report = build_report(
         config,
@@ -101,15 +104,36 @@ def train(
         initial_info=initial,
         device=device,
         fingerprint=fingerprint,
+        num_processes=processes.count,
     )
-    _log_report(logger, report)
-    info = _describe_bundle(config, features_config, inputs, report)
-    run_id = logger.run_id
-    place_output(
-        output, networks, info, report, loop, samples=sheet.folder, initial=start, run_id=run_id
-    )
-    _remove_folder(run_folder)
+    if processes.is_lead:
+        _log_report(logger, report)
+        place_output(
+            output,
+            networks,
+            _describe_bundle(config, features_config, inputs, report),
+            report,
+            loop,
+            means=conditions.means,
+            samples=run_folder / SAMPLES_FOLDER,
+            initial=start,
+            run_id=logger.run_id,
+        )
+        _remove_folder(run_folder)
     return report
+
+
+def _prepare_networks(
+    config: TrainConfig, start: Path | None, table: FeatureTable, device: torch.device
+) -> tuple[Networks, BundleInfo | None]:
+    """Networks on their device, and what the bundle says that they start from."""
+    networks = build_networks(config, table.image_features.shape[1])
+    initial = None
+    if start is not None:
+        frozen = config.freeze_discriminator_blocks
+        initial = load_initial_weights(networks, start, table.clip, frozen_blocks=frozen)
+    _place_networks(networks, device, config)
+    return networks, initial
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,86 @@ def _load_inputs(
     selected = select_training_images(images, table)
     check_inputs(config, manifest, table, selected, clip.embed_dim)
     return _Inputs(manifest, table, selected)
+
+
+def _build_loop(
+    config: TrainConfig,
+    monitoring: MonitoringConfig,
+    networks: Networks,
+    conditions: Conditions,
+    images: Path,
+    *,
+    run_folder: Path,
+    fingerprint: str,
+    logger: RunLogger,
+    device: torch.device,
+    processes: Processes,
+    initial: BundleInfo | None,
+) -> TrainingLoop:
+    step = LafiteStep(
+        networks,
+        conditions.encode_images,
+        config,
+        clip_side_px=conditions.clip.side_px,
+        mapper=conditions.mapper,
+        processes=processes,
+    )
+    loader = _build_loader(
+        config, images, conditions, run_folder=run_folder, device=device, processes=processes
+    )
+    folder = run_folder / SAMPLES_FOLDER
+    sheet = SampleSheet(networks.generator_ema, conditions, config, monitoring, folder)
+    checkpoints = CheckpointStore(
+        run_folder / "checkpoints",
+        keep=monitoring.keep_checkpoints,
+        fingerprint=fingerprint,
+        subject=describe_subject(
+            networks,
+            clip=dict(conditions.table.clip),
+            initial_images_seen=0 if initial is None else initial.images_seen,
+            training=fingerprint,
+            means=conditions.means,
+        ),
+    )
+    return TrainingLoop(
+        step,
+        loader.batch_at,
+        schedule=Schedule(config.total_images, config.batch_size, config.seed),
+        monitoring=monitoring,
+        checkpoints=checkpoints,
+        save_samples=sheet.save,
+        run_logger=logger,
+        device=device,
+        processes=processes,
+    )
+
+
+def _build_loader(
+    config: TrainConfig,
+    images: Path,
+    conditions: Conditions,
+    *,
+    run_folder: Path,
+    device: torch.device,
+    processes: Processes,
+) -> BatchLoader:
+    """The first process decodes the images into a file, the others map it."""
+    if processes.is_lead:
+        _remove_leftovers(run_folder.parent)
+    else:
+        processes.wait()
+    data = load_training_data(config, images, conditions, run_folder / "images")
+    if processes.is_lead:
+        processes.wait()
+    return BatchLoader(
+        data,
+        config.batch_size,
+        seed=config.seed,
+        mirror=config.mirror,
+        device=device,
+        rank=processes.rank,
+        num_processes=processes.count,
+    )
 
 
 def _describe_bundle(
@@ -192,8 +296,9 @@ def _place_networks(networks: Networks, device: torch.device, config: TrainConfi
     for network in (networks.generator, networks.discriminator, networks.generator_ema):
         network.to(device)
     # The average stays in float32: it is what evaluation and sampling use.
-    networks.generator.compute_dtype = DTYPES[config.precision]
-    networks.discriminator.compute_dtype = DTYPES[config.precision]
+    for learning in (networks.generator, networks.discriminator):
+        learning.compute_dtype = DTYPES[config.precision]
+        learning.num_reduced_resolutions = config.reduced_precision_resolutions
 
 
 def _remove_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from clipgan.models.bundle import (
     FORMAT_VERSION,
     GENERATOR_FILE,
     INFO_FILE,
+    MEANS_FILE,
     BundleInfo,
     load_bundle_info,
 )
@@ -52,14 +53,16 @@ class GeneratorPackage:
 
 def compute_data_hash(info: BundleInfo) -> str:
     """Identity of a generator: its weights, architecture and CLIP, not when it was made."""
-    return hash_json(
-        {
-            "family": info.family,
-            "architecture": info.architecture.get("generator"),
-            "clip": info.clip,
-            "weights": info.files.get(GENERATOR_FILE),
-        }
-    )
+    identity = {
+        "family": info.family,
+        "architecture": info.architecture.get("generator"),
+        "clip": info.clip,
+        "weights": info.files.get(GENERATOR_FILE),
+    }
+    # Absent where there are none: such generators keep the identity they were registered by.
+    if MEANS_FILE in info.files:
+        identity["means"] = info.files[MEANS_FILE]
+    return hash_json(identity)
 
 
 def save_packaged_model(folder: Path, package: GeneratorPackage, mlflow_model: Any = None) -> None:
@@ -128,27 +131,30 @@ def log_packaged_model(
 
 
 def copy_generator_bundle(source: Path, target: Path) -> None:
-    """Copy a bundle without its discriminator, checking the weights' hash.
+    """Copy a bundle without its discriminator, checking the files' hashes.
 
     Raises:
         CheckpointError: the bundle is incomplete or its weights are not those it names.
     """
     info = load_bundle_info(source)
-    weights = source / GENERATOR_FILE
-    if not weights.is_file() or hash_file(weights) != info.files.get(GENERATOR_FILE):
-        raise CheckpointError(f"{weights}: missing or damaged; restore or retrain the bundle")
+    names = [GENERATOR_FILE, *(name for name in (MEANS_FILE,) if name in info.files)]
+    for name in names:
+        file = source / name
+        if not file.is_file() or hash_file(file) != info.files.get(name):
+            raise CheckpointError(f"{file}: missing or damaged; restore or retrain the bundle")
     target.mkdir(parents=True)
-    shutil.copyfile(weights, target / GENERATOR_FILE)
+    for name in names:
+        shutil.copyfile(source / name, target / name)
     kept = replace(
         info,
         architecture={k: v for k, v in info.architecture.items() if k != _DISCRIMINATOR},
-        files={GENERATOR_FILE: info.files[GENERATOR_FILE]},
+        files={name: info.files[name] for name in names},
     )
     write_json(target / INFO_FILE, {"format_version": FORMAT_VERSION, **asdict(kept)})
 
 
 def build_signature() -> Any:
-    """Column ``prompt`` -> column ``png``, with seed, truncation and number as parameters."""
+    """Column ``prompt`` -> column ``png``; parameters as of ``Sampler.sample_png``."""
     types = load_mlflow().types
     return load_mlflow().models.ModelSignature(
         inputs=types.Schema([types.ColSpec("string", "prompt")]),
@@ -158,6 +164,9 @@ def build_signature() -> Any:
                 types.ParamSpec("seed", "long", 0),
                 types.ParamSpec("truncation", "double", 1.0),
                 types.ParamSpec("num_images", "long", 1),
+                types.ParamSpec("truncation_layers", "long", None),
+                types.ParamSpec("latent_truncation", "double", None),
+                types.ParamSpec("mix", "string", ""),
             ]
         ),
     )

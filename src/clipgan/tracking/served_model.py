@@ -20,7 +20,9 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Prompts -> PNG files.
 
     Input: a column ``prompt``. Output: a column ``png``; the images of the first prompt first.
-    Parameters: ``seed``, ``truncation`` (0..1), ``num_images`` (a prompt).
+    Parameters: ``seed``, ``num_images`` (a prompt), ``truncation`` (0..1), ``truncation_layers``
+    (the first so many; null: all), ``latent_truncation`` (above 0; null: none), ``mix`` (layers in
+    the style of other seeds: ``SEED:FIRST-LAST``, comma separated).
     """
 
     def load_context(self, context: Any) -> None:

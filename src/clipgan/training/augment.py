@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan.config import Augmentation
+from clipgan.random_draws import draw_integers, draw_uniform
 
 TRANSLATION_FRACTION = 1 / 8
 """Largest shift over the side (Zhao et al. 2020, section 3.2)."""
@@ -40,7 +41,7 @@ def augment_images(
 
 def _draw_uniform(images: Tensor, generator: torch.Generator) -> Tensor:
     shape = (images.shape[0], 1, 1, 1)
-    return torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
+    return draw_uniform(shape, generator, device=images.device, dtype=images.dtype)
 
 
 def _change_color(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,7 +56,7 @@ def _change_color(images: Tensor, generator: torch.Generator) -> Tensor:
 def _draw_integers(images: Tensor, low: int, high: int, generator: torch.Generator) -> Tensor:
     """(N, 1) integers, uniform in ``low..high``, both included."""
     shape = (images.shape[0], 1)
-    return torch.randint(low, high + 1, shape, generator=generator, device=images.device)
+    return draw_integers(low, high, shape, generator, device=images.device)
 
 
 def _translate(images: Tensor, generator: torch.Generator) -> Tensor:

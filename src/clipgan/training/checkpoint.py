@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from torch import Tensor
 from clipgan.errors import CheckpointError
 from clipgan.training.state import StateTensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_MANIFEST_KEYS = {"fingerprint", "images_seen", "files", "progress", "subject"}
 _PREFIX = "checkpoint-"
 _MANIFEST = "checkpoint.json"
 
@@ -31,12 +32,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What is trained: ``info``, JSON values, and ``constants``, tensors that never change.
+
+    Written into every checkpoint, so that it can be used without its run.
+    """
+
+    info: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: where training stood and every tensor."""
+    """A checkpoint as read: where training stood, of what, and every tensor."""
 
     images_seen: int
     progress: dict[str, Any]
     tensors: StateTensors
+    subject: dict[str, Any]
 
 
 class _DamagedError(Exception):
@@ -46,9 +59,12 @@ class _DamagedError(Exception):
 class CheckpointStore:
     """The checkpoints of one run, newest last."""
 
-    def __init__(self, folder: Path, *, keep: int, fingerprint: str) -> None:
+    def __init__(
+        self, folder: Path, *, keep: int, fingerprint: str, subject: Subject | None = None
+    ) -> None:
         """``keep`` newest ones stay; ``fingerprint`` names the run they belong to."""
         self.folder = folder
+        self.subject = subject or Subject()
         self.keep = keep
         self.fingerprint = fingerprint
 
@@ -75,7 +91,7 @@ class CheckpointStore:
             temporary.mkdir()
             files = {
                 f"{name}.safetensors": _write(temporary / f"{name}.safetensors", _serialize(group))
-                for name, group in tensors.items()
+                for name, group in {**self.subject.constants, **tensors}.items()
             }
             manifest = {
                 "format_version": FORMAT_VERSION,
@@ -83,6 +99,7 @@ class CheckpointStore:
                 "images_seen": images_seen,
                 "files": files,
                 "progress": dict(progress),
+                "subject": dict(self.subject.info),
             }
             text = json.dumps(manifest, allow_nan=False)
             _write(temporary / _MANIFEST, text.encode())
@@ -107,7 +124,7 @@ class CheckpointStore:
         folders = self.list_folders()
         for folder in reversed(folders):
             try:
-                return self._load(folder)
+                return _read_checkpoint(folder, self.fingerprint)
             except _DamagedError as error:
                 logger.warning("%s is damaged (%s): using the one before", folder, error)
         if folders:
@@ -116,33 +133,6 @@ class CheckpointStore:
                 "delete this folder to start the training over"
             )
         return None
-
-    def _load(self, folder: Path) -> Checkpoint:
-        manifest = self._load_manifest(folder)
-        tensors: StateTensors = {}
-        for name, digest in manifest["files"].items():
-            try:
-                data = (folder / name).read_bytes()
-            except OSError as error:
-                raise _DamagedError(f"{name}: {error.strerror}") from None
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise _DamagedError(f"{name}: its SHA-256 is not the one recorded")
-            try:
-                tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
-            except SafetensorError as error:
-                raise _DamagedError(f"{name}: {error}") from None
-        return Checkpoint(manifest["images_seen"], manifest["progress"], tensors)
-
-    def _load_manifest(self, folder: Path) -> dict[str, Any]:
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
-        except (OSError, ValueError) as error:
-            raise _DamagedError(f"{_MANIFEST}: {error}") from None
-        if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-            raise _DamagedError(f"{_MANIFEST}: not of format version {FORMAT_VERSION}")
-        if manifest["fingerprint"] != self.fingerprint:
-            raise _DamagedError(f"{_MANIFEST}: made by other parameters, data or code")
-        return manifest
 
     def _prune(self) -> None:
         for folder in self.list_folders()[: -self.keep]:
@@ -165,6 +155,58 @@ class CheckpointStore:
             f"{self.folder}: the checkpoint at {images_seen:,} images cannot be written "
             f"({error.strerror or error}); {kept}: free disk space and run the same command again"
         )
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether ``folder`` was written by a :class:`CheckpointStore`; it may be damaged."""
+    return (folder / _MANIFEST).is_file()
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint of whatever run.
+
+    Raises:
+        CheckpointError: it is damaged or of another format.
+    """
+    try:
+        return _read_checkpoint(folder, None)
+    except _DamagedError as error:
+        raise CheckpointError(
+            f"{folder} is damaged ({error}): use the checkpoint before it"
+        ) from error
+
+
+def _read_checkpoint(folder: Path, fingerprint: str | None) -> Checkpoint:
+    """``fingerprint``: of the run it must belong to; None: any."""
+    manifest = _read_manifest(folder)
+    if fingerprint is not None and manifest["fingerprint"] != fingerprint:
+        raise _DamagedError(f"{_MANIFEST}: made by other parameters, data or code")
+    tensors: StateTensors = {}
+    for name, digest in manifest["files"].items():
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise _DamagedError(f"{name}: {error.strerror}") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _DamagedError(f"{name}: its SHA-256 is not the one recorded")
+        try:
+            tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise _DamagedError(f"{name}: {error}") from None
+    return Checkpoint(manifest["images_seen"], manifest["progress"], tensors, manifest["subject"])
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _DamagedError(f"{_MANIFEST}: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise _DamagedError(f"{_MANIFEST}: not of format version {FORMAT_VERSION}")
+    missing = _MANIFEST_KEYS - manifest.keys()
+    if missing:
+        raise _DamagedError(f"{_MANIFEST}: has no {min(missing)}")
+    return manifest
 
 
 def _serialize(tensors: Mapping[str, Tensor]) -> bytes:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 NO_WEIGHTS = "none"
 BUILT_IN = "built-in"
+REGISTRY_PREFIX = "models:/"
+LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
+"""How the discriminator's outputs are put together; its weights serve every form."""
 BUILT_IN_FOLDER = Path(__file__).parents[1] / "assets" / "base_generator"
 
 
@@ -38,16 +41,25 @@ class Networks:
 def resolve_initial_folder(initial_weights: str) -> Path | None:
     """The bundle's folder behind ``train.initial_weights``; None for ``none``.
 
+    Addresses in the registry and checkpoints are no bundles yet
+    (:mod:`clipgan.stages.initial_weights`).
+
     Raises:
-        CheckpointError: the folder does not exist.
+        CheckpointError: the folder does not exist or holds no bundle.
     """
     if initial_weights == NO_WEIGHTS:
         return None
+    if initial_weights.startswith(REGISTRY_PREFIX):
+        raise CheckpointError(
+            f"train.initial_weights = {initial_weights!r}: the train stage alone fetches "
+            "registered models; give the folder of a bundle here"
+        )
     folder = BUILT_IN_FOLDER if initial_weights == BUILT_IN else Path(initial_weights)
     if not (folder / "bundle.json").is_file():
         raise CheckpointError(
             f"train.initial_weights = {initial_weights!r}: {folder} holds no generator bundle; "
-            "give the folder of one (such as data/training), or none to start from random weights"
+            "give the folder of one (such as data/training) or of a checkpoint, "
+            "models:/NAME@ALIAS, or none to start from random weights"
         )
     return folder
 
@@ -71,18 +83,26 @@ def build_networks(config: TrainConfig, text_dim: int) -> Networks:
 
 
 def load_initial_weights(
-    networks: Networks, folder: Path, clip_fingerprint: Mapping[str, str]
+    networks: Networks,
+    folder: Path,
+    clip_fingerprint: Mapping[str, str],
+    *,
+    frozen_blocks: int = 0,
 ) -> BundleInfo:
     """Put a bundle's generator into generator and average, and its discriminator where it has one.
 
     A generator for smaller images gives the blocks it has, as in progressive growing (Karras et al.
     2018); the blocks of the higher resolutions and the whole discriminator stay as they are.
 
+    Args:
+        frozen_blocks: so many blocks of the discriminator will not learn.
+
     Raises:
         CheckpointError: the bundle is damaged, was made by networks of another shape or for
-            another CLIP; names the key and both values.
+            another CLIP, or brings no discriminator to freeze; names the key and both values.
     """
     bundle = load_bundle(folder)
+    _check_text_dim(folder, bundle.info, bundle.generator.text_dim, networks.generator.text_dim)
     # Half-precision features differ from full ones by rounding only.
     clip = {key: value for key, value in bundle.info.clip.items() if key != "precision"}
     wanted = {key: value for key, value in clip_fingerprint.items() if key != "precision"}
@@ -93,7 +113,14 @@ def load_initial_weights(
     weights = grow_weights(bundle.generator.state_dict(), networks.generator.state_dict())
     networks.generator.load_state_dict(weights)
     networks.generator_ema.load_state_dict(weights)
-    if bundle.info.resolution_px < networks.generator.resolution_px:
+    grows = bundle.info.resolution_px < networks.generator.resolution_px
+    if frozen_blocks and (grows or bundle.discriminator is None):
+        raise CheckpointError(
+            f"{folder}: brings no discriminator of {networks.generator.resolution_px} px, and "
+            f"train.freeze_discriminator_blocks = {frozen_blocks} would freeze random weights: "
+            "set it to 0, or start from a bundle that has one"
+        )
+    if grows:
         logger.info(
             "%s: %d px blocks taken over, those up to %d px and the discriminator start anew",
             folder,
@@ -109,6 +136,16 @@ def load_initial_weights(
         )
         networks.discriminator.load_state_dict(bundle.discriminator.state_dict())
     return bundle.info
+
+
+def _check_text_dim(folder: Path, info: BundleInfo, stored: int, wanted: int) -> None:
+    if stored != wanted:
+        model = info.clip.get("model", "another CLIP")
+        raise CheckpointError(
+            f"{folder}: made for CLIP features {stored} wide ({model}), features.clip_model gives "
+            f"{wanted}: its weights cannot be used with them; set features.clip_model to {model} "
+            "and run the features stage, or train.initial_weights to none"
+        )
 
 
 def grow_weights(smaller: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,7 +167,7 @@ def _check_architecture(
 ) -> None:
     smaller = network == "generator" and stored["resolution_px"] < wanted["resolution_px"]
     for key, value in wanted.items():
-        if key == "resolution_px" and smaller:
+        if key in LOGIT_FORMS or (key == "resolution_px" and smaller):
             continue
         if stored.get(key) != value:
             raise CheckpointError(

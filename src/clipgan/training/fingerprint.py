@@ -6,7 +6,8 @@ from pathlib import Path
 
 import clipgan
 from clipgan.artifacts import hash_file, hash_json
-from clipgan.config import TrainConfig
+from clipgan.config import PseudoTextConfig, TrainConfig
+from clipgan.models.noise_mapper import hash_mapper
 
 CODE = (
     "stages/train.py",
@@ -19,6 +20,7 @@ CODE = (
     "data/decoding.py",
     "data/shards.py",
     "images.py",
+    "random_draws.py",
 )
 """Parts of the package that decide a training's bits."""
 
@@ -50,6 +52,11 @@ def compute_training_fingerprint(
             "images": images_fingerprint,
             "features": hash_file(features_dir / "manifest.json"),
             "initial": {path.name: hash_file(path) for path in weights},
+            "mapper": _hash_mapper(config.pseudo_text),
             "code": compute_code_fingerprint(),
         }
     )
+
+
+def _hash_mapper(config: PseudoTextConfig) -> str | None:
+    return hash_mapper(Path(config.mapper)) if config.kind == "mapper" else None

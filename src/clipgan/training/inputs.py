@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clipgan import schemas
 from clipgan.clip.feature_store import FeatureTable
@@ -13,6 +16,9 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import TrainingData, build_image_cache
 from clipgan.data.shards import ImagesManifest, iterate_tables
 from clipgan.errors import DataError
+from clipgan.training.conditions import Conditions, list_caption_rows
+
+_BLOCK_ROWS = 65_536
 
 
 def select_training_images(images: Path, table: FeatureTable) -> NDArray[np.int64]:
@@ -23,16 +29,19 @@ def select_training_images(images: Path, table: FeatureTable) -> NDArray[np.int6
 
 
 def load_training_data(
-    config: TrainConfig,
-    images: Path,
-    table: FeatureTable,
-    selected: NDArray[np.int64],
-    run_folder: Path,
+    config: TrainConfig, images: Path, conditions: Conditions, run_folder: Path
 ) -> TrainingData:
-    """Images (cached, memory-mapped, in ``run_folder``) and features of the selected rows."""
-    offsets = table.caption_offsets
-    counts = np.diff(offsets)[selected]
-    rows = [np.arange(offsets[i], offsets[i + 1]) for i in selected]
+    """Images (cached, memory-mapped, in ``run_folder``) and features of the rows to train on.
+
+    Captions that may not be used are left out; features are in the space of ``conditions``.
+    """
+    table, selected = conditions.table, conditions.selected
+    counts = np.where(conditions.captioned, np.diff(table.caption_offsets)[selected], 0)
+    image_features = table.image_features[selected]
+    text_features = table.text_features[list_caption_rows(table, selected[conditions.captioned])]
+    if conditions.means is not None:
+        image_features = _map_rows(image_features, conditions.means.centre_images)
+        text_features = _map_rows(text_features, conditions.means.centre_texts)
     return TrainingData(
         images_uint8=build_image_cache(
             images,
@@ -40,10 +49,21 @@ def load_training_data(
             config.resolution_px,
             run_folder / "images",
         ),
-        image_features=table.image_features[selected],
-        text_features=table.text_features[np.concatenate(rows)],
+        image_features=image_features,
+        text_features=text_features,
         caption_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+
+
+def _map_rows(
+    features: NDArray[np.float16], compute: Callable[[Tensor], Tensor]
+) -> NDArray[np.float16]:
+    """A row-wise map in float32, a block at a time: the features of a large set fill memory."""
+    mapped = np.empty_like(features)
+    for start in range(0, len(features), _BLOCK_ROWS):
+        block = features[start : start + _BLOCK_ROWS].astype(np.float32)
+        mapped[start : start + _BLOCK_ROWS] = compute(torch.from_numpy(block)).numpy()
+    return mapped
 
 
 def check_inputs(
@@ -74,13 +94,4 @@ def check_inputs(
         raise DataError(
             f"the features are {width} wide, CLIP gives {embed_dim}: run the features stage "
             "again with this CLIP"
-        )
-    captions = np.diff(table.caption_offsets)[selected]
-    missing = int((captions == 0).sum())
-    if missing and config.pseudo_text.pseudo_text_probability < 1:
-        raise DataError(
-            f"{missing:,} of {len(selected):,} training images have no caption, and "
-            "train.pseudo_text.pseudo_text_probability = "
-            f"{config.pseudo_text.pseudo_text_probability} needs captions: set it to 1.0 "
-            "(language-free), or caption them"
         )

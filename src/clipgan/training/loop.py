@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ from clipgan.errors import TrainingDivergedError
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import RunLogger
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
+from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.history import History
 from clipgan.training.interrupts import StopRequest, defer_interrupts
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import NonFiniteLossError, TrainingStep
 
 MAX_ROLLBACKS = 1
-RANK = 0
-"""Index of this process among those that train together; enters the random streams."""
+_STREAM = 0
+"""Every process seeds its streams alike and takes its rows from them."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,12 @@ class TrainingLoop:
         save_samples: Callable[[int], Path],
         run_logger: RunLogger,
         device: torch.device,
+        processes: Processes = SINGLE,
     ) -> None:
-        """``save_samples(images_seen)`` writes a grid of samples and gives its path."""
+        """``save_samples(images_seen)`` writes a grid of samples and gives its path.
+
+        Of several ``processes`` the first alone logs and writes; all read the same checkpoints.
+        """
         self.step = step
         self.batch_at = batch_at
         self.schedule = schedule
@@ -78,7 +84,9 @@ class TrainingLoop:
         self.checkpoints = checkpoints
         self.save_samples = save_samples
         self.run_logger = run_logger
-        self.random = StepRandom(device)
+        self.device = device
+        self.processes = processes
+        self.random = StepRandom(device, rank=processes.rank, num_processes=processes.count)
         self.images_seen = 0
         self.rollbacks = 0
         self.seconds = 0.0
@@ -100,7 +108,13 @@ class TrainingLoop:
         self._pace = (self._clock, self.images_seen)
         title, total = "train", self.schedule.total_images
         with (
-            progress_bar(title, total, "images", done=min(self.images_seen, total)) as bar,
+            progress_bar(
+                title,
+                total,
+                "images",
+                done=min(self.images_seen, total),
+                shown=self.processes.is_lead,
+            ) as bar,
             defer_interrupts() as request,
         ):
             if resumed_from is None:
@@ -123,6 +137,8 @@ class TrainingLoop:
 
     def _resume(self) -> int | None:
         checkpoint = self.checkpoints.load_newest()
+        # Nobody may write before everybody has looked.
+        self.processes.wait()
         if checkpoint is None:
             return None
         self._restore(checkpoint)
@@ -132,14 +148,24 @@ class TrainingLoop:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.step.restore_state(checkpoint.tensors)
         self.images_seen = checkpoint.images_seen
+        self._compare_processes(checkpoint.progress["processes"])
         self.rollbacks = checkpoint.progress["rollbacks"]
         self.seconds = checkpoint.progress["seconds"]
         self.history = History.from_tree(checkpoint.progress["history"])
         self._saved_at = self.images_seen
         self._pace = (time.monotonic(), self.images_seen)
 
+    def _compare_processes(self, count_before: int) -> None:
+        if count_before != self.processes.count:
+            logger.warning(
+                "%d processes went this far, now there are %d: the rest will differ by rounding, "
+                "and by more where losses.gather_negatives is false",
+                count_before,
+                self.processes.count,
+            )
+
     def _advance(self, bar: ProgressBar) -> None:
-        self.random.seed(self.schedule.seed, self.rollbacks, RANK, self.images_seen)
+        self.random.seed(self.schedule.seed, self.rollbacks, _STREAM, self.images_seen)
         try:
             losses = self.step.step(self.batch_at(self.images_seen), self.images_seen, self.random)
         except NonFiniteLossError as error:
@@ -185,7 +211,8 @@ class TrainingLoop:
         return (self.images_seen - images_then) / max(now - then, 1e-9)
 
     def _log_samples(self) -> None:
-        self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
+        if self.processes.is_lead:
+            self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
 
     def _save_checkpoint(self) -> None:
         if self._saved_at == self.images_seen:
@@ -199,8 +226,10 @@ class TrainingLoop:
             "rollbacks": self.rollbacks,
             "seconds": self.seconds,
             "history": self.history.to_tree(),
+            "processes": self.processes.count,
         }
-        self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
+        if self.processes.is_lead:
+            self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
         self._saved_at = self.images_seen
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
@@ -221,9 +250,13 @@ class TrainingLoop:
         )
 
     def _check_stop(self, request: StopRequest) -> None:
-        if request.signal is None:
+        # One process asked to stop stops all, at the same step: none waits for the others' rows.
+        number = self.processes.agree_on_largest(request.signal or 0, self.device)
+        if not number:
             return
+        request.signal = signal.Signals(number)
         self._save_checkpoint()
+        self.processes.wait()
         logger.warning(
             "stopped at %s images; the same command goes on from here", f"{self.images_seen:,}"
         )

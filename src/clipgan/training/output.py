@@ -14,6 +14,7 @@ from clipgan.artifacts import replace_folder, write_json
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import INFO_FILE, BundleInfo, save_bundle
+from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.loop import LoopReport
 
@@ -33,6 +34,7 @@ class TrainingReport:
     initial_images_seen: int
     resumed_from: int | None
     rollbacks: int
+    num_processes: int
     final_losses: dict[str, float]
     fingerprint: str
 
@@ -45,6 +47,7 @@ def build_report(
     initial_info: BundleInfo | None,
     device: torch.device,
     fingerprint: str,
+    num_processes: int = 1,
 ) -> TrainingReport:
     """The report of a finished loop."""
     seconds = loop_report.seconds
@@ -60,6 +63,7 @@ def build_report(
         initial_images_seen=0 if initial_info is None else initial_info.images_seen,
         resumed_from=loop_report.resumed_from,
         rollbacks=loop_report.rollbacks,
+        num_processes=num_processes,
         final_losses=loop_report.latest,
         fingerprint=fingerprint,
     )
@@ -80,6 +84,7 @@ def place_output(
     report: TrainingReport,
     loop_report: LoopReport,
     *,
+    means: ModalityMeans | None,
     samples: Path,
     initial: Path | None,
     run_id: str | None,
@@ -92,7 +97,14 @@ def place_output(
     building = output.with_name(f".{output.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     try:
-        save_bundle(building, networks.generator_ema, networks.discriminator, info, dtype="fp32")
+        save_bundle(
+            building,
+            networks.generator_ema,
+            networks.discriminator,
+            info,
+            dtype="fp32",
+            means=means,
+        )
         write_json(building / "mlflow.json", {"run_id": run_id})
         write_json(building / "training.json", asdict(report))
         write_json(building / "history.json", loop_report.history)

@@ -6,6 +6,8 @@ import hashlib
 
 import torch
 
+from clipgan.random_draws import build_generator
+
 
 def derive_seed(*parts: int | str) -> int:
     """63 bits from any number of integers and names; different parts, independent streams."""
@@ -21,8 +23,9 @@ class StepRandom:
     Python (crop corners, cutoffs), so that no step waits for the GPU because of them.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = torch.Generator(device)
+    def __init__(self, device: torch.device, *, rank: int = 0, num_processes: int = 1) -> None:
+        """Processes that share a batch draw the same numbers and keep those of their rows."""
+        self.device = build_generator(device, rank=rank, num_processes=num_processes)
         self.host = torch.Generator("cpu")
 
     def seed(self, *parts: int | str) -> None:

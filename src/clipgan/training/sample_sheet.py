@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
@@ -18,13 +19,20 @@ SAMPLE_SCALE_SIDE_PX = 128
 """Samples smaller than this are shown enlarged by a whole factor."""
 
 
+class TextEncoder(Protocol):
+    """Whatever turns prompts into what the generator is conditioned on."""
+
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> (N, D) float32, unit norm."""
+
+
 class SampleSheet:
     """The averaged generator's images of fixed prompts and latents, prompts by rows."""
 
     def __init__(
         self,
         generator_ema: LafiteGenerator,
-        clip: ClipEncoder,
+        encoder: TextEncoder,
         config: TrainConfig,
         monitoring: MonitoringConfig,
         folder: Path,
@@ -39,7 +47,7 @@ class SampleSheet:
         latents = torch.randn(self.columns, config.generator.latent_dim, generator=draws)
         device = next(self.generator.parameters()).device
         self.latents = latents.repeat(len(self.prompts), 1).to(device)
-        text_features = clip.encode_texts(self.prompts).to(device)
+        text_features = encoder.encode_texts(self.prompts).to(device)
         self.text_features = text_features.repeat_interleave(self.columns, dim=0)
 
     def save(self, images_seen: int) -> Path:

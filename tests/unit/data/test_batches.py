@@ -199,3 +199,16 @@ def test_what_the_cache_cannot_hold(images: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 sample ids are not there, such as 9"):
         build_image_cache(images, ["00000001-ab", "9"], 32, cache)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_take_turns_in_the_rows_of_a_batch(count: int) -> None:
+    data = make_data(10)
+    whole = make_loader(data, 8, mirror=True).batch_at(16)
+    for rank in range(count):
+        loader = BatchLoader(
+            data, 8, seed=0, mirror=True, device=CPU, rank=rank, num_processes=count
+        )
+        share = loader.batch_at(16)
+        for name in ("images", "image_features", "text_features"):
+            assert torch.equal(getattr(share, name), getattr(whole, name)[rank::count])

@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipgan.config import ContrastiveAxis, ContrastiveKind
+from clipgan.errors import ConfigError
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
@@ -41,6 +43,29 @@ def test_contrastive_loss_is_cross_entropy_over_images() -> None:
     loss = compute_contrastive_loss(images, texts, 0.5).item()
     assert loss == pytest.approx(over_images.item(), rel=1e-5)
     assert loss != pytest.approx(over_texts.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["infonce", "sharpened"])
+def test_contrastive_loss_over_texts_and_over_both(kind: ContrastiveKind) -> None:
+    torch.manual_seed(0)
+    images, texts = torch.randn(6, 8), torch.randn(6, 8)
+    cosines = F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()
+    similarities = cosines / 0.5 if kind == "infonce" else (cosines / 0.5).exp()
+    shift = 0.0 if kind == "infonce" else math.log(0.5)
+    over = [-similarities.log_softmax(axis).diagonal().mean().item() - shift for axis in (0, 1)]
+
+    def loss(axis: ContrastiveAxis) -> float:
+        return compute_contrastive_loss(images, texts, 0.5, kind=kind, axis=axis).item()
+
+    assert loss("image") == pytest.approx(over[0], rel=1e-5)
+    assert loss("text") == pytest.approx(over[1], rel=1e-5)
+    assert loss("both") == pytest.approx(sum(over) / 2, rel=1e-5)
+    assert abs(over[0] - over[1]) > 1e-3
+
+
+def test_contrastive_loss_of_one_image_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="need two images in a batch, not 1: raise"):
+        compute_contrastive_loss(torch.ones(1, 4), torch.ones(1, 4), 0.5)
 
 
 def test_contrastive_loss_at_its_ends() -> None:

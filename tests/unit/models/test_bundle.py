@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from clipgan.artifacts import hash_file
@@ -22,6 +23,7 @@ from clipgan.models.bundle import (
     load_bundle_info,
     save_bundle,
 )
+from clipgan.models.modality_gap import ModalityMeans
 from tests.unit.models.test_lafite import build_discriminator, build_generator, draw_inputs
 
 INFO = BundleInfo(
@@ -104,6 +106,38 @@ def test_fp16_halves_the_files_and_loads_as_fp32(saved: Path, tmp_path: Path) ->
 
 def test_discriminator_can_be_left_out(saved: Path) -> None:
     assert load_bundle(saved, with_discriminator=False).discriminator is None
+
+
+def test_modality_means_are_kept_and_centre_what_the_generator_is_shown(tmp_path: Path) -> None:
+    means = ModalityMeans(image=torch.randn(6), text=torch.randn(6))
+    save_bundle(tmp_path, build_generator(), None, INFO, dtype="fp16", means=means)
+    bundle = load_bundle(tmp_path)
+    assert bundle.means is not None
+    assert torch.equal(bundle.means.image, means.image)
+    assert torch.equal(bundle.means.text, means.text)
+    features = F.normalize(torch.randn(5, 6), dim=1)
+    assert torch.equal(bundle.prepare_texts(features), means.centre_texts(features))
+    assert torch.equal(bundle.prepare_images(features), means.centre_images(features))
+
+
+def test_a_bundle_without_means_takes_features_as_they_are(tmp_path: Path) -> None:
+    means = ModalityMeans(image=torch.randn(6), text=torch.randn(6))
+    save_bundle(tmp_path, build_generator(), None, INFO, dtype="fp16", means=means)
+    save_bundle(tmp_path, build_generator(), None, INFO, dtype="fp16")
+    bundle = load_bundle(tmp_path)
+    features = torch.randn(5, 6)
+    assert bundle.prepare_texts(features) is features
+    assert not (tmp_path / "modality_means.safetensors").exists()
+
+
+def test_missing_or_foreign_means_are_refused(tmp_path: Path) -> None:
+    means = ModalityMeans(image=torch.randn(5), text=torch.randn(5))
+    save_bundle(tmp_path, build_generator(), None, INFO, dtype="fp16", means=means)
+    with pytest.raises(CheckpointError, match=r"weight image is \(5,\), .* asks for \(6,\)"):
+        load_bundle(tmp_path)
+    (tmp_path / "modality_means.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"modality_means\.safetensors: no such file"):
+        load_bundle(tmp_path)
 
 
 def test_saving_over_a_bundle_leaves_other_files(saved: Path) -> None:

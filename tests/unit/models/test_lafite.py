@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def build_generator(resolution_px: int = 16, text_gain: float = 1.0) -> LafiteGe
     )
 
 
-def build_discriminator(resolution_px: int = 16) -> LafiteDiscriminator:
+def build_discriminator(resolution_px: int = 16, **options: Any) -> LafiteDiscriminator:
     torch.manual_seed(1)
     return LafiteDiscriminator(
         resolution_px=resolution_px,
@@ -41,6 +42,7 @@ def build_discriminator(resolution_px: int = 16) -> LafiteDiscriminator:
         channel_base=128,
         channel_max=16,
         minibatch_std_group=4,
+        **options,
     )
 
 
@@ -171,6 +173,43 @@ def test_logit_does_not_depend_on_the_batch_beyond_its_group() -> None:
     group = slice(0, None, 2)  # samples 0, 2, 4, 6 share the minibatch statistics
     alone = discriminator.compute_logits(discriminator(images[group]), texts[group])
     assert torch.allclose(whole[group], alone, atol=1e-5)
+
+
+def test_batch_sum_adds_the_products_of_all_samples_to_every_logit() -> None:
+    discriminator = build_discriminator(semantic_logit="batch_sum")
+    _, texts = draw_inputs(8)
+    torch.manual_seed(3)
+    images = torch.randn(8, 3, 16, 16, requires_grad=True)
+    output = discriminator(images)
+    logits = discriminator.compute_logits(output, texts)
+    pairs = zip(output.semantic_features.detach(), texts, strict=True)
+    total = sum(float(features @ text) for features, text in pairs)
+    assert torch.allclose(logits - output.realness, torch.full((8,), total), atol=1e-5)
+    plain = build_discriminator()
+    # The semantic part of the summed logits' gradient is N = 8 times as strong.
+    realness = torch.autograd.grad(output.realness.sum(), images, retain_graph=True)[0]
+    summed = torch.autograd.grad(logits.sum(), images)[0]
+    single = torch.autograd.grad(plain.compute_logits(plain(images), texts).sum(), images)[0]
+    assert torch.allclose(summed - realness, 8 * (single - realness), atol=1e-5)
+
+
+def test_normalized_semantic_features_have_length_one_in_the_logit() -> None:
+    discriminator = build_discriminator(normalize_semantic=True)
+    _, texts = draw_inputs(4)
+    output = discriminator(torch.randn(4, 3, 16, 16))
+    logits = discriminator.compute_logits(output, texts)
+    cosines = F.cosine_similarity(output.semantic_features, texts, dim=1)
+    assert torch.allclose(logits - output.realness, cosines, atol=1e-5)
+
+
+def test_an_unknown_semantic_logit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="semantic_logit = 'sum': use per_sample or batch_sum"):
+        build_discriminator(semantic_logit="sum")
+
+
+def test_batch_of_one_is_a_group_of_one() -> None:
+    output = build_discriminator()(torch.randn(1, 3, 16, 16))
+    assert torch.isfinite(output.realness).all()
 
 
 def test_batch_that_does_not_fit_the_group() -> None:

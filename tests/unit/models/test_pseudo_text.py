@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clipgan.config import PseudoTextConfig
+from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import (
     compute_noise_level,
     compute_pseudo_text,
@@ -17,10 +18,16 @@ from clipgan.models.pseudo_text import (
 )
 
 
-def config(probability: float) -> PseudoTextConfig:
-    return PseudoTextConfig(
-        noise_level=3.0, true_text_noise_level=0.111, pseudo_text_probability=probability
-    )
+def config(probability: float, **changes: Any) -> PseudoTextConfig:
+    tree: dict[str, Any] = {
+        "kind": "gaussian",
+        "mapper": "none",
+        "noise_level": 3.0,
+        "true_text_noise_level": 0.111,
+        "pseudo_text_probability": probability,
+        "caption_fraction": 1.0,
+    }
+    return PseudoTextConfig.model_validate(tree | changes)
 
 
 def features(seed: int, rows: int = 64, dim: int = 512) -> torch.Tensor:
@@ -68,3 +75,37 @@ def test_mixing_by_probability() -> None:
     assert torch.equal(condition(1.0, text_features=zeros), pseudo)
     assert torch.equal(condition(0.0, image_features=zeros), perturbed)
     assert torch.equal(condition(0.3), mixed), "the same seed gives the same features"
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_an_image_without_a_caption_gets_pseudo_text(probability: float) -> None:
+    images, texts = features(0, rows=400, dim=16), features(1, rows=400, dim=16)
+    texts[::2] = 0.0
+
+    def condition(given: float) -> torch.Tensor:
+        seeded = torch.Generator().manual_seed(5)
+        return compute_training_text(images, texts, config(given), seeded)
+
+    pseudo, mixed = condition(1.0), condition(probability)
+    assert torch.equal(mixed[::2], pseudo[::2])
+    share = (mixed[1::2] == pseudo[1::2]).all(1).float().mean().item()
+    assert share == pytest.approx(probability, abs=0.08)
+
+
+def test_a_mapper_makes_the_pseudo_text_from_the_same_noise() -> None:
+    images, texts = features(0, dim=16), features(1, dim=16)
+    mapper = NoiseMapper(dim=16, hidden_dim=8)
+    found = compute_training_text(
+        images,
+        texts,
+        config(1.0, kind="mapper", mapper="data/mapper"),
+        torch.Generator().manual_seed(5),
+        mapper,
+    )
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(found, mapper(images, noise))
+
+
+def test_a_kind_without_its_mapper_is_refused() -> None:
+    with pytest.raises(ValueError, match="name the folder of a trained one, such as data/mapper"):
+        config(1.0, kind="mapper")

@@ -58,7 +58,8 @@ def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_p
     run = client.get_run(logger.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.optimizer.beta2"] == "0.99"
-    assert run.data.params["train.augmentations"] == '["color", "translation", "cutout"]'
+    policies = run.data.params["train.augmentation.policies"]
+    assert policies == '["color", "translation", "cutout"]'
     assert steps(client, logger.run_id, "loss/generator") == list(range(0, 1600, 16))
     assert run.data.metrics["loss/generator"] == 1584 / 2
     assert run.data.tags["clipgan.dvc_stage"] == "train"

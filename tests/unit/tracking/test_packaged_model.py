@@ -23,6 +23,7 @@ from clipgan.models.bundle import load_bundle
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT
 from clipgan.tracking.packaged_model import (
     GeneratorPackage,
+    compute_data_hash,
     copy_generator_bundle,
     save_packaged_model,
 )
@@ -39,7 +40,11 @@ import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
 out = model.predict(pd.DataFrame({"prompt": ["a red apple", "a dog"]}),
                     params={"seed": 3, "num_images": 2, "truncation": 0.7})
-print(json.dumps([hashlib.sha256(data).hexdigest() for data in out["png"]]))
+styled = model.predict(pd.DataFrame({"prompt": ["a dog"]}),
+                       params={"truncation": 0.7, "truncation_layers": 2,
+                               "latent_truncation": 1.5, "mix": "4:0-1,5:3"})
+files = [*out["png"], *styled["png"]]
+print(json.dumps([hashlib.sha256(data).hexdigest() for data in files]))
 """
 
 
@@ -52,7 +57,8 @@ def model_folder(tracking_uri: str, tmp_path: Path) -> Path:
 
 def child_environment() -> dict[str, str]:
     # The loader of these tests lives in the repository; no store, no network address is given.
-    return {**os.environ, **MLFLOW_ENVIRONMENT, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return {**os.environ, **MLFLOW_ENVIRONMENT, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_fresh_process_gives_the_samplers_bytes(model_folder: Path, tmp_path: Path) -> None:
@@ -67,8 +73,11 @@ def test_a_fresh_process_gives_the_samplers_bytes(model_folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     sampler = load_tiny_sampler(tmp_path / "bundle", device=torch.device("cpu"))
     files = sampler.sample_png(["a red apple", "a dog"], seed=3, num_images=2, truncation=0.7)
+    files += sampler.sample_png(
+        ["a dog"], truncation=0.7, truncation_layers=2, latent_truncation=1.5, mix="4:0-1,5:3"
+    )
     assert json.loads(done.stdout) == [hashlib.sha256(data).hexdigest() for data in files]
-    assert len(set(files)) == 4
+    assert len(set(files)) == 5
 
 
 def test_the_model_holds_code_and_safetensors_only(model_folder: Path) -> None:
@@ -90,7 +99,15 @@ def test_the_signature_names_prompt_png_and_parameters(model_folder: Path) -> No
     info = mlflow.models.get_model_info(str(model_folder))
     assert info.signature.inputs.input_names() == ["prompt"]
     assert info.signature.outputs.to_dict() == [{"type": "binary", "name": "png", "required": True}]
-    assert [param.name for param in info.signature.params] == ["seed", "truncation", "num_images"]
+    defaults = {param.name: param.default for param in info.signature.params}
+    assert defaults == {
+        "seed": 0,
+        "truncation": 1.0,
+        "num_images": 1,
+        "truncation_layers": None,
+        "latent_truncation": None,
+        "mix": "",
+    }
     example = json.loads((model_folder / "input_example.json").read_text())
     assert "a red apple" in json.dumps(example)
 
@@ -126,6 +143,23 @@ def test_the_copied_bundle_is_whole_without_its_discriminator(tmp_path: Path) ->
         "bundle.json",
         "generator.safetensors",
     }
+
+
+def test_means_go_with_the_bundle_and_make_it_another_model(tmp_path: Path) -> None:
+    from clipgan.models.bundle import save_bundle
+    from clipgan.models.modality_gap import ModalityMeans
+
+    plain = load_bundle(save_tiny_bundle(tmp_path / "plain"))
+    means = ModalityMeans(image=torch.randn(8), text=torch.randn(8))
+    info = save_bundle(
+        tmp_path / "centred", plain.generator, None, plain.info, dtype="fp16", means=means
+    )
+    copy_generator_bundle(tmp_path / "centred", tmp_path / "copy")
+    copied = load_bundle(tmp_path / "copy")
+    assert copied.means is not None
+    assert torch.equal(copied.means.text, means.text)
+    assert info.files["generator.safetensors"] == plain.info.files["generator.safetensors"]
+    assert compute_data_hash(info) != compute_data_hash(plain.info)
 
 
 def test_a_damaged_bundle_is_not_packaged(tmp_path: Path) -> None:
@@ -180,6 +214,11 @@ def test_mlflow_models_serve_answers_with_pngs(model_folder: Path, tmp_path: Pat
         (tmp_path / "answer.png").write_bytes(data)
         with Image.open(tmp_path / "answer.png") as image:
             assert image.size == (8, 8)
+        styled = {"seed": 3, "mix": "7:0-1", "truncation_layers": 2, "latent_truncation": None}
+        body = {"dataframe_records": [{"prompt": "a red apple"}], "params": styled}
+        (row,) = json.loads(post(port, body))["predictions"]
+        mixed = sampler.sample_png(["a red apple"], seed=3, mix="7:0-1", truncation_layers=2)
+        assert base64.b64decode(row["png"]) == mixed[0] != data
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(port, {"dataframe_records": [{"text": "no such column"}]})
         assert refused.value.code == 400

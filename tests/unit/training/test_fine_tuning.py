@@ -82,6 +82,6 @@ def test_larger_generator_does_not_shrink(tmp_path: Path) -> None:
 def test_other_text_paths_are_refused(tmp_path: Path) -> None:
     folder = _save(tmp_path / "bundle", _build(8))
     with pytest.raises(
-        CheckpointError, match=r"text_learning_rate_multiplier = 0.01, train asks for 1.0"
+        CheckpointError, match=r"text_learning_rate_multiplier = 1.0, train asks for 0.5"
     ):
-        load_initial_weights(_build(16, text_learning_rate_multiplier=1.0), folder, CLIP)
+        load_initial_weights(_build(16, text_learning_rate_multiplier=0.5), folder, CLIP)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.training import lafite_step
+from clipgan.training import lafite_losses
 from clipgan.training.fine_tuning import Networks, build_networks
 from clipgan.training.lafite_step import LafiteStep
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import NonFiniteLossError
 from tests.params import params_with
 
-SIDE, DIM, BATCH = 8, 6, 4
+SIDE, DIM, BATCH, CLIP_SIDE = 8, 6, 4, 12
 CHANGES: dict[str, Any] = {
     "train.precision": "fp32",
     "train.batch_size": BATCH,
@@ -58,7 +58,7 @@ class Eye(nn.Module):
 
 def _build(changes: dict[str, Any] | None = None, eye: Eye | None = None) -> LafiteStep:
     config = _config(changes)
-    return LafiteStep(build_networks(config, DIM), eye or Eye(), config)
+    return LafiteStep(build_networks(config, DIM), eye or Eye(), config, clip_side_px=CLIP_SIDE)
 
 
 def _batch(seed: int = 0) -> Batch:
@@ -161,14 +161,14 @@ def test_adam_is_corrected_for_lazy_phases() -> None:
         "optimizer.discriminator_learning_rate": 0.002,
     }
     step = _build({**rates, "losses.path_length_interval": 4, "losses.r1_interval": 16})
-    generator = step.generator_optimizer.param_groups[0]
-    discriminator = step.discriminator_optimizer.param_groups[0]
+    generator = step.generator_updates.optimizer.param_groups[0]
+    discriminator = step.discriminator_updates.optimizer.param_groups[0]
     assert generator["lr"] == pytest.approx(0.0025 * 4 / 5)
     assert generator["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
     assert discriminator["lr"] == pytest.approx(0.002 * 16 / 17)
     assert discriminator["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
-    plain = _build({**rates, "losses.path_length_weight": 0.0}).generator_optimizer.param_groups[0]
-    assert plain["lr"] == 0.0025
+    plain = _build({**rates, "losses.path_length_weight": 0.0}).generator_updates
+    assert plain.optimizer.param_groups[0]["lr"] == 0.0025
 
 
 def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> None:
@@ -177,7 +177,7 @@ def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> Non
     random = StepRandom(torch.device("cpu"))
     random.seed(0)
     step._train_only(step.generator)
-    step._update_generator(_batch().images, _batch().image_features, random)
+    step._update_generator(_batch(), _batch().image_features, random)
     assert _changed(step.discriminator, before) == set()
     assert all(p.grad is None for p in step.discriminator.parameters())
     after = _copy(step.generator)
@@ -191,14 +191,14 @@ def test_r1_gradient_is_the_penalty_times_half_gamma_and_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against the closed form for a discriminator that is linear in the image."""
-    step = _build({"losses.r1_gamma": 6.0, "losses.r1_interval": 5, "augmentations": []})
+    step = _build({"losses.r1_gamma": 6.0, "losses.r1_interval": 5, "augmentation.kind": "none"})
     weight = nn.Parameter(torch.full((3, SIDE, SIDE), 0.5))
     monkeypatch.setattr(
-        step,
-        "_discriminate",
+        step.losses,
+        "discriminate",
         lambda images, texts, random: (None, (images * weight).sum((1, 2, 3))),
     )
-    step.discriminator_optimizer = torch.optim.SGD([weight], lr=1.0)
+    step.discriminator_updates.optimizer = torch.optim.SGD([weight], lr=1.0)
     random = StepRandom(torch.device("cpu"))
     losses = step._regularize_discriminator(_batch().images, _batch().image_features, random)
     assert losses["r1_penalty"] == pytest.approx(3 * SIDE * SIDE * 0.25)
@@ -235,38 +235,16 @@ def test_style_mixing(probability: float, mixed: bool) -> None:
         assert cutoffs == set(range(1, step.generator.num_layers))
 
 
-def test_clip_looks_at_a_random_square() -> None:
-    step = _build({"clip_view_min_side": 0.5})
-    random = StepRandom(torch.device("cpu"))
-    random.seed(0)
-    places = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE)
-    sides, corners = set(), set()
-    for _ in range(500):
-        view = step._crop_view(places, random)
-        assert view.shape[-1] == view.shape[-2]
-        sides.add(view.shape[-1])
-        corners.add((int(view[0, 0, 0, 0]), int(view[0, 0, -1, -1])))
-    assert sides == set(range(SIDE // 2, SIDE + 1))
-    # Squares of side s fit in (9 - s)^2 places: 25 + 16 + 9 + 4 + 1.
-    assert len(corners) == 55
-
-
-def test_clip_sees_the_whole_image_where_the_smallest_side_is_one() -> None:
-    eye = Eye()
-    _run(_build({"clip_view_min_side": 1.0}, eye), 0)
-    assert eye.sides == [SIDE]
-
-
 def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
     step = _build()
-    step.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
+    step.losses.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
     before = _copy(step.generator)
-    optimizer = copy.deepcopy(step.generator_optimizer.state_dict())
+    optimizer = copy.deepcopy(step.generator_updates.optimizer.state_dict())
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step, 0)
     assert stop.value.name == "clip_contrastive"
     assert _changed(step.generator, before) <= {"latent_average"}
-    assert step.generator_optimizer.state_dict() == optimizer
+    assert step.generator_updates.optimizer.state_dict() == optimizer
     assert all(p.grad is None for p in step.generator.parameters())
 
 
@@ -274,7 +252,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.Monkey
     step = _build({"losses.path_length_weight": 0.0})
     # sqrt has an infinite slope at zero.
     monkeypatch.setattr(
-        lafite_step,
+        lafite_losses,
         "compute_generator_loss",
         lambda logits: ((logits - logits.detach()) ** 2).sum().sqrt(),
     )
@@ -335,7 +313,7 @@ def test_generator_learns_to_please_clip() -> None:
             "losses.reconstruction_weight": 0.0,
             "losses.path_length_weight": 0.0,
             "losses.r1_gamma": 0.0,
-            "clip_view_min_side": 1.0,
+            "clip_view.kind": "full",
             "pseudo_text.noise_level": 0.0,
             "optimizer.generator_learning_rate": 0.01,
         }

@@ -1,0 +1,35 @@
+"""The types of parameters that several sections share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["fp32", "bf16"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+PowerOfTwoResolution = Annotated[int, Field(ge=8, le=1024)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+def check_power_of_two(key: str, side: int) -> None:
+    """ValueError that names ``key`` and two fitting values where ``side`` is no power of two."""
+    if side & (side - 1):
+        below = 1 << (side.bit_length() - 1)
+        raise ValueError(f"{key} = {side} is no power of two: use {below} or {below * 2}")
+
+
+class Section(BaseModel):
+    """A frozen group of parameters; refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def tuple_of(item: Any, **constraints: Any) -> Any:
+    """The type of a YAML list, kept as a tuple so that the section stays hashable."""
+    return Annotated[tuple[item, ...], Field(strict=False, **constraints)]

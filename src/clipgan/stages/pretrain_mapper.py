@@ -1,0 +1,104 @@
+"""Stage pretrain_mapper: CLIP features of captioned images -> LAFITE-NN's noise mapper.
+
+Outside dvc.yaml: like a generator to start from, its result is a start for ``train``
+(``train.pseudo_text.kind: mapper``, ``mapper: data/mapper``).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipgan.artifacts import hash_file, hash_json, replace_folder
+from clipgan.clip.feature_store import MANIFEST, FeatureTable, load_features
+from clipgan.config import PretrainMapperConfig
+from clipgan.data.shards import load_manifest
+from clipgan.devices import resolve_device
+from clipgan.models.noise_mapper import save_mapper
+from clipgan.training.caption_budget import choose_captioned
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.inputs import select_training_images
+from clipgan.training.mapper_training import (
+    CaptionedFeatures,
+    MapperTraining,
+    compute_mapper_metrics,
+)
+
+KEPT_CHECKPOINTS = 2
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MapperReport:
+    """What was trained, and its figures on the pairs of both splits where there are any."""
+
+    num_images: int
+    num_steps: int
+    resumed_from: int | None
+    metrics: dict[str, dict[str, float]]
+
+
+def pretrain_mapper(
+    config: PretrainMapperConfig, *, images: Path, features: Path, output: Path, work: Path
+) -> MapperReport:
+    """Train the mapper, or go on where a run was cut off.
+
+    Args:
+        config: section ``pretrain_mapper``.
+        images, features: artifacts of the stages before; the captioned images of the training
+            split are learned from.
+        output: folder to make or replace.
+        work: parent of the resumable state, removed on success.
+
+    Raises:
+        DataError: too few captioned images; FeatureStoreError, CheckpointError: inputs or state are
+            damaged or do not fit.
+        TrainingDivergedError: the loss became NaN or infinite.
+    """
+    manifest = load_manifest(images)
+    table = load_features(features, images_fingerprint=manifest.fingerprint)
+    training = select_training_images(images, table)
+    pairs = _select_pairs(config, table, training)
+    recipe = config.model_dump(mode="json", exclude={"device", "checkpoint_interval_steps"})
+    provenance = {**recipe, "features": hash_file(features / MANIFEST)}
+    fingerprint = hash_json(provenance)
+    folder = work / fingerprint[:16]
+    run = MapperTraining(
+        config,
+        pairs,
+        CheckpointStore(folder, keep=KEPT_CHECKPOINTS, fingerprint=fingerprint),
+        resolve_device(config.device),
+    )
+    resumed_from = run.run()
+    validation = np.setdiff1d(np.arange(len(table.sample_ids)), training)
+    metrics = {
+        name: compute_mapper_metrics(run.mapper, CaptionedFeatures.select(table, rows), config)
+        for name, rows in (("train", training), ("validation", validation))
+    }
+    metrics = {name: found for name, found in metrics.items() if found}
+    for name, found in metrics.items():
+        logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in found.items()))
+    building = output.with_name(f".{output.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    save_mapper(building, run.mapper, clip=table.clip, recipe=provenance, metrics=metrics)
+    replace_folder(building, output)
+    shutil.rmtree(folder)
+    return MapperReport(pairs.num_images, config.steps, resumed_from, metrics)
+
+
+def _select_pairs(
+    config: PretrainMapperConfig, table: FeatureTable, training: NDArray[np.int64]
+) -> CaptionedFeatures:
+    chosen = choose_captioned(
+        [table.sample_ids[row] for row in training],
+        np.diff(table.caption_offsets)[training],
+        config.caption_fraction,
+        config.seed,
+    )
+    return CaptionedFeatures.select(table, training[chosen])

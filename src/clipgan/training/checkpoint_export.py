@@ -1,0 +1,85 @@
+"""A checkpoint of a training as a generator bundle: a start for other trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clipgan.errors import CheckpointError, ConfigError
+from clipgan.models.bundle import FAMILIES, BundleInfo, save_bundle
+from clipgan.models.modality_gap import ModalityMeans
+from clipgan.training.checkpoint import Checkpoint, Subject, load_checkpoint
+from clipgan.training.fine_tuning import Networks
+
+FAMILY = "lafite"
+_MEANS = "modality_means"
+
+
+def describe_subject(
+    networks: Networks,
+    *,
+    clip: dict[str, str],
+    initial_images_seen: int,
+    training: str,
+    means: ModalityMeans | None,
+) -> Subject:
+    """What a checkpoint has to say of its networks, so that it can be used without its run.
+
+    Args:
+        clip: fingerprint of the CLIP the networks are trained with.
+        initial_images_seen: by the bundle that the training started from.
+        training: fingerprint of the training.
+        means: of CLIP features, where the modality gap is removed.
+    """
+    info = {
+        "family": FAMILY,
+        "clip": clip,
+        "resolution_px": networks.generator.resolution_px,
+        "initial_images_seen": initial_images_seen,
+        "training": training,
+        "generator": dict(networks.generator.architecture),
+        "discriminator": dict(networks.discriminator.architecture),
+    }
+    constants = {} if means is None else {_MEANS: {"image": means.image, "text": means.text}}
+    return Subject(info, constants)
+
+
+def export_checkpoint(folder: Path, target: Path) -> BundleInfo:
+    """Write the averaged generator and the discriminator of a checkpoint as a bundle (fp32).
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or of another version of the networks.
+    """
+    checkpoint = load_checkpoint(folder)
+    try:
+        return _save_as_bundle(checkpoint, target)
+    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder}: no networks of this program version ({reason}); start from a bundle"
+        ) from error
+
+
+def _save_as_bundle(checkpoint: Checkpoint, target: Path) -> BundleInfo:
+    subject, tensors = checkpoint.subject, checkpoint.tensors
+    info = BundleInfo(
+        family=subject["family"],
+        clip=subject["clip"],
+        resolution_px=subject["resolution_px"],
+        images_seen=subject["initial_images_seen"] + checkpoint.images_seen,
+        provenance={"training": subject["training"], "checkpoint": checkpoint.images_seen},
+    )
+    generator_class, discriminator_class = FAMILIES[info.family]
+    with torch.random.fork_rng(devices=[]):
+        generator = generator_class(**subject["generator"])
+        discriminator = discriminator_class(**subject["discriminator"])
+    _load_weights(generator, tensors["generator_ema"])
+    _load_weights(discriminator, tensors["discriminator"])
+    means = ModalityMeans(**tensors[_MEANS]) if _MEANS in tensors else None
+    return save_bundle(target, generator, discriminator, info, dtype="fp32", means=means)
+
+
+def _load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    network.load_state_dict(tensors)

@@ -1,0 +1,67 @@
+"""Conditions, images and gradient checks that the parity tests of the losses share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
+from tests.numerics.lafite_keys import (
+    KeyPair,
+    discriminator_keys,
+    generator_keys,
+    select_rows,
+)
+from tests.numerics.lafite_reference import facts, inputs
+
+CONDITIONS = ("paired", "langfree")
+
+
+def condition(tag: str, name: str) -> Tensor:
+    given = inputs(tag)
+    if name == "paired":
+        return compute_pseudo_text(given["text_features"], compute_noise_level(0.1), given["noise"])
+    return compute_pseudo_text(given["image_features"], compute_noise_level(0.75), given["noise"])
+
+
+def assert_gradients(
+    module: nn.Module,
+    pairs: Iterator[KeyPair],
+    section: str,
+    noise_tolerance: float = 5e-4,
+    tolerance: float = 5e-4,
+) -> None:
+    """Gradient norms of every parameter, relative, with a floor of 1e-3 of the largest.
+
+    Noise strengths may get a tolerance of their own: theirs are sums that cancel. Through CLIP, a
+    change of the weights by 2e-6 moves them by 1e-3 to 3e-2.
+    """
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in module.named_parameters()
+    }
+    wanted = facts()["grads"][section]
+    ours = {
+        pair.official: float(select_rows(pair, gradients).norm())
+        for pair in pairs
+        if pair.ours in gradients
+    }
+    assert set(ours) == set(wanted)
+    floor = 1e-3 * max(wanted.values())
+    for name, norm in wanted.items():
+        bound = noise_tolerance if name.endswith("noise_strength") else tolerance
+        assert abs(ours[name] - norm) <= bound * max(norm, floor), (name, ours[name], norm)
+
+
+def keys(tag: str, network: str) -> Iterator[KeyPair]:
+    config = facts()["config"][tag]
+    if network == "G":
+        return generator_keys(config["img_resolution"], config["mapping_num_layers"])
+    return discriminator_keys(config["img_resolution"])
+
+
+def synthesise(generator: LafiteGenerator, tag: str, texts: Tensor) -> Tensor:
+    return generator.synthesis(generator.mapping(inputs(tag)["latents"]), texts, noise="const")

@@ -1,0 +1,77 @@
+"""What several processes may share; that they equal one is in tests/stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from clipgan.config import TrainConfig
+from clipgan.errors import ConfigError
+from clipgan.training.distributed import SINGLE, Processes, check_batch_fits, join_processes
+from tests.params import params_with
+
+
+def _config(batch_size: int, group: int = 4, gather: bool = False) -> TrainConfig:
+    changes: dict[str, Any] = {
+        "train.batch_size": batch_size,
+        "train.discriminator.minibatch_std_group": group,
+        "train.losses.gather_negatives": gather,
+    }
+    return params_with(changes).train
+
+
+def test_a_batch_that_fits_is_welcome() -> None:
+    check_batch_fits(_config(16), Processes(1, 2))
+    check_batch_fits(_config(16), Processes(0, 4))
+    check_batch_fits(_config(2, gather=True), Processes(0, 2))
+    check_batch_fits(_config(6, group=2), SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "message"),
+    [
+        (_config(16), 3, r"batch_size = 16 is not divisible by 3 processes: use 15 or 18"),
+        (_config(2), 3, r"batch_size = 2 is not divisible by 3 processes: use 3 or 6"),
+        (_config(12, group=4), 2, r"6 images, .*minibatch_std_group = 4.*batch_size of 8"),
+        (_config(2), 2, r"gives each of 2 processes one image.*use 4, or .*gather_negatives"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(
+    config: TrainConfig, count: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_batch_fits(config, Processes(0, count))
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    with join_processes({}, "auto") as processes:
+        assert processes == SINGLE
+    with join_processes({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, "cpu") as processes:
+        assert processes.is_lead
+
+
+def test_too_few_gpus_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    environment = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
+    with (
+        pytest.raises(ConfigError, match=r"4 processes, but this machine has 2 GPUs"),
+        join_processes(environment, "auto"),
+    ):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"cuda:1, but 4 processes cannot share a GPU: use auto"),
+        join_processes(environment, "cuda:1"),
+    ):
+        pass
+
+
+def test_one_process_talks_to_nobody() -> None:
+    values = torch.rand(3)
+    assert SINGLE.average(values) is values
+    assert SINGLE.gather_rows(values) is values
+    assert SINGLE.agree_on_largest(15, torch.device("cpu")) == 15
+    SINGLE.average_in_place([values])
+    SINGLE.wait()
