@@ -1,0 +1,394 @@
+"""GALIP's step: who is updated when, what has a graph, fp16's loss scale, state, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipgan.clip.vit_taps import VitTower
+from clipgan.config import TrainConfig
+from clipgan.data.batches import Batch
+from clipgan.errors import ConfigError
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.galip_networks import build_galip_networks
+from clipgan.training.galip_step import GalipStep
+from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import NonFiniteLossError
+from tests.galip_parts import EMBED_DIM, build_tower, galip_config
+from tests.params import params_with
+
+SIDE, BATCH = 16, 4
+
+
+def _config(changes: dict[str, Any] | None = None) -> TrainConfig:
+    settings = {"precision": "fp32", "batch_size": BATCH, "augmentation.kind": "none"} | (
+        changes or {}
+    )
+    precision = settings.pop("precision")
+    config = params_with({f"train.{key}": value for key, value in settings.items()}).train
+    return config.model_copy(update={"precision": precision})
+
+
+def _diffaugment(*policies: str) -> dict[str, Any]:
+    return {"augmentation.kind": "diffaugment", "augmentation.policies": list(policies)}
+
+
+def _build(
+    galip: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+    tower: VitTower | None = None,
+    seed: int = 0,
+) -> GalipStep:
+    tower, config = tower or build_tower(), galip_config(galip)
+    networks = build_galip_networks(config, tower, resolution_px=SIDE, seed=seed)
+    return GalipStep(networks, tower, _config(train), config)
+
+
+def _batch(seed: int = 0) -> Batch:
+    draws = torch.Generator().manual_seed(seed)
+    return Batch(
+        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
+        image_features=F.normalize(torch.randn(BATCH, EMBED_DIM, generator=draws), dim=1),
+        text_features=F.normalize(torch.randn(BATCH, EMBED_DIM, generator=draws), dim=1),
+    )
+
+
+def _run(step: GalipStep, images_seen: int = 0, seed: int = 0) -> dict[str, float]:
+    random = StepRandom(torch.device("cpu"))
+    random.seed(seed, 0, 0, images_seen)
+    return step.step(_batch(images_seen), images_seen, random)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def _changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    after = module.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
+    step = _build()
+    tower = _copy(step.tower.visual)
+    before = _copy(step.generator), _copy(step.discriminator), _copy(step.generator_ema)
+    # Gates and affines start at zero: what is behind them learns from the second step on.
+    losses = [_run(step, index * BATCH) for index in range(3)][-1]
+    assert set(losses) == {
+        "matched_hinge",
+        "mismatched_hinge",
+        "fake_hinge",
+        "ma_gp",
+        "matched_logits",
+        "mismatched_logits",
+        "fake_logits",
+        "discriminator_gradient_norm",
+        "generator_adversarial",
+        "clip_similarity",
+        "generator_gradient_norm",
+    }
+    assert _changed(step.generator, before[0]) == set(before[0])
+    assert _changed(step.discriminator, before[1]) == set(before[1])
+    assert _changed(step.generator_ema, before[2]) == set(before[2])
+    assert _changed(step.tower.visual, tower) == set()
+    assert all(p.grad is None and not p.requires_grad for p in step.tower.visual.parameters())
+
+
+@pytest.mark.parametrize(
+    ("weight", "terms"),
+    [
+        ("losses.ma_gp_weight", {"ma_gp"}),
+        ("losses.clip_similarity_weight", {"clip_similarity"}),
+    ],
+)
+def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
+    assert set(_run(_build())) - set(_run(_build({weight: 0.0}))) == terms
+
+
+def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of real and generated images, and text features."""
+    batch, blocks = _batch(), step.discriminator.tapped_blocks
+    texts = batch.text_features
+    fake = step.generator(torch.randn(BATCH, 8), texts)
+    real_taps = step.tower.encode_taps(step.tower.prepare(batch.images, "correct"), blocks)
+    return real_taps, step.tower.encode_taps(step.tower.prepare(fake, "correct"), blocks), texts
+
+
+def test_each_update_leaves_the_other_network_alone() -> None:
+    step = _build()
+    real, fake, texts = _taps(step)
+    before = _copy(step.generator), _copy(step.discriminator)
+    step._update_discriminator(real, fake.detach(), texts)
+    assert _changed(step.generator, before[0]) == set()
+    assert _changed(step.discriminator, before[1]) != set()
+    assert all(p.grad is None for p in step.generator.parameters())
+    middle = _copy(step.discriminator)
+    step._update_generator(fake, None, texts)
+    assert _changed(step.discriminator, middle) == set()
+    assert all(p.grad is None for p in step.discriminator.parameters())
+    assert _changed(step.generator, before[0]) != set()
+
+
+def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = _build()
+    seen: list[tuple[str, bool]] = []
+    for name in ("encode", "encode_taps"):
+        method = getattr(step.tower, name)
+
+        def recording(*given: Any, _name: str = name, _method: Any = method) -> Any:
+            output = _method(*given)
+            taps = output if isinstance(output, Tensor) else output.taps
+            seen.append((_name, taps.requires_grad))
+            return output
+
+        monkeypatch.setattr(step.tower, name, recording)
+    _run(step)
+    # One pass over fakes with a graph serves both networks; reals stop at the last tapped block.
+    assert seen == [("encode", True), ("encode_taps", False)]
+
+
+def test_adaptive_augmentation_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"kind = 'ada' is for LAFITE: set it to diffaugment"):
+        _build(train={"augmentation.kind": "ada"})
+
+
+def test_augmented_fakes_are_judged_but_whole_ones_compared_with_their_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = _build(train=_diffaugment("translation"))
+    given: list[Tensor] = []
+    prepare = step.tower.prepare
+
+    def recording(images: Tensor, clip_input: Any) -> Tensor:
+        given.append(images.detach())
+        return prepare(images, clip_input)
+
+    monkeypatch.setattr(step.tower, "prepare", recording)
+    _run(step)
+    whole, moved, real = given
+    assert not torch.equal(whole, moved)
+    assert not torch.equal(real, _batch().images)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_sentences_are_unit_features_times_the_gain(
+    probability: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With captions and without: pseudo text stands where the sentence feature stood."""
+    step = _build(
+        {"text_gain": 3.0},
+        {
+            "pseudo_text.pseudo_text_probability": probability,
+            "pseudo_text.noise_level": 0.0,
+            "pseudo_text.true_text_noise_level": 0.0,
+        },
+    )
+    seen: list[Tensor] = []
+    compute = step.discriminator.compute_logits
+
+    def recording(features: Tensor, sentences: Tensor) -> Tensor:
+        seen.append(sentences.detach())
+        return compute(features, sentences)
+
+    monkeypatch.setattr(step.discriminator, "compute_logits", recording)
+    _run(step)
+    batch = _batch()
+    wanted = batch.image_features if probability else batch.text_features
+    matched, mismatched, fake, generator = seen
+    assert torch.allclose(matched, 3.0 * wanted, atol=1e-5)
+    assert torch.allclose(mismatched, 3.0 * wanted.roll(-1, 0), atol=1e-5)
+    assert torch.equal(fake, matched)
+    assert torch.equal(generator, matched)
+
+
+def test_language_free_training_never_looks_at_captions() -> None:
+    results = []
+    for scale in (1.0, float("nan")):
+        step = _build(train={"pseudo_text.pseudo_text_probability": 1.0})
+        batch = _batch()
+        random = StepRandom(torch.device("cpu"))
+        random.seed(0)
+        spoiled = Batch(batch.images, batch.image_features, batch.text_features * scale)
+        step.step(spoiled, 0, random)
+        results.append(_copy(step.generator))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_adam_is_the_papers() -> None:
+    step = _build()
+    group = step.discriminator_optimizer.param_groups[0]
+    assert (group["lr"], group["betas"]) == (0.004, (0.0, 0.9))
+    own = {id(p) for p in step.discriminator.parameters()}
+    assert {id(p) for p in group["params"]} == own
+    group = step.generator_optimizer.param_groups[0]
+    assert group["lr"] == 0.001
+    assert {id(p) for p in group["params"]} == {id(p) for p in step.generator.parameters()}
+
+
+def test_average_follows_and_can_be_switched_off() -> None:
+    step = _build(train={"ema.half_life_kimg": 1.0e-9})
+    _run(step)
+    assert _changed(step.generator_ema, _copy(step.generator)) == set()
+    slow = _build(train={"ema.half_life_kimg": 1.0})
+    before = _copy(slow.generator)
+    _run(slow)
+    for name, tensor in slow.generator_ema.state_dict().items():
+        decay = 0.5 ** (BATCH / 1000)
+        wanted = decay * before[name] + (1 - decay) * slow.generator.state_dict()[name]
+        assert torch.allclose(tensor, wanted, atol=1e-6)
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    step = _build()
+    batch = _batch()
+    single = Batch(batch.images[:1], batch.image_features[:1], batch.text_features[:1])
+    random = StepRandom(torch.device("cpu"))
+    random.seed(0)
+    with pytest.raises(ConfigError, match=r"train\.batch_size = 1"):
+        step.step(single, 0, random)
+
+
+def test_taps_and_features_that_do_not_fit_the_clip_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tapped_blocks = \[1, 4\]: tiny-vit has 4 blocks"):
+        _build({"discriminator.tapped_blocks": [1, 4]})
+    step = _build(tower=build_tower(embed_dim=EMBED_DIM + 1))
+    with pytest.raises(ConfigError, match="12 wide, the generator was made for 13"):
+        _run(step)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nan_stops_before_any_update_of_its_network(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = _build(train={"precision": precision})
+    encode_taps = step.tower.encode_taps
+    monkeypatch.setattr(
+        step.tower, "encode_taps", lambda *given: encode_taps(*given) * float("nan")
+    )
+    before = _copy(step.discriminator)
+    with pytest.raises(NonFiniteLossError) as stop:
+        _run(step)
+    assert stop.value.name == "matched_hinge"
+    assert _changed(step.discriminator, before) == set()
+    assert all(p.grad is None for p in step.discriminator.parameters())
+
+
+def _spoil_penalty(monkeypatch: pytest.MonkeyPatch, largest_scale: float) -> None:
+    """MA-GP overflows wherever the loss scale is above ``largest_scale``."""
+    from clipgan.training import galip_step
+
+    compute = galip_step.compute_ma_gp
+
+    def overflowing(*given: Any, gradient_scale: float, **named: Any) -> Tensor:
+        penalty = compute(*given, gradient_scale=gradient_scale, **named)
+        return penalty * float("nan") if gradient_scale > largest_scale else penalty
+
+    monkeypatch.setattr(galip_step, "compute_ma_gp", overflowing)
+
+
+def test_fp16_overflow_in_ma_gp_skips_the_update_and_halves_the_scale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = _build(train={"precision": "fp16"})
+    _spoil_penalty(monkeypatch, 300.0)
+    before = _copy(step.discriminator)
+    scales = []
+    for index in range(2):
+        losses = _run(step, index * BATCH)
+        assert losses["discriminator_skipped_steps"] == 1.0
+        assert "ma_gp" not in losses  # it is no number that could be averaged
+        scales.append(losses["discriminator_loss_scale"])
+    assert scales == [1024.0, 512.0]
+    assert _changed(step.discriminator, before) == set()
+    losses = _run(step, 2 * BATCH)
+    assert (losses["discriminator_skipped_steps"], losses["discriminator_loss_scale"]) == (0, 256)
+    assert losses["ma_gp"] >= 0.0
+    assert _changed(step.discriminator, before) != set()
+
+
+def test_fp16_nan_that_no_scale_cures_is_raised_for_the_roll_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = _build({"loss_scale.initial_scale": 2.0}, {"precision": "fp16"})
+    start = {k: {n: t.clone() for n, t in v.items()} for k, v in step.capture_state().items()}
+    with monkeypatch.context() as patch:
+        _spoil_penalty(patch, 0.5)
+        assert _run(step)["discriminator_skipped_steps"] == 1.0
+        with pytest.raises(NonFiniteLossError) as stop:
+            _run(step, BATCH)
+        assert stop.value.name == "ma_gp"
+    step.restore_state(start)
+    assert _run(step, seed=1)["discriminator_loss_scale"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("bf16", 0.1), pytest.param("fp16", 0.02, id="fp16")]
+)
+def test_half_precision_gives_about_the_same_losses(precision: str, tolerance: float) -> None:
+    changes = {"losses.ma_gp_weight": 1.0e3}
+    full, half = _run(_build(changes)), _run(_build(changes, {"precision": precision}))
+    for name, value in full.items():
+        assert half[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_checkpoint_on_disk_continues_bit_for_bit(precision: str, tmp_path: Path) -> None:
+    train = {"precision": precision, **_diffaugment("color", "cutout")}
+    whole = _build(train=train)
+    for index in range(6):
+        _run(whole, index * BATCH)
+    first = _build(train=train)
+    for index in range(3):
+        _run(first, index * BATCH)
+    store = CheckpointStore(tmp_path, keep=2, fingerprint="test")
+    store.save(3 * BATCH, {}, first.capture_state())
+    checkpoint = store.load_newest()
+    assert checkpoint is not None
+    second = _build(train=train, seed=5)
+    _run(second)
+    second.restore_state(checkpoint.tensors)
+    for index in range(3, 6):
+        _run(second, index * BATCH)
+    for group, tensors in whole.capture_state().items():
+        found = second.capture_state()[group]
+        assert tensors.keys() == found.keys()
+        assert all(torch.equal(tensors[name], found[name]) for name in tensors), group
+    if precision == "fp16":
+        # It grew every second step: the counter was carried over the restart too.
+        assert whole.capture_state()["generator_loss_scale"]["scale"] == 1024.0 * 2**3
+
+
+def test_step_does_not_touch_the_global_random_state() -> None:
+    step = _build()
+    before = torch.get_rng_state()
+    _run(step)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_networks_are_a_function_of_the_seed_alone() -> None:
+    def weight(seed: int, global_seed: int) -> Tensor:
+        torch.manual_seed(global_seed)
+        networks = build_galip_networks(galip_config(), build_tower(), resolution_px=8, seed=seed)
+        return networks.generator.merge.weight
+
+    assert torch.equal(weight(0, 1), weight(0, 2))
+    assert not torch.equal(weight(0, 1), weight(1, 1))
+
+
+def test_generator_learns_to_please_clip() -> None:
+    """With CLIP's term alone, fakes come closer to their texts."""
+    step = _build(
+        {
+            "losses.clip_similarity_weight": 1000.0,
+            "losses.ma_gp_weight": 0.0,
+            "optimizer.generator_learning_rate": 0.01,
+        },
+        {"pseudo_text.noise_level": 0.0},
+    )
+    values = [_run(step, 0, seed=index)["clip_similarity"] for index in range(40)]
+    assert sum(values[-5:]) / 5 > sum(values[:5]) / 5 + 0.2
