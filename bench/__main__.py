@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def measure_training(params: Params, clip: ClipEncoder) -> list[tuple[str, str, 
     steps = {precision: _build_step(params, clip, precision) for precision in ("fp32", "bf16")}
     interval = params.train.losses.r1_interval
     seconds = _interleave(
-        {name: lambda s=step: _run_steps(s, interval) for name, step in steps.items()}
+        {name: partial(_run_steps, step, interval) for name, step in steps.items()}
     )
     rates = {name: interval * params.train.batch_size / value for name, value in seconds.items()}
     ratio = rates["bf16"] / rates["fp32"]

@@ -1,0 +1,1 @@
+"""Experiments: named trainings that differ in one choice, at equal compute, over several seeds."""

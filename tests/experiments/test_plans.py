@@ -1,0 +1,66 @@
+"""Plans of bench/experiments: every arm is a valid training, and pages say what results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.experiments.plan import Plan, list_runs, load_plan
+from bench.experiments.report import read_block, render_table
+from bench.experiments.results import FOLDER, load_records
+
+PLANS = sorted(Path("bench/experiments").glob("*.yaml"))
+
+
+@pytest.fixture(params=PLANS, ids=lambda path: path.stem)
+def plan_path(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_every_arm_is_a_valid_training(plan_path: Path) -> None:
+    plan = load_plan(plan_path)
+    runs = list_runs(plan)
+    arms = sum(len(study.arms) for study in plan.studies.values())
+    assert len(runs) == arms * len(plan.seeds)
+
+
+def test_arms_of_a_study_differ(plan_path: Path) -> None:
+    plan = load_plan(plan_path)
+    for name in plan.studies:
+        keys = [run.key for run in list_runs(plan) if run.study == name]
+        assert len(set(keys)) == len(keys)
+
+
+def test_arms_of_a_study_see_the_same_number_of_images(plan_path: Path) -> None:
+    plan = load_plan(plan_path)
+    for name in plan.studies:
+        runs = [run for run in list_runs(plan) if run.study == name]
+        assert len({run.params.train.total_images for run in runs}) == 1
+
+
+def test_the_same_training_in_two_studies_is_run_once() -> None:
+    plan = load_plan(Path("bench/experiments/lafite.yaml"))
+    runs = {(run.study, run.arm): run for run in list_runs(plan) if run.seed == plan.seeds[0]}
+    same = [("pseudo-text", "LAFITE-G"), ("noise-level", "1.5"), ("augmentation", "DiffAugment")]
+    assert len({runs[place].key for place in same}) == 1
+
+
+def test_page_shows_the_recorded_results(plan_path: Path) -> None:
+    plan, records = load_plan(plan_path), load_records(plan_path.stem)
+    page = (FOLDER / f"{plan_path.stem}.md").read_text(encoding="utf-8")
+    assert records
+    for name, study in _studies_with_results(plan, plan_path.stem):
+        found = [record for record in records if record.study == name]
+        assert read_block(page, name) == render_table(plan, study, found)
+
+
+def test_recorded_results_are_of_the_plan_as_it_stands(plan_path: Path) -> None:
+    places = {(run.study, run.arm, run.seed) for run in list_runs(load_plan(plan_path))}
+    assert {record.place for record in load_records(plan_path.stem)} <= places
+
+
+def _studies_with_results(plan: Plan, name: str) -> list[tuple[str, object]]:
+    recorded = {record.study for record in load_records(name)}
+    return [(study, plan.studies[study]) for study in plan.studies if study in recorded]

@@ -1,0 +1,27 @@
+"""Relative links in the Markdown files lead to files that are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def _pages() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return listed.stdout.split()
+
+
+@pytest.mark.parametrize("page", _pages())
+def test_links_lead_somewhere(page: str) -> None:
+    links = LINK.findall(Path(page).read_text(encoding="utf-8"))
+    local = [link.split("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    missing = [link for link in local if not (Path(page).parent / link).exists()]
+    assert not missing
