@@ -39,19 +39,29 @@ def main() -> None:
 
 
 def run(plan_name: str, study: str | None, workers: int, threads: int) -> None:
-    """Every run of the plan that has no result yet; each is recorded as soon as it ends."""
+    """Every run of the plan that has no result yet; each is recorded as soon as it ends.
+
+    A run that fails leaves the others going; its error comes at the end.
+    """
     plan = load_plan(PLANS / f"{plan_name}.yaml")
     runs = [run for run in list_runs(plan) if study in {None, run.study}]
     records = load_records(plan_name)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
         futures = {pool.submit(execute, run, WORK, threads): run for run in runs}
+        failures = []
         for done in as_completed(futures):
             run = futures[done]
+            if (error := done.exception()) is not None:
+                failures.append(error)
+                print(f"{run.study} / {run.arm} / seed {run.seed}: {error}", flush=True)
+                continue
             record = Record(run.study, run.arm, run.seed, run.key, **done.result())
             records = [r for r in records if r.place != record.place] + [record]
             save_records(plan_name, records)
             print(f"{run.study} / {run.arm} / seed {run.seed}: {record.values}", flush=True)
+    if failures:
+        raise BaseExceptionGroup(f"{len(failures)} of {len(runs)} runs failed", failures)
 
 
 def report(plan_name: str) -> None:

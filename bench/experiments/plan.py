@@ -36,9 +36,10 @@ class Arm(_Section):
 
 
 class Study(_Section):
-    """Arms that are compared with the first of them."""
+    """Arms that are compared with the first of them, at equal ``compute``."""
 
     question: str
+    compute: Literal["images", "cpu_seconds"] = "images"
     warm_up: WarmUp
     overrides: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, Arm]

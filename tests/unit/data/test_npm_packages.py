@@ -64,6 +64,13 @@ def test_a_package_is_packed_once_and_reused(npm: Path, tmp_path: Path) -> None:
     assert names_in(tmp_path / "raw") == ["drawings-1.0.0.tgz"]
 
 
+def test_a_relative_folder_for_raw_files_works(
+    npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fetch_package(PACKAGE, Path("raw")).read_bytes() == TARBALL
+
+
 def test_a_failing_npm_is_one_line_with_its_reason(npm: Path, tmp_path: Path) -> None:
     (npm / "source.tgz").unlink()
     with pytest.raises(DataError, match=r"npm pack drawings@1.0.0 failed \(npm error code E404\)"):

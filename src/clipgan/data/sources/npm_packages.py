@@ -80,7 +80,8 @@ def _run_npm_pack(package: NpmPackage, folder: Path) -> None:
             f"npm is needed to fetch {spec}: install Node.js, or use emoji_styles: [openmoji]"
         )
     result = subprocess.run(
-        [npm, "pack", spec, "--pack-destination", str(folder), "--silent"],
+        # Absolute: npm takes a relative destination from its own folder, which is this one.
+        [npm, "pack", spec, "--pack-destination", str(folder.resolve()), "--loglevel=error"],
         capture_output=True,
         text=True,
         check=False,
