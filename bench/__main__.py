@@ -20,15 +20,19 @@ import torch
 import torch.nn.functional as F
 
 from clipgan.clip.encoder import ClipEncoder, load_clip
+from clipgan.clip.vit_taps import build_vit_tower
 from clipgan.config import Params, load_params
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
+from clipgan.models.bundle import Generator
 from clipgan.training.fine_tuning import build_networks
+from clipgan.training.galip_networks import build_galip_networks
 from clipgan.training.lafite_step import LafiteStep
 from clipgan.training.random_streams import StepRandom
 
 ROUNDS = 3
 WARM_UP_ROUNDS = 1
+SAMPLED_IMAGES = 10
 
 
 def main() -> None:
@@ -38,7 +42,12 @@ def main() -> None:
     clip = load_clip(
         params.features.clip_model, params.features.clip_weights, precision="fp32", device=cpu
     )
-    rows = [*measure_training(params, clip), *measure_features(clip), measure_cold_generation()]
+    rows = [
+        *measure_training(params, clip),
+        *measure_features(clip),
+        *measure_sampling(params, clip),
+        measure_cold_generation(),
+    ]
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ", end=""
     )
@@ -93,6 +102,52 @@ def measure_features(clip: ClipEncoder) -> list[tuple[str, str, str]]:
     with torch.inference_mode():
         seconds = _interleave({"fp32": lambda: clip.encode_images(images)})
     return [("CLIP image features", f"{len(images) / seconds['fp32']:.0f} images/s", "fp32")]
+
+
+def measure_sampling(params: Params, clip: ClipEncoder) -> list[tuple[str, str, str]]:
+    """Images a second, one by one as `clipgan generate` does: LAFITE beside GALIP, fp32.
+
+    Both at the sizes of ``train``, with random weights and without the text encoder.
+    """
+    config = params.train
+    tower = build_vit_tower(clip)
+    galip = build_galip_networks(
+        config.galip, tower, resolution_px=config.resolution_px, seed=config.seed
+    )
+    generators: dict[str, Generator] = {
+        "LAFITE": build_networks(config, clip.embed_dim).generator_ema,
+        "GALIP": galip.generator_ema,
+    }
+    variants = {name: _build_sampling(network) for name, network in generators.items()}
+    with torch.inference_mode():
+        seconds = _interleave(variants)
+    rates = {name: SAMPLED_IMAGES / value for name, value in seconds.items()}
+    ratio = rates["GALIP"] / rates["LAFITE"]
+    notes = {"LAFITE": "fp32, one by one", "GALIP": f"x{ratio:.2f} over LAFITE"}
+    return [
+        (
+            f"sampling, {name} at {config.resolution_px} px",
+            f"{rate:.1f} images/s",
+            f"{_count_millions(generators[name]):.1f} M weights; {notes[name]}",
+        )
+        for name, rate in rates.items()
+    ]
+
+
+def _build_sampling(network: Generator) -> Callable[[], object]:
+    latents = torch.randn(1, network.latent_dim)
+    texts = F.normalize(torch.randn(1, network.text_dim), dim=1)
+
+    def run() -> object:
+        for _ in range(SAMPLED_IMAGES):
+            network(latents, texts)
+        return None
+
+    return run
+
+
+def _count_millions(network: Generator) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
 def measure_cold_generation() -> tuple[str, str, str]:

@@ -31,6 +31,7 @@ TREE: dict[str, Any] = {
         "ma_gp_weight": 2.0,
         "ma_gp_power": 6.0,
         "clip_similarity_weight": 4.0,
+        "reconstruction_weight": 0.0,
     },
     "optimizer": {
         "generator_learning_rate": 0.001,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,5 +28,6 @@ def tree_with(changes: dict[str, Any] | None = None) -> dict[str, Any]:
             node = node[section]
         if key not in node:
             raise KeyError(f"{dotted} is not in params.yaml")
-        node[key] = value
+        # A whole section may be given: later changes must not reach into it.
+        node[key] = copy.deepcopy(value)
     return tree

@@ -20,6 +20,7 @@ NO_RESULT_DEPENDS_ON = {
     "clipgan.config": "DVC tracks the values themselves, as params",
     "clipgan.config.loading": "the same",
     "clipgan.config.fields": "the same",
+    "clipgan.config.galip": "the same",
     "clipgan.config.sections": "the same",
     "clipgan.config.training": "the same",
     "clipgan.errors": "words",

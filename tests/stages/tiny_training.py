@@ -100,7 +100,20 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
     return params_with({**CHANGES, **(changes or {})})
 
 
-def build_world(root: Path, *, captioned: int = NUM_IMAGES, side_px: int = SIDE_PX) -> None:
+def choose_clip(params: Params) -> TinyClip:
+    """The family's CLIP."""
+    from tests.stages.tiny_galip import TinyVitClip
+
+    return TinyVitClip() if params.train.family == "galip" else TinyClip()
+
+
+def build_world(
+    root: Path,
+    *,
+    captioned: int = NUM_IMAGES,
+    side_px: int = SIDE_PX,
+    clip: TinyClip | None = None,
+) -> None:
     """Write ``root/images`` and ``root/features``; the first ``captioned`` images have captions."""
     writer = ShardWriter(root / "images", shard_size_mb=1.0, provenance="{}")
     (root / "images").mkdir(parents=True)
@@ -129,7 +142,7 @@ def build_world(root: Path, *, captioned: int = NUM_IMAGES, side_px: int = SIDE_
         images=root / "images",
         features=root / "features",
         work=root / "work" / "features",
-        clip=TinyClip(),  # type: ignore[arg-type]
+        clip=clip or TinyClip(),  # type: ignore[arg-type]
     )
 
 
@@ -152,7 +165,7 @@ def run_training(
         features=root / "features",
         output=root / output,
         work=root / "work" / "train",
-        clip=clip or TinyClip(),  # type: ignore[arg-type]
+        clip=clip or choose_clip(params),  # type: ignore[arg-type]
         logger=logger,
         initial_folder=initial_folder,
         processes=processes,

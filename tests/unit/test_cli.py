@@ -191,7 +191,11 @@ class TestInit:
     @pytest.mark.parametrize(
         ("profile", "folder", "message"),
         [
-            ("emojis", None, r"emojis is no profile: choose one of emoji, emoji-base, folder"),
+            (
+                "emojis",
+                None,
+                r"emojis is no profile: choose one of emoji, emoji-base, emoji-galip, folder",
+            ),
             ("folder", None, r"profile folder: add --folder PATH"),
             ("emoji", "empty", r"profile emoji: leave out --folder"),
             ("folder", "missing", r"--folder .*missing: no such folder"),

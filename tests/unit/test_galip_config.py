@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from clipgan.clip.builtin import BUILTIN_MODEL
+from clipgan.clip.encoder import load_clip
+from clipgan.clip.vit_taps import build_vit_tower
+from clipgan.training.galip_networks import build_galip_networks
 from tests.galip_parts import galip_config
+from tests.params import params_with
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,53 @@ def test_the_section_is_frozen_and_hashable() -> None:
     assert hash(config) == hash(galip_config())
     with pytest.raises(ValidationError):
         config.text_gain = 1.0  # type: ignore[misc]
+
+
+GALIP = {"train.family": "galip", "train.initial_weights": "none"}
+
+
+def explain(changes: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as refusal:
+        params_with({**GALIP, **changes})
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.family": "dfgan"}, "Input should be 'lafite' or 'galip'"),
+        (
+            {"train.freeze_discriminator_blocks": 1},
+            "freeze_discriminator_blocks = 1 is LAFITE's alone: set it to 0 for family galip",
+        ),
+        (
+            {"train.warm_up_images": 100, "train.galip.losses.reconstruction_weight": 0.0},
+            "but galip.losses.reconstruction_weight = 0: set one of them",
+        ),
+        ({"train.augmentation.kind": "ada"}, "set it to diffaugment or none for family galip"),
+        ({"train.batch_size": 1}, "greater than or equal to 2"),
+        ({"train.resolution_px": 7}, "greater than or equal to 8"),
+    ],
+)
+def test_what_galip_would_leave_out_is_refused(changes: dict[str, Any], message: str) -> None:
+    assert message in explain(changes)
+
+
+def test_lafites_rules_do_not_bind_galip() -> None:
+    changes = {"train.resolution_px": 224, "train.batch_size": 6}
+    assert params_with({**GALIP, **changes}).train.resolution_px == 224
+    with pytest.raises(ValidationError, match="resolution_px = 224 is no power of two"):
+        params_with({"train.resolution_px": 224})
+
+
+def test_one_line_of_params_yaml_chooses_galip_with_the_built_in_clip() -> None:
+    config = params_with({"train.family": "galip"}).train
+    device = torch.device("cpu")
+    tower = build_vit_tower(load_clip(BUILTIN_MODEL, "built-in", precision="fp32", device=device))
+    networks = build_galip_networks(
+        config.galip, tower, resolution_px=config.resolution_px, seed=config.seed
+    )
+    generator = networks.generator_ema
+    with torch.no_grad():
+        images = generator(torch.randn(1, generator.latent_dim), torch.randn(1, tower.embed_dim))
+    assert images.shape == (1, 3, 64, 64)

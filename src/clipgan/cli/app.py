@@ -42,6 +42,7 @@ class Family(StrEnum):
     """The papers whose official weights can be imported."""
 
     lafite = "lafite"
+    galip = "galip"
 
 
 @app.callback()
@@ -174,7 +175,9 @@ def generate(
 @app.command("import-weights")
 def import_weights(
     family: Annotated[Family, typer.Argument(help="The paper whose code wrote the file.")],
-    file: Annotated[Path, typer.Argument(help="The official file, such as a .pkl of LAFITE.")],
+    file: Annotated[
+        Path, typer.Argument(help="The official file: a .pkl of LAFITE, a .pth of GALIP.")
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder of the generator bundle to write.")],
     clip_model: Annotated[

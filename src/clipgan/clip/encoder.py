@@ -73,14 +73,17 @@ class ClipEncoder(nn.Module):
         return F.normalize(features.float(), dim=-1)
 
     @torch.no_grad()
-    def encode_texts(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> (N, D) float32, unit norm, on the model's device; equal captions give equal
-        rows up to rounding. Captions beyond the model's context are cut."""
+    def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Captions -> (N, D) float32, on the model's device; equal captions give equal rows up to
+        rounding. Captions beyond the model's context are cut.
+
+        ``normalize``: unit norm; False: of the length that the text tower gives them."""
         device = next(self.clip.visual.parameters()).device
         features = torch.empty(len(captions), self.embed_dim, device=device)
         for places, tokens in tokenize_by_length(self.tokenizer, captions, TEXT_BATCH_SIZE):
             found = self.clip.encode_text(tokens.to(device))
-            features[places] = F.normalize(found.float(), dim=-1)
+            found = found.float()
+            features[places] = F.normalize(found, dim=-1) if normalize else found
         return features
 
     def train(self, mode: bool = True) -> ClipEncoder:

@@ -9,6 +9,7 @@ from clipgan.config.fields import (
     Device,
     Fraction,
     NonNegative,
+    OptimizerConfig,
     Positive,
     PositiveInt,
     PowerOfTwoResolution,
@@ -16,6 +17,7 @@ from clipgan.config.fields import (
     Section,
     Seed,
 )
+from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params
 from clipgan.config.sections import (
     EmojiStyle,
@@ -37,9 +39,9 @@ from clipgan.config.training import (
     ContrastiveKind,
     DiscriminatorConfig,
     EmaConfig,
+    Family,
     GeneratorConfig,
     LossConfig,
-    OptimizerConfig,
     PseudoTextConfig,
     SemanticLogit,
     StyleInput,
@@ -58,8 +60,10 @@ __all__ = [
     "EmaConfig",
     "EmojiStyle",
     "EvaluateConfig",
+    "Family",
     "FeaturesConfig",
     "Fraction",
+    "GalipConfig",
     "GeneratorConfig",
     "IngestConfig",
     "LossConfig",

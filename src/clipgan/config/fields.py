@@ -13,7 +13,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-PowerOfTwoResolution = Annotated[int, Field(ge=8, le=1024)]
+ImageSide = Annotated[int, Field(ge=8, le=1024)]
+PowerOfTwoResolution = ImageSide
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
@@ -33,3 +34,13 @@ class Section(BaseModel):
 def tuple_of(item: Any, **constraints: Any) -> Any:
     """The type of a YAML list, kept as a tuple so that the section stays hashable."""
     return Annotated[tuple[item, ...], Field(strict=False, **constraints)]
+
+
+class OptimizerConfig(Section):
+    """Adam; rates and betas are corrected for lazy regularisation."""
+
+    generator_learning_rate: Positive
+    discriminator_learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
+    epsilon: Positive

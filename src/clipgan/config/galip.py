@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 from clipgan.config.fields import (
     Fraction,
     NonNegative,
+    OptimizerConfig,
     Positive,
     PositiveInt,
     Section,
     tuple_of,
 )
-from clipgan.config.training import OptimizerConfig
 
 BlockIndex = Annotated[int, Field(ge=0)]
 
@@ -72,6 +72,9 @@ class GalipLossConfig(Section):
     ma_gp_weight: Annotated[NonNegative, Field(description="2 in the paper")]
     ma_gp_power: Annotated[float, Field(ge=2.0, description="6 in the paper")]
     clip_similarity_weight: Annotated[NonNegative, Field(description="4 in the paper")]
+    reconstruction_weight: Annotated[
+        NonNegative, Field(description="of the distance to the condition's image; not in the paper")
+    ]
 
 
 class LossScaleConfig(Section):

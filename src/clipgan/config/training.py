@@ -9,15 +9,17 @@ from pydantic import Field, model_validator
 from clipgan.config.fields import (
     Device,
     Fraction,
+    ImageSide,
     NonNegative,
+    OptimizerConfig,
     Positive,
     PositiveInt,
-    PowerOfTwoResolution,
     Section,
     Seed,
     check_power_of_two,
     tuple_of,
 )
+from clipgan.config.galip import GalipConfig
 
 ContrastiveKind = Literal["infonce", "sharpened"]
 ContrastiveAxis = Literal["image", "text", "both"]
@@ -25,6 +27,7 @@ StyleInput = Literal["latent", "affine"]
 SemanticLogit = Literal["per_sample", "batch_sum"]
 Augmentation = Literal["color", "translation", "cutout"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
+Family = Literal["lafite", "galip"]
 
 
 class GeneratorConfig(Section):
@@ -152,16 +155,6 @@ class LossConfig(Section):
     style_mixing_probability: Fraction
 
 
-class OptimizerConfig(Section):
-    """Adam; rates and betas are corrected for lazy regularisation."""
-
-    generator_learning_rate: Positive
-    discriminator_learning_rate: Positive
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
-    epsilon: Positive
-
-
 class EmaConfig(Section):
     """Exponential moving average of the generator."""
 
@@ -196,8 +189,14 @@ class AugmentationConfig(Section):
 
 
 class TrainConfig(Section):
-    """Image shards and features -> generator. Every key here changes the result."""
+    """Image shards and features -> generator. Every key here changes the result.
 
+    ``reduced_precision_resolutions``, ``freeze_discriminator_blocks``,
+    ``clip_view``, ``generator``, ``discriminator``, ``losses`` and ``optimizer`` are LAFITE's;
+    ``galip`` stands in their place where ``family`` is galip. The rest serves both.
+    """
+
+    family: Annotated[Family, Field(description="the paper whose networks and losses are trained")]
     seed: Seed
     device: Device
     precision: TrainingPrecision
@@ -220,7 +219,7 @@ class TrainConfig(Section):
     batch_size: Annotated[
         int, Field(ge=2, description="of all processes together; contrast needs two images")
     ]
-    resolution_px: PowerOfTwoResolution
+    resolution_px: Annotated[ImageSide, Field(description="a power of two for lafite")]
     mirror: bool
     augmentation: AugmentationConfig
     clip_view: ClipViewConfig
@@ -229,16 +228,20 @@ class TrainConfig(Section):
     pseudo_text: PseudoTextConfig
     losses: LossConfig
     optimizer: OptimizerConfig
+    galip: GalipConfig
     ema: EmaConfig
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
+    def _family_fits(self) -> Self:
+        if self.family == "galip":
+            self._check_galip()
+        else:
+            self._check_lafite()
+        return self
+
+    def _check_lafite(self) -> None:
         check_power_of_two("resolution_px", self.resolution_px)
-        if self.warm_up_images and not self.losses.reconstruction_weight:
-            raise ValueError(
-                f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
-                "losses.reconstruction_weight = 0: set one of them"
-            )
+        self._check_warm_up("losses", self.losses.reconstruction_weight)
         self._check_frozen_blocks()
         group = self.discriminator.minibatch_std_group
         if self.batch_size % min(group, self.batch_size):
@@ -246,7 +249,30 @@ class TrainConfig(Section):
                 f"batch_size = {self.batch_size} is not divisible by "
                 f"discriminator.minibatch_std_group = {group}: change one of them"
             )
-        return self
+
+    def _check_warm_up(self, section: str, reconstruction_weight: float) -> None:
+        if self.warm_up_images and not reconstruction_weight:
+            raise ValueError(
+                f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
+                f"{section}.reconstruction_weight = 0: set one of them"
+            )
+
+    def _check_galip(self) -> None:
+        """What somebody switched on and GALIP would leave out without a word.
+
+        LAFITE's sections stand in every file and say nothing here.
+        """
+        if frozen := self.freeze_discriminator_blocks:
+            raise ValueError(
+                f"freeze_discriminator_blocks = {frozen} is LAFITE's alone: set it to 0 for family "
+                "galip"
+            )
+        self._check_warm_up("galip.losses", self.galip.losses.reconstruction_weight)
+        if self.augmentation.kind == "ada":
+            raise ValueError(
+                "augmentation.kind = ada is LAFITE's alone, its aim is a share of unpaired logits: "
+                "set it to diffaugment or none for family galip"
+            )
 
     def _check_frozen_blocks(self) -> None:
         frozen, num_blocks = self.freeze_discriminator_blocks, self.resolution_px.bit_length() - 3

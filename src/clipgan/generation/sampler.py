@@ -25,8 +25,10 @@ from clipgan.generation.styles import (
     draw_latents,
     parse_style_mixes,
 )
+from clipgan.generation.towers import attach_tower
 from clipgan.images import to_uint8
 from clipgan.models.bundle import GeneratorBundle, load_bundle
+from clipgan.models.lafite import LafiteGenerator
 
 if TYPE_CHECKING:
     # open_clip takes seconds to import: bad prompts are refused without it.
@@ -53,16 +55,24 @@ class Sampler:
         self.device = device
         self._generator = bundle.generator.to(device).eval().requires_grad_(False)
         self._clip = clip.to(device)
+        attach_tower(bundle, self._clip)
         self._batch_size = _GPU_BATCH if device.type == "cuda" else 1
 
     @property
     def num_layers(self) -> int:
-        """Layers whose styles can be mixed or truncated apart: 2 * log2(resolution_px) - 2."""
-        return self._generator.num_layers
+        """Layers whose styles can be mixed or truncated apart: 2 * log2(resolution_px) - 2 of
+        LAFITE, none of GALIP."""
+        return self._generator.num_layers if isinstance(self._generator, LafiteGenerator) else 0
 
     @property
     def latent_average(self) -> Tensor:
-        """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to."""
+        """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to.
+
+        Raises:
+            ConfigError: GALIP has no styles.
+        """
+        if not isinstance(self._generator, LafiteGenerator):
+            raise ConfigError("GALIP's generator has no styles and no average of them")
         return self._generator.latent_average.cpu().clone()
 
     @torch.inference_mode()
@@ -92,25 +102,40 @@ class Sampler:
             (len(prompts) * num_images, 3, R, R) uint8 on the CPU, the first prompt's images first.
 
         Raises:
-            ConfigError: a prompt is empty or too long, or a number is out of range.
+            ConfigError: a prompt is empty or too long, a number is out of range, or styles are
+                asked for and the generator is GALIP's, which has none.
         """
         choice = StyleChoice(truncation, truncation_layers, latent_truncation, tuple(mixes))
         check_request(prompts, seed=seed, num_images=num_images, choice=choice)
-        choice.check(self.num_layers)
-        texts = torch.cat([self._clip.encode_texts([prompt]) for prompt in prompts])
-        texts = self._bundle.prepare_texts(texts).to(self.device)
+        self._check_choice(choice)
+        # One by one: the rows of a batch may round differently.
+        texts = torch.cat([self._bundle.encode_texts(self._clip, [prompt]) for prompt in prompts])
+        texts = texts.to(self.device)
         latents, *mixed = (
             self._draw_latents(source, num_images, len(prompts), choice)
             for source in (seed, *(mix.seed for mix in choice.mixes))
         )
         parts = []
         for rows in torch.split(torch.arange(len(latents)), self._batch_size):
-            styles = compute_styles(
-                self._generator, latents[rows], [other[rows] for other in mixed], choice
-            )
-            text = texts[rows // num_images]
-            parts.append(to_uint8(self._generator.synthesis(styles, text, noise="const")).cpu())
+            others = [other[rows] for other in mixed]
+            images = self._generate(latents[rows], others, texts[rows // num_images], choice)
+            parts.append(to_uint8(images).cpu())
         return torch.cat(parts)
+
+    def _check_choice(self, choice: StyleChoice) -> None:
+        if isinstance(self._generator, LafiteGenerator):
+            choice.check(self._generator.num_layers)
+        else:
+            choice.refuse_styles()
+
+    def _generate(
+        self, latents: Tensor, mixed: Sequence[Tensor], texts: Tensor, choice: StyleChoice
+    ) -> Tensor:
+        if not isinstance(self._generator, LafiteGenerator):
+            return self._bundle.generate(latents, texts)
+        styles = compute_styles(self._generator, latents, mixed, choice)
+        images: Tensor = self._generator.synthesis(styles, texts, noise="const")
+        return images
 
     def sample_png(
         self,

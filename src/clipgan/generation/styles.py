@@ -1,6 +1,7 @@
 """How latents become the styles of every layer: truncation of either, mixing, the average.
 
-All of it happens before the text comes in: LAFITE's mapping network sees only the latent.
+All of it happens before the text comes in: LAFITE's mapping network sees only the latent. GALIP has
+no styles: of all this it knows the truncation of latents.
 """
 
 from __future__ import annotations
@@ -66,6 +67,24 @@ class StyleChoice:
             raise ConfigError(f"latent_truncation = {limit}: use a number above 0, such as 1.5")
         for mix in self.mixes:
             _check_mix(mix, num_layers)
+
+    def refuse_styles(self) -> None:
+        """For a generator without styles.
+
+        Raises:
+            ConfigError: something is asked of them.
+        """
+        asked = {
+            f"truncation = {self.truncation}": self.truncation != 1.0,
+            f"truncation_layers = {self.truncation_layers}": self.truncation_layers is not None,
+            "style mixing": bool(self.mixes),
+        }
+        for what, is_asked in asked.items():
+            if is_asked:
+                raise ConfigError(
+                    f"{what}: GALIP's generator has no styles; leave it out, or use "
+                    "latent_truncation, such as 1.5"
+                )
 
 
 def parse_style_mixes(texts: Sequence[str]) -> tuple[StyleMix, ...]:

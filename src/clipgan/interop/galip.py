@@ -99,19 +99,37 @@ class OfficialGalip:
     epoch: int | None
 
 
-def load_official_galip(path: Path, tower: VitTower) -> OfficialGalip:
-    """Read an official ``.pth``.
+@dataclass(frozen=True)
+class GalipFile:
+    """An official file as read: the state dicts of netG and, if they are there, netD and netC."""
+
+    path: Path
+    states: Mapping[str, dict[str, Tensor]]
+    epoch: int | None
+
+
+def read_galip_file(path: Path) -> GalipFile:
+    """Read an official ``.pth``, with or without the prefixes of parallel training.
+
+    Raises:
+        ImportWeightsError: the file is missing, damaged, unsafe or of something else.
+    """
+    tree = _read_file(path)
+    epoch = tree.get("epoch")
+    return GalipFile(path, _select_states(path, tree), epoch if isinstance(epoch, int) else None)
+
+
+def build_official_galip(file: GalipFile, tower: VitTower) -> OfficialGalip:
+    """Our networks with the file's weights.
 
     Args:
-        path: file of the released layout, with or without the prefixes of parallel training.
         tower: the vision tower the weights were trained with, CLIP ViT-B/32 for the released ones.
 
     Raises:
-        ImportWeightsError: the file is missing, damaged, unsafe or of another network, its weights
-            are not finite, or its CLIP is another one than ``tower``.
+        ImportWeightsError: the weights are of another network or not finite, or its CLIP is another
+            one than ``tower``.
     """
-    tree = _read_file(path)
-    states = _select_states(path, tree)
+    path, states = file.path, file.states
     generator_state = states["netG"]
     _check_tower(path, generator_state, tower)
     own = {k: v for k, v in generator_state.items() if not k.startswith(TOWER_PREFIX)}
@@ -123,8 +141,12 @@ def load_official_galip(path: Path, tower: VitTower) -> OfficialGalip:
         used = {k: v for k, v in pair.items() if not _UNUSED_SHORTCUT.match(k)}
         discriminator = _build(path, "netD", used, lambda: _build_discriminator(used, tower))
         _fill(path, discriminator, used, translate_discriminator_key)
-    epoch = tree.get("epoch")
-    return OfficialGalip(generator, discriminator, epoch if isinstance(epoch, int) else None)
+    return OfficialGalip(generator, discriminator, file.epoch)
+
+
+def load_official_galip(path: Path, tower: VitTower) -> OfficialGalip:
+    """:func:`read_galip_file`, then :func:`build_official_galip`."""
+    return build_official_galip(read_galip_file(path), tower)
 
 
 def translate_generator_key(name: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from clipgan.artifacts import hash_file
-from clipgan.errors import CheckpointError, ConfigError, ImportWeightsError
+from clipgan.errors import ConfigError, ImportWeightsError
+from clipgan.interop.imported_bundle import save_imported_bundle
 from clipgan.interop.inert_pickle import describe
 from clipgan.interop.lafite_names import (
     WeightName,
@@ -21,7 +21,7 @@ from clipgan.interop.lafite_names import (
     rename_weights,
 )
 from clipgan.interop.lafite_pickle import LafiteSnapshot, OfficialNetwork, read_lafite_pickle
-from clipgan.models.bundle import INFO_FILE, BundleInfo, load_bundle_info, save_bundle
+from clipgan.models.bundle import BundleInfo
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
 
@@ -96,35 +96,17 @@ def save_lafite_bundle(
         ImportWeightsError: ``folder`` holds a bundle of something else.
         CheckpointError: a weight is not finite.
     """
-    digest = hash_file(source)
-    _refuse_to_replace(folder, digest)
-    provenance = {
-        "imported_from": source.name,
-        "source_sha256": digest,
-        "official_clamp": networks.has_clamp,
-        "clip_weights": clip_weights,
-    }
-    info = BundleInfo(
-        family="lafite",
-        clip=dict(clip_fingerprint),
-        resolution_px=networks.generator.resolution_px,
+    return save_imported_bundle(
+        folder,
+        "lafite",
+        networks.generator,
+        networks.discriminator,
+        source=source,
         images_seen=networks.images_seen,
-        provenance=provenance,
+        clip_fingerprint=clip_fingerprint,
+        clip_weights=clip_weights,
+        provenance={"official_clamp": networks.has_clamp},
     )
-    return save_bundle(folder, networks.generator, networks.discriminator, info, dtype="fp32")
-
-
-def _refuse_to_replace(folder: Path, digest: str) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ImportWeightsError(f"--out {folder}: is a file; name a folder")
-    if not (folder / INFO_FILE).exists():
-        return
-    try:
-        found = load_bundle_info(folder).provenance.get("source_sha256")
-    except CheckpointError as error:
-        raise ImportWeightsError(f"--out {folder}: {error}; or name another folder") from None
-    if found != digest:
-        raise ImportWeightsError(f"--out {folder}: holds another generator; name a new folder")
 
 
 def _build_networks(snapshot: LafiteSnapshot) -> ImportedNetworks:

@@ -17,33 +17,36 @@ files of the folder are not touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.errors import CheckpointError, ConfigError
+from clipgan.models.galip_discriminator import GalipDiscriminator
+from clipgan.models.galip_generator import GalipGenerator
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.stored_weights import check_shapes, convert_weights, load_weights
 
 FORMAT_VERSION = 1
 INFO_FILE = "bundle.json"
 GENERATOR_FILE = "generator.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 MEANS_FILE = "modality_means.safetensors"
-FAMILIES: dict[str, tuple[type[LafiteGenerator], type[LafiteDiscriminator]]] = {
+Generator = LafiteGenerator | GalipGenerator
+Discriminator = LafiteDiscriminator | GalipDiscriminator
+FAMILIES: dict[str, tuple[type[Generator], type[Discriminator]]] = {
     "lafite": (LafiteGenerator, LafiteDiscriminator),
+    "galip": (GalipGenerator, GalipDiscriminator),
 }
-Module = TypeVar("Module", LafiteGenerator, LafiteDiscriminator)
-_Module = TypeVar("_Module", LafiteGenerator, LafiteDiscriminator)
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -70,31 +73,95 @@ class BundleInfo:
     files: dict[str, str] = field(default_factory=dict)
 
 
+class TextEncoder(Protocol):
+    """Whatever turns texts into CLIP's text features."""
+
+    def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Captions -> (N, D) float32, of unit norm if ``normalize``."""
+
+
 @dataclass(frozen=True)
 class GeneratorBundle:
     """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off.
 
+    A GALIP generator draws once CLIP's tower was attached to it (``GalipGenerator.attach_tower``).
+
     ``means``: None where the generator takes CLIP features as they are.
     """
 
-    generator: LafiteGenerator
-    discriminator: LafiteDiscriminator | None
+    generator: Generator
+    discriminator: Discriminator | None
     info: BundleInfo
     means: ModalityMeans | None = None
 
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in a latent."""
+        return self.generator.latent_dim
+
+    @property
+    def takes_raw_texts(self) -> bool:
+        """Whether text features of any length are wanted, as CLIP gives them, not unit ones."""
+        return isinstance(self.generator, GalipGenerator) and self.generator.text_norm == "raw"
+
+    def encode_texts(self, clip: TextEncoder, texts: Sequence[str]) -> Tensor:
+        """Texts -> (N, D) float32: what the generator was trained to be shown for them."""
+        if self.takes_raw_texts:
+            return clip.encode_texts(texts, normalize=False)
+        return self.prepare_texts(clip.encode_texts(texts))
+
     def prepare_texts(self, text_features: Tensor) -> Tensor:
-        """(N, D) float32, unit norm -> what the generator was trained to be shown for them."""
+        """(N, D) float32, unit norm -> what the generator was trained to be shown for them.
+
+        Raises:
+            ConfigError: it takes raw features, whose length is lost.
+        """
+        self._refuse_unit_features()
         return text_features if self.means is None else self.means.centre_texts(text_features)
 
     def prepare_images(self, image_features: Tensor) -> Tensor:
         """:meth:`prepare_texts` for image features in place of text."""
+        self._refuse_unit_features()
         return image_features if self.means is None else self.means.centre_images(image_features)
+
+    def generate(self, latents: Tensor, texts: Tensor, *, truncation: float = 1.0) -> Tensor:
+        """Images of latents and prepared texts, with the stored noise where there is such.
+
+        Args:
+            latents: (N, latent_dim) standard normal.
+            texts: (N, D) from :meth:`encode_texts`, :meth:`prepare_texts` or
+                :meth:`prepare_images`.
+            truncation: psi of LAFITE's styles; 1 leaves them alone.
+
+        Returns:
+            (N, 3, R, R) float32, about [-1, 1], not clamped.
+
+        Raises:
+            ConfigError: a truncation other than 1 of GALIP, which has no styles.
+        """
+        if isinstance(self.generator, LafiteGenerator):
+            images: Tensor = self.generator(latents, texts, truncation=truncation, noise="const")
+            return images
+        if truncation != 1.0:
+            raise ConfigError(
+                f"truncation = {truncation}: GALIP has no styles to truncate; use 1, or truncate "
+                "its latents"
+            )
+        drawn: Tensor = self.generator(latents, texts)
+        return drawn
+
+    def _refuse_unit_features(self) -> None:
+        if self.takes_raw_texts:
+            raise ConfigError(
+                "the generator takes CLIP's text features raw, of any length, and stored features "
+                "are of unit length: give it texts, or a generator of our own training"
+            )
 
 
 def save_bundle(
     folder: Path,
-    generator: LafiteGenerator,
-    discriminator: LafiteDiscriminator | None,
+    generator: Generator,
+    discriminator: Discriminator | None,
     info: BundleInfo,
     *,
     dtype: Literal["fp16", "fp32"],
@@ -107,7 +174,7 @@ def save_bundle(
     Raises:
         CheckpointError: a weight is not finite, or too large for ``dtype``; nothing is changed.
     """
-    modules: dict[str, LafiteGenerator | LafiteDiscriminator] = {"generator": generator}
+    modules: dict[str, Generator | Discriminator] = {"generator": generator}
     if discriminator is not None:
         modules["discriminator"] = discriminator
     if info.resolution_px != generator.resolution_px:
@@ -115,7 +182,7 @@ def save_bundle(
             f"resolution_px = {info.resolution_px} does not fit the generator of "
             f"{generator.resolution_px} px: state its own"
         )
-    weights = {name: _convert_weights(name, module, dtype) for name, module in modules.items()}
+    weights = {name: convert_weights(name, module, dtype) for name, module in modules.items()}
     if means is not None:
         weights[Path(MEANS_FILE).stem] = {"image": means.image.cpu(), "text": means.text.cpu()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,17 +284,6 @@ def _shallow(info: BundleInfo) -> dict[str, Any]:
     return {name: getattr(info, name) for name in BundleInfo.__dataclass_fields__}
 
 
-def _convert_weights(name: str, module: nn.Module, dtype: str) -> dict[str, Tensor]:
-    converted = {}
-    for key, tensor in module.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{name} weight {key} is not finite: not saved")
-        converted[key] = tensor.detach().to("cpu", DTYPES[dtype]).contiguous()
-        if not torch.isfinite(converted[key]).all():
-            raise CheckpointError(f"{name} weight {key} is too large for {dtype}: save in fp32")
-    return converted
-
-
 def _parse_info(path: Path, tree: dict[str, Any]) -> BundleInfo:
     kinds: dict[str, type] = {
         "family": str,
@@ -250,7 +306,7 @@ def _parse_info(path: Path, tree: dict[str, Any]) -> BundleInfo:
 
 
 def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[Module]) -> Module:
-    tensors = _load_weights(folder / f"{name}.safetensors", info.files)
+    tensors = load_weights(folder / f"{name}.safetensors", info.files)
     arguments = info.architecture.get(name)
     try:
         # The initial numbers are thrown away: leave the caller's random state alone. (The meta
@@ -261,51 +317,15 @@ def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[M
         raise CheckpointError(
             f"{folder / INFO_FILE}: no {info.family} {name} can be built from {arguments}: {error}"
         ) from None
-    _check_shapes(folder / f"{name}.safetensors", module.state_dict(), tensors)
+    check_shapes(folder / f"{name}.safetensors", module.state_dict(), tensors)
     module.load_state_dict(tensors, assign=True)
     return module.eval()
 
 
-def _load_means(folder: Path, info: BundleInfo, generator: LafiteGenerator) -> ModalityMeans | None:
+def _load_means(folder: Path, info: BundleInfo, generator: Generator) -> ModalityMeans | None:
     if MEANS_FILE not in info.files:
         return None
-    tensors = _load_weights(folder / MEANS_FILE, info.files)
+    tensors = load_weights(folder / MEANS_FILE, info.files)
     wanted = {name: torch.empty(generator.text_dim) for name in ("image", "text")}
-    _check_shapes(folder / MEANS_FILE, wanted, tensors)
+    check_shapes(folder / MEANS_FILE, wanted, tensors)
     return ModalityMeans(**tensors)
-
-
-def _load_weights(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:
-    if path.name not in hashes:
-        raise CheckpointError(f"{path.parent / INFO_FILE}: no hash of {path.name}; restore it")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; restore or retrain the bundle")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path}: truncated or no safetensors file ({error}); restore or retrain the bundle"
-        ) from None
-    found = hash_file(path)
-    if found != hashes[path.name]:
-        raise CheckpointError(
-            f"{path}: SHA-256 {found[:12]}..., {INFO_FILE} says {hashes[path.name][:12]}...; "
-            "restore or retrain the bundle"
-        )
-    # Copies: tensors may still be mapped from the file.
-    return {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}
-
-
-def _check_shapes(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    for key in [*wanted, *found]:
-        ours = tuple(wanted[key].shape) if key in wanted else None
-        theirs = tuple(found[key].shape) if key in found else None
-        if ours == theirs:
-            continue
-        if theirs is None:
-            problem = f"weight {key} {ours} is missing"
-        elif ours is None:
-            problem = f"weight {key} {theirs} belongs to another network"
-        else:
-            problem = f"weight {key} is {theirs}, {INFO_FILE} asks for {ours}"
-        raise CheckpointError(f"{path}: {problem}; restore the bundle")

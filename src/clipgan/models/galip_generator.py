@@ -225,13 +225,12 @@ class GalipGenerator(nn.Module):
         self.tower = tower
         return self
 
-    def forward(self, latents: Tensor, text_features: Tensor, *, truncation: float = 1.0) -> Tensor:
+    def forward(self, latents: Tensor, text_features: Tensor) -> Tensor:
         """Images of latents and texts.
 
         Args:
             latents: (N, latent_dim) standard normal.
             text_features: (N, text_dim), unit norm or not as ``text_norm`` says.
-            truncation: factor on the latents: 1 leaves them, towards 0 less variety.
 
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
@@ -244,7 +243,7 @@ class GalipGenerator(nn.Module):
                 f"text features are {text_features.shape[1]} wide, the generator was made for "
                 f"{self.text_dim}: use features of the CLIP it was trained with"
             )
-        latents = latents.float() * truncation
+        latents = latents.float()
         condition = torch.cat([latents, text_features.float() * self.text_gain], dim=1)
         features = self.merge(self._see(self.predict_bridge(latents, condition), condition))
         for block in self.blocks:

@@ -156,6 +156,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
                 params.train.initial_weights,
                 work=workspace.work("train"),
                 tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+                family=params.train.family,
                 processes=processes,
             )
         )

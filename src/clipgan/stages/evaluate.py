@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.reference import ReferenceIndex, load_reference_index
 from clipgan.evaluation.report import INITIAL, REAL, TRAINED, Evaluation, save_evaluation
 from clipgan.generation.styles import draw_latents
+from clipgan.generation.towers import attach_tower
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
 from clipgan.models.bundle import (
@@ -113,7 +114,7 @@ class _Inputs:
 
     bundles: dict[str, GeneratorBundle]
     index: ReferenceIndex
-    encode_images: Callable[[Tensor], Tensor]
+    clip: ClipEncoder
     stored: StoredFeatures
     clip_fingerprint: dict[str, str]
     device: torch.device
@@ -146,8 +147,9 @@ def _load_inputs(
     for bundle in bundles.values():
         precision = {"precision": bundle.info.clip.get("precision", "")}
         check_bundle_fits(bundle.info, clip={**fingerprint, **precision})
+        attach_tower(bundle, clip)
     stored = StoredFeatures(table)
-    return _Inputs(bundles, index, clip.encode_images, stored, fingerprint, device)
+    return _Inputs(bundles, index, clip, stored, fingerprint, device)
 
 
 def _measure(
@@ -161,14 +163,14 @@ def _measure(
         evaluator = Evaluator(
             config,
             benchmark,
-            encode_images=inputs.encode_images,
+            encode_images=inputs.clip.encode_images,
             encode_texts=inputs.stored.find,
             clip_fingerprint=inputs.clip_fingerprint,
             device=inputs.device,
             advance=bar.advance,
         )
         for name, bundle in inputs.bundles.items():
-            generator = _Generator(bundle, inputs.stored, config, inputs.device)
+            generator = _Generator(bundle, inputs.stored, inputs.clip, config, inputs.device)
             values[name] = evaluator.measure(generator.generate)
             sheets[name] = generator.generate_sheet(prompts)
         if real := evaluator.measure_real():
@@ -183,38 +185,44 @@ class _Generator:
         self,
         bundle: GeneratorBundle,
         stored: StoredFeatures,
+        clip: ClipEncoder,
         config: EvaluateConfig,
         device: torch.device,
     ) -> None:
-        self._network = bundle.generator.to(device).eval()
-        self._bundle, self._stored = bundle, stored
+        bundle.generator.to(device).eval()
+        self._bundle, self._stored, self._clip = bundle, stored, clip
         self._config, self._device = config, device
 
     def generate(self, prompts: Sequence[str]) -> Tensor:
         """(len(prompts), 3, R, R) uint8, each from a latent of its own."""
         return self._run(
-            prompts, draw_latents(self._config.seed, len(prompts), self._network.latent_dim)
+            prompts, draw_latents(self._config.seed, len(prompts), self._bundle.latent_dim)
         )
 
     def generate_sheet(self, prompts: Sequence[str]) -> Tensor:
         """Prompt after prompt; the columns of the sheet share their latents."""
         columns = self._config.grid_samples
-        latents = draw_latents(self._config.seed, columns, self._network.latent_dim)
+        latents = draw_latents(self._config.seed, columns, self._bundle.latent_dim)
         repeated = [prompt for prompt in prompts for _ in range(columns)]
         return self._run(repeated, latents.repeat(len(prompts), 1))
+
+    def _find_texts(self, conditions: Sequence[str]) -> Tensor:
+        if self._bundle.takes_raw_texts and self._stored.holds_captions(conditions):
+            # Stored features are of unit length.
+            return self._bundle.encode_texts(self._clip, conditions)
+        return self._stored.find_for(self._bundle, conditions)
 
     @torch.inference_mode()
     def _run(self, prompts: Sequence[str], latents: Tensor) -> Tensor:
         on_cpu = self._device.type == "cpu"
         batch = min(self._config.batch_size, CPU_BATCH) if on_cpu else self._config.batch_size
-        texts = self._stored.find_for(self._bundle, prompts)
+        texts = self._find_texts(prompts)
         parts = [
             to_uint8(
-                self._network(
+                self._bundle.generate(
                     z.to(self._device),
                     text.to(self._device),
                     truncation=self._config.truncation,
-                    noise="const",
                 )
             ).cpu()
             for z, text in zip(torch.split(latents, batch), torch.split(texts, batch), strict=True)
@@ -262,10 +270,14 @@ class StoredFeatures:
         unknown = next(name for name in conditions if name not in self._captions)
         raise FeatureStoreError(f"{unknown!r} has no feature: run `clipgan stage features` again")
 
+    def holds_captions(self, conditions: Sequence[str]) -> bool:
+        """Whether all of them are captions."""
+        return all(name in self._captions for name in conditions)
+
     def find_for(self, bundle: GeneratorBundle, conditions: Sequence[str]) -> Tensor:
         """:meth:`find` in the space that the generator was trained in."""
         found = self.find(conditions)
-        if all(name in self._captions for name in conditions):
+        if self.holds_captions(conditions):
             return bundle.prepare_texts(found)
         return bundle.prepare_images(found)
 

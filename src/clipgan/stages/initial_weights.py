@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clipgan.config import Family
 from clipgan.tracking.download import download_generator
 from clipgan.training.checkpoint import is_checkpoint
 from clipgan.training.checkpoint_export import export_checkpoint
@@ -18,20 +19,25 @@ FOLDER = "initial_weights"
 
 @contextmanager
 def prepared_initial_weights(
-    initial_weights: str, *, work: Path, tracking_uri: str, processes: Processes = SINGLE
+    initial_weights: str,
+    *,
+    work: Path,
+    tracking_uri: str,
+    family: Family = "lafite",
+    processes: Processes = SINGLE,
 ) -> Iterator[Path | None]:
-    """The bundle's folder for the block; None for ``none``.
+    """The bundle's folder for the block; None for ``none``. ``family`` is what will be trained.
 
     A registered model is downloaded and a checkpoint converted into a folder of ``work``, by the
     first process alone; it is made anew each time, because an alias may have moved on.
 
     Raises:
-        CheckpointError: no such folder, or a damaged checkpoint.
+        CheckpointError: no such folder or built-in generator, or a damaged checkpoint.
         RegistryError: no such model, version or alias.
     """
     write = _choose_preparation(initial_weights, tracking_uri)
     if write is None:
-        yield resolve_initial_folder(initial_weights)
+        yield resolve_initial_folder(initial_weights, family)
         return
     prepared = work / FOLDER
     if processes.is_lead:

@@ -52,9 +52,14 @@ def pretrain_generator(
         clip: the encoder that made the features.
 
     Raises:
-        ConfigError: the last resolution is not that of ``train``.
+        ConfigError: ``train`` is of another last resolution, or GALIP's sizes are several.
         Others: see :func:`clipgan.stages.train.train`.
     """
+    if train_config.family == "galip" and len(config.resolutions_px) > 1:
+        raise ConfigError(
+            f"pretrain_generator.resolutions_px = {list(config.resolutions_px)}: only LAFITE's "
+            f"generator grows; name {train_config.resolution_px} alone for family galip"
+        )
     if config.resolutions_px[-1] != train_config.resolution_px:
         raise ConfigError(
             f"pretrain_generator.resolutions_px ends at {config.resolutions_px[-1]}, but "
@@ -102,7 +107,8 @@ def build_warm_up(
         "warm_up_images": config.images[index],
         "batch_size": config.batch_size,
     }
-    tree["optimizer"] |= {
+    family = tree["galip"] if train_config.family == "galip" else tree
+    family["optimizer"] |= {
         "generator_learning_rate": config.learning_rates[index],
         "beta1": config.beta1,
     }

@@ -1,10 +1,11 @@
-"""Stage train: image shards and CLIP features -> a generator bundle (LAFITE)."""
+"""Stage train: image shards and CLIP features -> a generator bundle, of LAFITE or GALIP."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +16,17 @@ from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, TrainConfig
 from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
-from clipgan.devices import DTYPES, resolve_device
+from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
-from clipgan.training.fine_tuning import (
-    Networks,
-    build_networks,
-    load_initial_weights,
-    resolve_initial_folder,
-)
+from clipgan.training.families import TrainingFamily, choose_family
+from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
-from clipgan.training.lafite_step import LafiteStep
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.sample_sheet import SampleSheet
@@ -75,21 +71,21 @@ def train(
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
-    start = initial_folder or resolve_initial_folder(config.initial_weights)
-    images_fingerprint = inputs.manifest.fingerprint
+    start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = compute_training_fingerprint(
-        config, images_fingerprint=images_fingerprint, features_dir=features, initial_folder=start
+        config, images_fingerprint=inputs.fingerprint, features_dir=features, initial_folder=start
     )
-    networks, initial = _prepare_networks(config, start, inputs.table, device)
+    family = choose_family(config, clip)
+    networks, initial = _prepare_networks(family, start, inputs.table, device)
     conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
     run_folder = work / fingerprint[:16]
-    logger.log_params(_flatten("train", config.model_dump(mode="json")))
     loop = _build_loop(
         config,
         monitoring,
+        family,
         networks,
         conditions,
-        images,
+        images=images,
         run_folder=run_folder,
         fingerprint=fingerprint,
         logger=logger,
@@ -124,15 +120,12 @@ def train(
 
 
 def _prepare_networks(
-    config: TrainConfig, start: Path | None, table: FeatureTable, device: torch.device
-) -> tuple[Networks, BundleInfo | None]:
+    family: TrainingFamily, start: Path | None, table: FeatureTable, device: torch.device
+) -> tuple[Networks[Any, Any], BundleInfo | None]:
     """Networks on their device, and what the bundle says that they start from."""
-    networks = build_networks(config, table.image_features.shape[1])
-    initial = None
-    if start is not None:
-        frozen = config.freeze_discriminator_blocks
-        initial = load_initial_weights(networks, start, table.clip, frozen_blocks=frozen)
-    _place_networks(networks, device, config)
+    networks = family.build_networks()
+    initial = None if start is None else family.load_initial_weights(networks, start, table.clip)
+    family.place_networks(networks, device)
     return networks, initial
 
 
@@ -141,6 +134,10 @@ class _Inputs:
     manifest: ImagesManifest
     table: FeatureTable
     selected: NDArray[np.int64]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
 
     @property
     def num_images(self) -> int:
@@ -169,10 +166,11 @@ def _load_inputs(
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
-    networks: Networks,
+    family: TrainingFamily,
+    networks: Networks[Any, Any],
     conditions: Conditions,
-    images: Path,
     *,
+    images: Path,
     run_folder: Path,
     fingerprint: str,
     logger: RunLogger,
@@ -180,14 +178,8 @@ def _build_loop(
     processes: Processes,
     initial: BundleInfo | None,
 ) -> TrainingLoop:
-    step = LafiteStep(
-        networks,
-        conditions.encode_images,
-        config,
-        clip_side_px=conditions.clip.side_px,
-        mapper=conditions.mapper,
-        processes=processes,
-    )
+    logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
         config, images, conditions, run_folder=run_folder, device=device, processes=processes
     )
@@ -199,6 +191,7 @@ def _build_loop(
         fingerprint=fingerprint,
         subject=describe_subject(
             networks,
+            family=config.family,
             clip=dict(conditions.table.clip),
             initial_images_seen=0 if initial is None else initial.images_seen,
             training=fingerprint,
@@ -250,13 +243,13 @@ def _describe_bundle(
     config: TrainConfig, features_config: FeaturesConfig, inputs: _Inputs, report: TrainingReport
 ) -> BundleInfo:
     return BundleInfo(
-        family="lafite",
+        family=config.family,
         clip=dict(inputs.table.clip),
         resolution_px=config.resolution_px,
         images_seen=report.images_seen + report.initial_images_seen,
         provenance={
             "training": report.fingerprint,
-            "images": inputs.manifest.fingerprint,
+            "images": inputs.fingerprint,
             "seed": config.seed,
             "initial_weights": config.initial_weights,
             "clip_weights": features_config.clip_weights,
@@ -290,15 +283,6 @@ def _prepare_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return device
-
-
-def _place_networks(networks: Networks, device: torch.device, config: TrainConfig) -> None:
-    for network in (networks.generator, networks.discriminator, networks.generator_ema):
-        network.to(device)
-    # The average stays in float32: it is what evaluation and sampling use.
-    for learning in (networks.generator, networks.discriminator):
-        learning.compute_dtype = DTYPES[config.precision]
-        learning.num_reduced_resolutions = config.reduced_precision_resolutions
 
 
 def _remove_folder(folder: Path) -> None:

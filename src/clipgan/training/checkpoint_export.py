@@ -7,19 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clipgan.config import Family
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.bundle import FAMILIES, BundleInfo, save_bundle
+from clipgan.models.bundle import FAMILIES, BundleInfo, Discriminator, Generator, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.checkpoint import Checkpoint, Subject, load_checkpoint
 from clipgan.training.fine_tuning import Networks
 
-FAMILY = "lafite"
 _MEANS = "modality_means"
 
 
 def describe_subject(
-    networks: Networks,
+    networks: Networks[Generator, Discriminator],
     *,
+    family: Family,
     clip: dict[str, str],
     initial_images_seen: int,
     training: str,
@@ -28,13 +29,14 @@ def describe_subject(
     """What a checkpoint has to say of its networks, so that it can be used without its run.
 
     Args:
+        family: whose networks they are.
         clip: fingerprint of the CLIP the networks are trained with.
         initial_images_seen: by the bundle that the training started from.
         training: fingerprint of the training.
         means: of CLIP features, where the modality gap is removed.
     """
     info = {
-        "family": FAMILY,
+        "family": family,
         "clip": clip,
         "resolution_px": networks.generator.resolution_px,
         "initial_images_seen": initial_images_seen,

@@ -51,6 +51,10 @@ class Processes:
         """
         return rows if self.count == 1 else _GatherRows.apply(rows)
 
+    def keep_own_rows(self, rows: Tensor) -> Tensor:
+        """The rows of this process among those of the whole batch."""
+        return rows[self.rank :: self.count]
+
     def average_in_place(self, tensors: Sequence[Tensor]) -> None:
         """Mean over all processes of float32 tensors that all of them have, in one transfer."""
         if self.count == 1 or not tensors:
@@ -166,8 +170,13 @@ def check_batch_fits(config: TrainConfig, processes: Processes) -> None:
             f"train.batch_size = {size} is not divisible by {count} processes: use {fitting} or "
             f"{fitting + count}"
         )
-    rows = size // count
-    group = config.discriminator.minibatch_std_group
+    if config.family == "lafite":
+        _check_lafite_share(config, size // count, count)
+
+
+def _check_lafite_share(config: TrainConfig, rows: int, count: int) -> None:
+    """A share must hold whole minibatch groups, and two images to contrast."""
+    size, group = config.batch_size, config.discriminator.minibatch_std_group
     if rows % min(group, rows):
         raise ConfigError(
             f"train.batch_size = {size} gives each of {count} processes {rows} images, which "

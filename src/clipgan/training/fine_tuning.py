@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipgan.config import TrainConfig
+from clipgan.config import Family, TrainConfig
 from clipgan.errors import CheckpointError
-from clipgan.models.bundle import BundleInfo, check_bundle_fits, load_bundle
+from clipgan.models.bundle import (
+    BundleInfo,
+    GeneratorBundle,
+    check_bundle_fits,
+    load_bundle,
+    load_bundle_info,
+)
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.training.random_streams import derive_seed
@@ -26,26 +32,38 @@ BUILT_IN = "built-in"
 REGISTRY_PREFIX = "models:/"
 LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
 """How the discriminator's outputs are put together; its weights serve every form."""
-BUILT_IN_FOLDER = Path(__file__).parents[1] / "assets" / "base_generator"
+_ASSETS = Path(__file__).parents[1] / "assets"
+BUILT_IN_FOLDERS: dict[Family, Path] = {
+    "lafite": _ASSETS / "base_generator",
+    "galip": _ASSETS / "base_galip",
+}
+"""Of each family's shipped base generator, where there is one."""
+
+GeneratorT_co = TypeVar("GeneratorT_co", bound=nn.Module, covariant=True)
+DiscriminatorT_co = TypeVar("DiscriminatorT_co", bound=nn.Module, covariant=True)
 
 
 @dataclass(frozen=True)
-class Networks:
+class Networks(Generic[GeneratorT_co, DiscriminatorT_co]):
     """What a training updates."""
 
-    generator: LafiteGenerator
-    discriminator: LafiteDiscriminator
-    generator_ema: LafiteGenerator
+    generator: GeneratorT_co
+    discriminator: DiscriminatorT_co
+    generator_ema: GeneratorT_co
 
 
-def resolve_initial_folder(initial_weights: str) -> Path | None:
+LafiteNetworks = Networks[LafiteGenerator, LafiteDiscriminator]
+
+
+def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> Path | None:
     """The bundle's folder behind ``train.initial_weights``; None for ``none``.
 
     Addresses in the registry and checkpoints are no bundles yet
     (:mod:`clipgan.stages.initial_weights`).
 
     Raises:
-        CheckpointError: the folder does not exist or holds no bundle.
+        CheckpointError: the folder does not exist or holds no bundle, or there is no built-in
+            generator of this family.
     """
     if initial_weights == NO_WEIGHTS:
         return None
@@ -54,7 +72,14 @@ def resolve_initial_folder(initial_weights: str) -> Path | None:
             f"train.initial_weights = {initial_weights!r}: the train stage alone fetches "
             "registered models; give the folder of a bundle here"
         )
-    folder = BUILT_IN_FOLDER if initial_weights == BUILT_IN else Path(initial_weights)
+    folder = Path(initial_weights)
+    if initial_weights == BUILT_IN:
+        folder = BUILT_IN_FOLDERS[family]
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"train.initial_weights = {BUILT_IN!r}: no {family} generator is built in; set it "
+                "to none to start from random weights, or to the folder of one you trained"
+            )
     if not (folder / "bundle.json").is_file():
         raise CheckpointError(
             f"train.initial_weights = {initial_weights!r}: {folder} holds no generator bundle; "
@@ -64,8 +89,8 @@ def resolve_initial_folder(initial_weights: str) -> Path | None:
     return folder
 
 
-def build_networks(config: TrainConfig, text_dim: int) -> Networks:
-    """Networks with random weights, a function of ``train.seed`` alone, on the CPU."""
+def build_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
+    """LAFITE's networks with random weights, a function of ``train.seed`` alone, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         generator = LafiteGenerator(
@@ -83,13 +108,13 @@ def build_networks(config: TrainConfig, text_dim: int) -> Networks:
 
 
 def load_initial_weights(
-    networks: Networks,
+    networks: LafiteNetworks,
     folder: Path,
     clip_fingerprint: Mapping[str, str],
     *,
     frozen_blocks: int = 0,
 ) -> BundleInfo:
-    """Put a bundle's generator into generator and average, and its discriminator where it has one.
+    """Put a LAFITE bundle's generator into generator and average, its discriminator where it is.
 
     A generator for smaller images gives the blocks it has, as in progressive growing (Karras et al.
     2018); the blocks of the higher resolutions and the whole discriminator stay as they are.
@@ -98,22 +123,18 @@ def load_initial_weights(
         frozen_blocks: so many blocks of the discriminator will not learn.
 
     Raises:
-        CheckpointError: the bundle is damaged, was made by networks of another shape or for
-            another CLIP, or brings no discriminator to freeze; names the key and both values.
+        CheckpointError: the bundle is damaged, was made by networks of another family or shape or
+            for another CLIP, or brings no discriminator to freeze; names the key and both values.
     """
-    bundle = load_bundle(folder)
-    _check_text_dim(folder, bundle.info, bundle.generator.text_dim, networks.generator.text_dim)
-    # Half-precision features differ from full ones by rounding only.
-    clip = {key: value for key, value in bundle.info.clip.items() if key != "precision"}
-    wanted = {key: value for key, value in clip_fingerprint.items() if key != "precision"}
-    check_bundle_fits(replace(bundle.info, clip=clip), clip=wanted)
-    _check_architecture(
-        folder, "generator", bundle.generator.architecture, networks.generator.architecture
+    bundle = load_start(folder, "lafite", networks.generator.text_dim, clip_fingerprint)
+    stored, wanted = bundle.generator.architecture, networks.generator.architecture
+    grows = stored["resolution_px"] < wanted["resolution_px"]
+    check_architecture(
+        folder, "generator", stored, wanted, ignored={"resolution_px"} if grows else ()
     )
     weights = grow_weights(bundle.generator.state_dict(), networks.generator.state_dict())
     networks.generator.load_state_dict(weights)
     networks.generator_ema.load_state_dict(weights)
-    grows = bundle.info.resolution_px < networks.generator.resolution_px
     if frozen_blocks and (grows or bundle.discriminator is None):
         raise CheckpointError(
             f"{folder}: brings no discriminator of {networks.generator.resolution_px} px, and "
@@ -128,14 +149,42 @@ def load_initial_weights(
             networks.generator.resolution_px,
         )
     elif bundle.discriminator is not None:
-        _check_architecture(
+        check_architecture(
             folder,
             "discriminator",
             bundle.discriminator.architecture,
             networks.discriminator.architecture,
+            ignored=LOGIT_FORMS,
         )
         networks.discriminator.load_state_dict(bundle.discriminator.state_dict())
     return bundle.info
+
+
+def load_start(
+    folder: Path, family: Family, text_dim: int, clip_fingerprint: Mapping[str, str]
+) -> GeneratorBundle:
+    """A bundle of the family and the CLIP that are trained; shapes are the caller's to check.
+
+    Args:
+        text_dim: width of the features to train on.
+        clip_fingerprint: of the CLIP that made them.
+
+    Raises:
+        CheckpointError: it is damaged, or of another family or CLIP; names both.
+    """
+    stored = load_bundle_info(folder).family
+    if stored != family:
+        raise CheckpointError(
+            f"{folder}: holds a {stored} generator, and train.family = {family} has other "
+            f"networks: set family to {stored}, or train.initial_weights to none"
+        )
+    bundle = load_bundle(folder)
+    _check_text_dim(folder, bundle.info, bundle.generator.text_dim, text_dim)
+    # Half-precision features differ from full ones by rounding only.
+    clip = {key: value for key, value in bundle.info.clip.items() if key != "precision"}
+    wanted = {key: value for key, value in clip_fingerprint.items() if key != "precision"}
+    check_bundle_fits(replace(bundle.info, clip=clip), clip=wanted)
+    return bundle
 
 
 def _check_text_dim(folder: Path, info: BundleInfo, stored: int, wanted: int) -> None:
@@ -162,14 +211,21 @@ def grow_weights(smaller: Mapping[str, Tensor], larger: Mapping[str, Tensor]) ->
     return grown
 
 
-def _check_architecture(
-    folder: Path, network: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+def check_architecture(
+    folder: Path,
+    network: str,
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    ignored: Collection[str] = (),
 ) -> None:
-    smaller = network == "generator" and stored["resolution_px"] < wanted["resolution_px"]
+    """Refuse stored weights of another shape than ``wanted``; keys that are ``ignored`` may differ.
+
+    Raises:
+        CheckpointError: names the key and both values.
+    """
     for key, value in wanted.items():
-        if key in LOGIT_FORMS or (key == "resolution_px" and smaller):
-            continue
-        if stored.get(key) != value:
+        if key not in ignored and stored.get(key) != value:
             raise CheckpointError(
                 f"{folder}: its {network} has {key} = {stored.get(key)}, train asks for {value}: "
                 f"set it to {stored.get(key)}, or train.initial_weights to none"

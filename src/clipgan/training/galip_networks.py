@@ -1,27 +1,29 @@
-"""GALIP's networks for a configuration and a CLIP, with random weights."""
+"""GALIP's networks for a configuration and a CLIP: with random weights, or those of a bundle."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
 from clipgan.clip.vit_taps import VitTower
-from clipgan.config.galip import GalipConfig
+from clipgan.config import GalipConfig
 from clipgan.errors import ConfigError
+from clipgan.models.bundle import BundleInfo
 from clipgan.models.galip_discriminator import GalipDiscriminator
 from clipgan.models.galip_generator import GalipGenerator
+from clipgan.training.fine_tuning import Networks, check_architecture, load_start
 from clipgan.training.random_streams import derive_seed
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class GalipNetworks:
-    """What a training updates; CLIP's tower is attached to both generators and part of none."""
-
-    generator: GalipGenerator
-    discriminator: GalipDiscriminator
-    generator_ema: GalipGenerator
+GalipNetworks = Networks[GalipGenerator, GalipDiscriminator]
+"""CLIP's tower is attached to both generators and part of none."""
+_TEXT_SCALE = {"text_norm", "text_gain"}
+"""How text features are scaled before any weight meets them."""
 
 
 def build_galip_networks(
@@ -54,7 +56,39 @@ def build_galip_networks(
             vit_grid_side=tower.grid_side,
         )
     generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    return GalipNetworks(generator, discriminator, generator_ema)
+    return Networks(generator, discriminator, generator_ema)
+
+
+def load_galip_weights(
+    networks: GalipNetworks, folder: Path, clip_fingerprint: Mapping[str, str]
+) -> BundleInfo:
+    """Put a GALIP bundle's generator into generator and average, its discriminator where it is.
+
+    An official generator takes raw text features; from here on it is shown unit ones times
+    ``text_gain``, which stands for their length.
+
+    Raises:
+        CheckpointError: the bundle is damaged, or was made by networks of another family or shape
+            or for another CLIP; names the key and both values.
+    """
+    bundle = load_start(folder, "galip", networks.generator.text_dim, clip_fingerprint)
+    scale = _TEXT_SCALE if bundle.takes_raw_texts else set()
+    if scale:
+        logger.info(
+            "%s: made for raw text features; unit ones times text_gain = %s take their place",
+            folder,
+            networks.generator.text_gain,
+        )
+    stored, wanted = bundle.generator.architecture, networks.generator.architecture
+    check_architecture(folder, "generator", stored, wanted, ignored=scale)
+    weights = bundle.generator.state_dict()
+    networks.generator.load_state_dict(weights)
+    networks.generator_ema.load_state_dict(weights)
+    if bundle.discriminator is not None:
+        stored, wanted = bundle.discriminator.architecture, networks.discriminator.architecture
+        check_architecture(folder, "discriminator", stored, wanted, ignored=scale)
+        networks.discriminator.load_state_dict(bundle.discriminator.state_dict())
+    return bundle.info
 
 
 def _check_taps(config: GalipConfig, tower: VitTower) -> None:

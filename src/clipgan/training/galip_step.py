@@ -10,20 +10,18 @@ paper: the average of the generator's weights, and augmentation before CLIP's ey
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan.clip.vit_taps import VitTower
-from clipgan.config import AugmentationConfig, TrainConfig
-from clipgan.config.galip import GalipConfig, LossScaleConfig
+from clipgan.config import GalipConfig, TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
-from clipgan.errors import ConfigError
 from clipgan.losses.hinge import (
     compute_clip_similarity,
     compute_discriminator_hinge,
@@ -33,63 +31,90 @@ from clipgan.losses.hinge import (
     mismatch_texts,
 )
 from clipgan.losses.ma_gp import compute_ma_gp
+from clipgan.losses.reconstruction import compute_reconstruction_loss
+from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
-from clipgan.training.augmenter import FixedAugmenter
+from clipgan.random_draws import draw_normal
+from clipgan.training.augmenter import build_augmenter
+from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.galip_networks import GalipNetworks
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import (
-    NonFiniteLossError,
-    StateTensors,
-    capture_optimizer,
-    restore_optimizer,
+from clipgan.training.state import StateTensors
+from clipgan.training.updates import (
+    LossScale,
+    NetworkUpdates,
+    capture_updates,
+    restore_updates,
 )
-
-SMALLEST_LOSS_SCALE = 1.0
-"""Non-finite fp16 gradients at or below this scale are no overflow: the training diverged."""
 
 
 class GalipStep:
-    """Networks, optimizers and loss scales of a GALIP training."""
+    """Networks and optimizers of a GALIP training."""
+
+    advice = (
+        "lower train.galip.optimizer's learning rates or change train.galip.losses.ma_gp_weight"
+    )
 
     def __init__(
-        self, networks: GalipNetworks, tower: VitTower, config: TrainConfig, galip: GalipConfig
+        self,
+        networks: GalipNetworks,
+        tower: VitTower,
+        config: TrainConfig,
+        *,
+        means: ModalityMeans | None = None,
+        mapper: NoiseMapper | None = None,
+        processes: Processes = SINGLE,
     ) -> None:
-        """``tower`` is the frozen CLIP, on the networks' device; of ``config`` the parameters that
-        LAFITE shares are read: batch size, precision, augmentation, pseudo text, average.
-
-        Raises:
-            ConfigError: adaptive augmentation, which needs logits of unpaired real images.
+        """
+        Args:
+            networks: on their device.
+            tower: the frozen CLIP, on the same.
+            config: ``galip`` in it, and the keys that LAFITE shares.
+            means: what CLIP's image embeddings are centred by where ``pseudo_text.kind`` is
+                ``centred_gaussian``; stored features come centred.
+            mapper: makes the pseudo text where ``pseudo_text.kind`` is ``mapper``.
+            processes: train these networks together, each with its rows of the batch.
         """
         self.generator = networks.generator
         self.discriminator = networks.discriminator
         self.generator_ema = networks.generator_ema
-        self.tower, self.config, self.galip = tower, config, galip
-        self.augmenter = _build_augmenter(config.augmentation)
+        self.tower, self.config, self.galip = tower, config, config.galip
+        self.means, self.mapper, self.processes = means, mapper, processes
+        self.augmenter = build_augmenter(config.augmentation, config.batch_size)
         self.device = next(self.generator.parameters()).device
-        rates = galip.optimizer
-        self.generator_optimizer = _build_adam(self.generator, rates.generator_learning_rate, galip)
-        self.discriminator_optimizer = _build_adam(
-            self.discriminator, rates.discriminator_learning_rate, galip
+        rates = config.galip.optimizer
+        self.generator_updates = NetworkUpdates(
+            self.generator,
+            rates.generator_learning_rate,
+            rates,
+            loss_scale=_build_loss_scale(config.precision, config.galip),
+            lazy_interval=None,
+            processes=processes,
         )
-        needs_scale = DTYPES[config.precision] == torch.float16
-        self.generator_scaler = _build_scaler(self.device, galip.loss_scale, enabled=needs_scale)
-        self.discriminator_scaler = _build_scaler(
-            self.device, galip.loss_scale, enabled=needs_scale
+        self.discriminator_updates = NetworkUpdates(
+            self.discriminator,
+            rates.discriminator_learning_rate,
+            rates,
+            loss_scale=_build_loss_scale(config.precision, config.galip),
+            lazy_interval=None,
+            processes=processes,
         )
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
         """Update both networks and the average; see the protocol ``TrainingStep``."""
         text_features = compute_training_text(
-            batch.image_features, batch.text_features, self.config.pseudo_text, random.device
+            batch.image_features,
+            batch.text_features,
+            self.config.pseudo_text,
+            random.device,
+            self.mapper,
         )
-        fake = self._generate(text_features, random)
-        fake_taps, fake_embeddings = self._encode_fakes(fake, random)
-        with torch.no_grad():
-            real_taps = self._encode_taps(batch.images, random)
-
-        values = self._update_discriminator(real_taps, fake_taps.detach(), text_features)
-        values |= self._update_generator(fake_taps, fake_embeddings, text_features)
+        if images_seen < self.config.warm_up_images:
+            values = self._warm_up(batch.images, text_features, random)
+        else:
+            values = self._play(batch.images, text_features, random)
 
         ema = self.config.ema
         decay = compute_ema_decay(
@@ -98,9 +123,34 @@ class GalipStep:
         update_ema(self.generator_ema, self.generator, decay)
         return values
 
+    def _warm_up(
+        self, images: Tensor, text_features: Tensor, random: StepRandom
+    ) -> dict[str, float]:
+        """Reconstruction alone, before the game starts (not in the paper; see ADR 0008)."""
+        fake = self._generate(text_features, random)
+        terms = {"reconstruction": compute_reconstruction_loss(fake.float(), images)}
+        total = self.galip.losses.reconstruction_weight * terms["reconstruction"]
+        return self.generator_updates.apply(total, terms, "generator")
+
+    def _play(self, images: Tensor, text_features: Tensor, random: StepRandom) -> dict[str, float]:
+        """The paper's step: the discriminator, then the generator, on the same fakes."""
+        fake = self._generate(text_features, random)
+        fake_taps, fake_embeddings = self._encode_fakes(fake, random)
+        with torch.no_grad():
+            real_taps = self._encode_taps(images, random)
+        values = self._update_discriminator(real_taps, fake_taps.detach(), text_features)
+        distance = self._measure_distance(fake, images)
+        return values | self._update_generator(fake_taps, fake_embeddings, text_features, distance)
+
+    def _measure_distance(self, fake: Tensor, images: Tensor) -> Tensor | None:
+        """Of fakes to the images of their conditions; None where nothing weighs it."""
+        if not self.galip.losses.reconstruction_weight:
+            return None
+        return compute_reconstruction_loss(fake.float(), images)
+
     def _generate(self, text_features: Tensor, random: StepRandom) -> Tensor:
         shape = (len(text_features), self.generator.latent_dim)
-        latents = torch.randn(shape, generator=random.device, device=random.device.device)
+        latents = draw_normal(shape, random.device, device=random.device.device)
         with self._autocast():
             fake: Tensor = self.generator(latents, text_features)
         return fake
@@ -118,7 +168,7 @@ class GalipStep:
             return self._encode_taps(fake, random), None
         blocks = self.discriminator.tapped_blocks
         whole = self.tower.encode(self._prepare(fake), blocks)
-        if self.augmenter.policies:
+        if self.config.augmentation.kind != "none":
             return self._encode_taps(fake, random), whole.embeddings
         return whole.taps, whole.embeddings
 
@@ -133,7 +183,7 @@ class GalipStep:
         with self._autocast():
             features = network(real_taps)
             matched = network.compute_logits(features, sentences)
-            mismatched = network.compute_logits(features, mismatch_texts(sentences))
+            mismatched = network.compute_logits(features, self._mismatch(sentences))
             fake = network.compute_logits(network(fake_taps), sentences.detach())
         terms = {
             "matched_hinge": compute_real_hinge(matched),
@@ -146,7 +196,6 @@ class GalipStep:
             terms["fake_hinge"],
             losses.mismatched_share,
         )
-        scaler = self.discriminator_scaler
         if losses.ma_gp_weight > 0:
             terms["ma_gp"] = (
                 losses.ma_gp_weight
@@ -154,19 +203,27 @@ class GalipStep:
                     matched,
                     (real_taps, sentences),
                     power=losses.ma_gp_power,
-                    gradient_scale=scaler.get_scale(),
+                    gradient_scale=self.discriminator_updates.scale,
                 ).mean()
             )
             total = total + terms["ma_gp"]
         logits = {"matched": matched, "mismatched": mismatched, "fake": fake}
         terms |= {f"{name}_logits": values.mean() for name, values in logits.items()}
-        torch.autograd.backward(scaler.scale(total))
-        return _apply_update(self.discriminator_optimizer, scaler, terms, "discriminator")
+        return self.discriminator_updates.apply(total, terms, "discriminator")
+
+    def _mismatch(self, sentences: Tensor) -> Tensor:
+        """Each row's sentence from the next row of the whole batch, whoever holds it."""
+        everybodys = self.processes.gather_rows(sentences.detach())
+        return self.processes.keep_own_rows(mismatch_texts(everybodys))
 
     def _update_generator(
-        self, fake_taps: Tensor, fake_embeddings: Tensor | None, text_features: Tensor
+        self,
+        fake_taps: Tensor,
+        fake_embeddings: Tensor | None,
+        text_features: Tensor,
+        distance: Tensor | None = None,
     ) -> dict[str, float]:
-        """Adversarial term and CLIP's opinion of how well fakes fit their texts."""
+        """Adversarial term, CLIP's opinion of how well fakes fit their texts, and ``distance``."""
         network = self.discriminator.requires_grad_(False)
         sentences = network.scale_texts(text_features)
         with self._autocast():
@@ -174,11 +231,15 @@ class GalipStep:
         terms = {"generator_adversarial": compute_generator_hinge(logits)}
         total = terms["generator_adversarial"]
         if fake_embeddings is not None:
+            if self.means is not None:
+                fake_embeddings = self.means.centre_images(F.normalize(fake_embeddings, dim=1))
             terms["clip_similarity"] = compute_clip_similarity(fake_embeddings, text_features)
             weight = self.galip.losses.clip_similarity_weight
             total = total - weight * terms["clip_similarity"]
-        torch.autograd.backward(self.generator_scaler.scale(total))
-        return _apply_update(self.generator_optimizer, self.generator_scaler, terms, "generator")
+        if distance is not None:
+            terms["reconstruction"] = distance
+            total = total + self.galip.losses.reconstruction_weight * distance
+        return self.generator_updates.apply(total, terms, "generator")
 
     def _prepare(self, images: Tensor) -> Tensor:
         return self.tower.prepare(images, self.galip.clip_input)
@@ -193,10 +254,7 @@ class GalipStep:
             "generator": dict(self.generator.state_dict()),
             "discriminator": dict(self.discriminator.state_dict()),
             "generator_ema": dict(self.generator_ema.state_dict()),
-            "generator_optimizer": capture_optimizer(self.generator_optimizer),
-            "discriminator_optimizer": capture_optimizer(self.discriminator_optimizer),
-            "generator_loss_scale": _capture_scaler(self.generator_scaler),
-            "discriminator_loss_scale": _capture_scaler(self.discriminator_scaler),
+            **capture_updates(self._list_updates()),
         }
 
     def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -204,92 +262,14 @@ class GalipStep:
         self.generator.load_state_dict(tensors["generator"])
         self.discriminator.load_state_dict(tensors["discriminator"])
         self.generator_ema.load_state_dict(tensors["generator_ema"])
-        restore_optimizer(self.generator_optimizer, tensors["generator_optimizer"])
-        restore_optimizer(self.discriminator_optimizer, tensors["discriminator_optimizer"])
-        _restore_scaler(self.generator_scaler, tensors["generator_loss_scale"])
-        _restore_scaler(self.discriminator_scaler, tensors["discriminator_loss_scale"])
+        restore_updates(self._list_updates(), tensors)
+
+    def _list_updates(self) -> dict[str, NetworkUpdates]:
+        return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
 
 
-def _build_augmenter(config: AugmentationConfig) -> FixedAugmenter:
-    if config.kind == "ada":
-        raise ConfigError(
-            "train.augmentation.kind = 'ada' is for LAFITE: set it to diffaugment or none"
-        )
-    return FixedAugmenter(config.policies if config.kind == "diffaugment" else ())
-
-
-def _build_adam(
-    network: torch.nn.Module, learning_rate: float, galip: GalipConfig
-) -> torch.optim.Adam:
-    settings = galip.optimizer
-    return torch.optim.Adam(
-        network.parameters(),
-        lr=learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
-
-
-def _build_scaler(
-    device: torch.device, config: LossScaleConfig, *, enabled: bool
-) -> torch.amp.GradScaler:
-    return torch.amp.GradScaler(
-        device.type,
-        init_scale=config.initial_scale,
-        growth_interval=config.growth_interval_steps,
-        enabled=enabled,
-    )
-
-
-def _capture_scaler(scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
-    """Its scale and the steps since it last changed; nothing where it is switched off."""
-    numbers = scaler.state_dict()
-    return {
-        name: torch.tensor(numbers[name], dtype=torch.float64)
-        for name in ("scale", "_growth_tracker")
-        if name in numbers
-    }
-
-
-def _restore_scaler(scaler: torch.amp.GradScaler, tensors: Mapping[str, Tensor]) -> None:
-    if scaler.is_enabled():
-        scale, steps = float(tensors["scale"]), int(tensors["_growth_tracker"])
-        scaler.load_state_dict(scaler.state_dict() | {"scale": scale, "_growth_tracker": steps})
-
-
-def _apply_update(
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    terms: Mapping[str, Tensor],
-    phase: str,
-) -> dict[str, float]:
-    """Check the losses and the gradient, then update; gives the losses as numbers.
-
-    Under fp16 a gradient that is not finite is taken for an overflow while the loss scale can still
-    be halved: the step is left out and counted as ``<phase>_skipped_steps``.
-
-    Raises:
-        NonFiniteLossError: the weights were not touched.
-    """
-    scaler.unscale_(optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    stacked = torch.stack([*(term.detach().float() for term in terms.values()), norm.float()])
-    norm_name = f"{phase}_gradient_norm"
-    values = dict(zip([*terms, norm_name], stacked.tolist(), strict=True))
-    finite = {name: value for name, value in values.items() if math.isfinite(value)}
-    overflowed = norm_name not in finite and scaler.get_scale() > SMALLEST_LOSS_SCALE
-    if len(finite) < len(values) and not overflowed:
-        scaler.update()  # or it refuses the next step, after a roll-back
-        optimizer.zero_grad(set_to_none=True)
-        name = next(name for name in values if name not in finite)
-        raise NonFiniteLossError(name, values[name])
-    if scaler.is_enabled():
-        finite[f"{phase}_skipped_steps"] = float(overflowed)
-        finite[f"{phase}_loss_scale"] = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return finite
+def _build_loss_scale(precision: str, galip: GalipConfig) -> LossScale | None:
+    settings = galip.loss_scale
+    if precision != "fp16":
+        return None
+    return LossScale(settings.initial_scale, settings.growth_interval_steps)

@@ -24,19 +24,26 @@ from clipgan.random_draws import draw_normal
 from clipgan.training.augmenter import build_augmenter
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
-from clipgan.training.fine_tuning import Networks
+from clipgan.training.fine_tuning import LafiteNetworks
 from clipgan.training.lafite_losses import REAL_LOGITS_SIGN, LafiteLosses
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors
-from clipgan.training.updates import NetworkUpdates
+from clipgan.training.updates import (
+    LossScale,
+    NetworkUpdates,
+    capture_updates,
+    restore_updates,
+)
 
 
 class LafiteStep:
     """Networks, optimizers and running means of a LAFITE training."""
 
+    advice = "lower train.optimizer's learning rates or change train.losses.r1_gamma"
+
     def __init__(
         self,
-        networks: Networks,
+        networks: LafiteNetworks,
         encode_images: Callable[[Tensor], Tensor],
         config: TrainConfig,
         *,
@@ -70,14 +77,16 @@ class LafiteStep:
         self.generator_updates = NetworkUpdates(
             networks.generator,
             rates.generator_learning_rate,
-            config,
+            rates,
+            loss_scale=_build_loss_scale(config),
             lazy_interval=losses.path_length_interval if losses.path_length_weight > 0 else None,
             processes=processes,
         )
         self.discriminator_updates = NetworkUpdates(
             networks.discriminator,
             rates.discriminator_learning_rate,
-            config,
+            rates,
+            loss_scale=_build_loss_scale(config),
             lazy_interval=losses.r1_interval if losses.r1_gamma > 0 else None,
             processes=processes,
         )
@@ -217,16 +226,9 @@ class LafiteStep:
             "generator": dict(self.generator.state_dict()),
             "discriminator": dict(self.discriminator.state_dict()),
             "generator_ema": dict(self.generator_ema.state_dict()),
-            "generator_optimizer": self.generator_updates.capture_optimizer(),
-            "discriminator_optimizer": self.discriminator_updates.capture_optimizer(),
             "path_length": dict(self.path_length.state_dict()),
+            **capture_updates(self._list_updates()),
         }
-        if scales := {
-            name: updates.loss_scale.capture()
-            for name, updates in self._list_updates().items()
-            if updates.loss_scale is not None
-        }:
-            state["loss_scales"] = scales
         if augmentation := self.augmenter.capture_state():
             state["augmentation"] = augmentation
         return state
@@ -236,12 +238,13 @@ class LafiteStep:
         self.generator.load_state_dict(tensors["generator"])
         self.discriminator.load_state_dict(tensors["discriminator"])
         self.generator_ema.load_state_dict(tensors["generator_ema"])
-        for name, updates in self._list_updates().items():
-            updates.restore_optimizer(tensors[f"{name}_optimizer"])
-            if updates.loss_scale is not None:
-                updates.loss_scale.restore(tensors["loss_scales"][name])
+        restore_updates(self._list_updates(), tensors)
         self.path_length.load_state_dict(tensors["path_length"])
         self.augmenter.restore_state(tensors.get("augmentation", {}))
 
     def _list_updates(self) -> dict[str, NetworkUpdates]:
         return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
+
+
+def _build_loss_scale(config: TrainConfig) -> LossScale | None:
+    return LossScale() if config.precision == "fp16" else None

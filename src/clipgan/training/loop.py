@@ -238,8 +238,7 @@ class TrainingLoop:
         checkpoint = self.checkpoints.load_newest() if self.rollbacks < MAX_ROLLBACKS else None
         if checkpoint is None:
             raise TrainingDivergedError(
-                f"{where}, again after a roll-back: lower train.optimizer's learning rates "
-                "or change train.losses.r1_gamma"
+                f"{where}, again after a roll-back: {self.step.advice}"
             ) from error
         self._restore(checkpoint)
         self.rollbacks += 1

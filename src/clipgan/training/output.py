@@ -13,7 +13,7 @@ import torch
 from clipgan.artifacts import replace_folder, write_json
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
-from clipgan.models.bundle import INFO_FILE, BundleInfo, save_bundle
+from clipgan.models.bundle import INFO_FILE, BundleInfo, Discriminator, Generator, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.loop import LoopReport
@@ -79,7 +79,7 @@ def _measure_peak_memory_mib(device: torch.device) -> float:
 
 def place_output(
     output: Path,
-    networks: Networks,
+    networks: Networks[Generator, Discriminator],
     info: BundleInfo,
     report: TrainingReport,
     loop_report: LoopReport,

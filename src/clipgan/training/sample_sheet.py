@@ -12,7 +12,7 @@ from torch import Tensor
 from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
-from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.bundle import Generator
 from clipgan.training.random_streams import derive_seed
 
 SAMPLE_SCALE_SIDE_PX = 128
@@ -31,7 +31,7 @@ class SampleSheet:
 
     def __init__(
         self,
-        generator_ema: LafiteGenerator,
+        generator_ema: Generator,
         encoder: TextEncoder,
         config: TrainConfig,
         monitoring: MonitoringConfig,
@@ -44,7 +44,7 @@ class SampleSheet:
         self.folder = folder
         self.scale = max(1, SAMPLE_SCALE_SIDE_PX // config.resolution_px)
         draws = torch.Generator().manual_seed(derive_seed(config.seed, "sample sheet"))
-        latents = torch.randn(self.columns, config.generator.latent_dim, generator=draws)
+        latents = torch.randn(self.columns, generator_ema.latent_dim, generator=draws)
         device = next(self.generator.parameters()).device
         self.latents = latents.repeat(len(self.prompts), 1).to(device)
         text_features = encoder.encode_texts(self.prompts).to(device)

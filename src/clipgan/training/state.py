@@ -25,7 +25,12 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainingStep(Protocol):
-    """One paper's algorithm: what happens between two values of ``images_seen``."""
+    """One paper's algorithm: what happens between two values of ``images_seen``.
+
+    ``advice``: what its user can change where the training diverges.
+    """
+
+    advice: str
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
         """Update the networks once with ``batch`` and return the losses by name.

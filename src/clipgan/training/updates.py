@@ -8,9 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from clipgan.config import TrainConfig
+from clipgan.config import OptimizerConfig
 from clipgan.training.distributed import Processes
-from clipgan.training.state import NonFiniteLossError, capture_optimizer, restore_optimizer
+from clipgan.training.state import (
+    NonFiniteLossError,
+    StateTensors,
+    capture_optimizer,
+    restore_optimizer,
+)
 
 INITIAL_SCALE = 2.0**16
 LARGEST_SCALE = 2.0**24
@@ -25,16 +30,23 @@ class LossScale:
 
     It halves where a gradient overflows and doubles after a long time without that. The updates
     read every value on the host anyhow, so the scale lives there too.
+
+    Args:
+        initial_scale: the first factor.
+        growth_interval: updates without overflow after which it doubles.
     """
 
-    def __init__(self) -> None:
-        self.value = INITIAL_SCALE
+    def __init__(
+        self, initial_scale: float = INITIAL_SCALE, growth_interval: int = GROWTH_INTERVAL
+    ) -> None:
+        self.value = initial_scale
+        self._growth_interval = growth_interval
         self._good_updates = 0
 
     def grow(self) -> None:
         """After an update that was made."""
         self._good_updates += 1
-        if self._good_updates == GROWTH_INTERVAL:
+        if self._good_updates == self._growth_interval:
             self.value = min(self.value * 2.0, LARGEST_SCALE)
             self._good_updates = 0
 
@@ -67,15 +79,23 @@ class NetworkUpdates:
         self,
         network: nn.Module,
         learning_rate: float,
-        config: TrainConfig,
+        settings: OptimizerConfig,
         *,
+        loss_scale: LossScale | None,
         lazy_interval: int | None,
         processes: Processes,
     ) -> None:
-        """``lazy_interval``: the network has an extra phase every so many steps (None: it has
-        none), for which Adam is corrected by k / (k + 1) (Karras et al. 2020, appendix B)."""
+        """
+        Args:
+            network: all its parameters are updated.
+            learning_rate: one of the two in ``settings``.
+            settings: betas and epsilon.
+            loss_scale: under fp16.
+            lazy_interval: the network has an extra phase every so many steps (None: it has none),
+                for which Adam is corrected by k / (k + 1) (Karras et al. 2020, appendix B).
+            processes: those that update copies of this network together.
+        """
         ratio = lazy_interval / (lazy_interval + 1) if lazy_interval is not None else 1.0
-        settings = config.optimizer
         self.optimizer = torch.optim.Adam(
             network.parameters(),
             lr=learning_rate * ratio,
@@ -83,7 +103,7 @@ class NetworkUpdates:
             eps=settings.epsilon,
             fused=True,
         )
-        self.loss_scale = LossScale() if config.precision == "fp16" else None
+        self.loss_scale = loss_scale
         self.processes = processes
 
     @property
@@ -148,3 +168,24 @@ class NetworkUpdates:
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """Undo of :meth:`capture_optimizer`."""
         restore_optimizer(self.optimizer, tensors)
+
+
+def capture_updates(updates: Mapping[str, NetworkUpdates]) -> StateTensors:
+    """Optimizers (``<network>_optimizer``) and, in fp16, loss scales of the named networks."""
+    state = {f"{name}_optimizer": update.capture_optimizer() for name, update in updates.items()}
+    scales = {
+        name: update.loss_scale.capture()
+        for name, update in updates.items()
+        if update.loss_scale is not None
+    }
+    return state | ({"loss_scales": scales} if scales else {})
+
+
+def restore_updates(
+    updates: Mapping[str, NetworkUpdates], tensors: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Undo of :func:`capture_updates`."""
+    for name, update in updates.items():
+        update.restore_optimizer(tensors[f"{name}_optimizer"])
+        if update.loss_scale is not None:
+            update.loss_scale.restore(tensors["loss_scales"][name])

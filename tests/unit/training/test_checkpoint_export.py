@@ -29,7 +29,7 @@ def _build() -> Networks:
 
 def _save(folder: Path, networks: Networks) -> Path:
     subject = describe_subject(
-        networks, clip=CLIP, initial_images_seen=100, training="t", means=MEANS
+        networks, family="lafite", clip=CLIP, initial_images_seen=100, training="t", means=MEANS
     )
     store = CheckpointStore(folder, keep=2, fingerprint="t", subject=subject)
     state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}

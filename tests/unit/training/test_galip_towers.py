@@ -16,7 +16,7 @@ from clipgan.data.batches import Batch
 from clipgan.training.galip_networks import build_galip_networks
 from clipgan.training.galip_step import GalipStep
 from clipgan.training.random_streams import StepRandom
-from tests.galip_parts import build_tower, galip_config
+from tests.galip_parts import build_tower, galip_tree
 from tests.params import params_with
 
 BATCH = 2
@@ -45,18 +45,46 @@ def load_tower(model: str) -> VitTower:
     )
 
 
+NARROW = {  # side and patch in pixels, blocks, text width of the real ones; 64 wide
+    "ViT-B-32": (224, 32, 12, 512),
+    "ViT-B-16": (224, 16, 12, 512),
+    "ViT-L-14": (224, 14, 24, 768),
+}
+
+
+def load_narrow_tower(model: str) -> VitTower:
+    """Grid, depth and text width of the real one."""
+    side_px, patch_px, depth, embed_dim = NARROW[model]
+    return build_tower(
+        side_px=side_px,
+        patch_px=patch_px,
+        width=64,
+        depth=depth,
+        embed_dim=embed_dim,
+        model=model,
+    )
+
+
 def build_step(tower: VitTower, resolution_px: int, **changes: Any) -> GalipStep:
     last = tower.depth - 1
-    config = galip_config(
+    tree = galip_tree(
         {
             "generator.prompt_tokens": min(8, last),
             "discriminator.tapped_blocks": [0, last // 2, last - 1][: 2 if last < 3 else 3],
             **changes,
         }
     )
-    networks = build_galip_networks(config, tower, resolution_px=resolution_px, seed=0)
-    train = params_with({"train.batch_size": BATCH, "train.precision": "fp32"}).train
-    return GalipStep(networks, tower, train, config)
+    config = params_with(
+        {
+            "train.family": "galip",
+            "train.resolution_px": resolution_px,
+            "train.batch_size": BATCH,
+            "train.precision": "fp32",
+            "train.galip": tree,
+        }
+    ).train
+    networks = build_galip_networks(config.galip, tower, resolution_px=resolution_px, seed=0)
+    return GalipStep(networks, tower, config)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +101,21 @@ def build_step(tower: VitTower, resolution_px: int, **changes: Any) -> GalipStep
 def test_a_step_with_this_clip(model: str, resolution_px: int) -> None:
     tower = load_tower(model)
     assert (tower.grid_side, tower.width, tower.depth, tower.embed_dim) == SIZES[model]
+    check_step(tower, resolution_px)
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution_px"), [("ViT-B-32", 64), ("ViT-B-16", 48), ("ViT-L-14", 40)]
+)
+def test_a_step_with_the_grid_of_this_clip(model: str, resolution_px: int) -> None:
+    tower = load_narrow_tower(model)
+    grid, _, depth, embed_dim = SIZES[model]
+    assert (tower.grid_side, tower.depth, tower.embed_dim) == (grid, depth, embed_dim)
+    check_step(tower, resolution_px)
+
+
+def check_step(tower: VitTower, resolution_px: int) -> None:
+    """Both networks learn, the G step leaves D alone, CLIP stays, images have their side."""
     before = {name: tensor.clone() for name, tensor in tower.visual.state_dict().items()}
     step = build_step(tower, resolution_px)
     old = {name: tensor.clone() for name, tensor in step.generator.state_dict().items()}
@@ -84,7 +127,17 @@ def test_a_step_with_this_clip(model: str, resolution_px: int) -> None:
     )
     random = StepRandom(torch.device("cpu"))
     random.seed(0)
+    discriminators: list[dict[str, torch.Tensor]] = []
+    update = step._update_generator
+
+    def recording(*given: Any) -> dict[str, float]:
+        discriminators.append({n: t.clone() for n, t in step.discriminator.state_dict().items()})
+        return update(*given)
+
+    step._update_generator = recording  # type: ignore[method-assign]
     losses = step.step(batch, 0, random)
+    after = step.discriminator.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in discriminators[0].items())
     assert losses["generator_gradient_norm"] > 0
     assert losses["discriminator_gradient_norm"] > 0
     # Bridge and prompts learn through the frozen transformer from the first step on.

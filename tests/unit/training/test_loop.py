@@ -27,6 +27,8 @@ SCHEDULE = Schedule(total_images=40, batch_size=BATCH, seed=7)
 class RandomWalk:
     """Moves one number by the batch and a random draw; diverges or is interrupted on demand."""
 
+    advice = "walk slower"
+
     def __init__(self) -> None:
         self.position = torch.zeros(())
         self.visited: list[int] = []
@@ -190,7 +192,7 @@ def test_second_divergence_names_loss_position_and_advice(tmp_path: Path) -> Non
     step.diverge_at = {32: 2}
     with pytest.raises(
         TrainingDivergedError,
-        match=r"generator_adversarial became nan at 32 images.*learning rates.*r1_gamma",
+        match=r"generator_adversarial became nan at 32 images.*roll-back: walk slower",
     ):
         _run(tmp_path, step)
 

@@ -26,8 +26,14 @@ class Weight(nn.Module):
 
 def _build(precision: str) -> tuple[Weight, NetworkUpdates]:
     weight = Weight()
-    config = params_with({"train.precision": precision}).train
-    return weight, NetworkUpdates(weight, 0.1, config, lazy_interval=None, processes=SINGLE)
+    return weight, NetworkUpdates(
+        weight,
+        0.1,
+        params_with().train.optimizer,
+        loss_scale=LossScale() if precision == "fp16" else None,
+        lazy_interval=None,
+        processes=SINGLE,
+    )
 
 
 def _small_gradient(weight: Weight, size: float) -> Tensor:
