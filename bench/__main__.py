@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from bench.evaluation import measure_evaluation
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.vit_taps import build_vit_tower
 from clipgan.config import Params, load_params
@@ -47,6 +48,7 @@ def main() -> None:
         *measure_features(clip),
         *measure_sampling(params, clip),
         measure_cold_generation(),
+        *measure_evaluation(params),
     ]
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ", end=""

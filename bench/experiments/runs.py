@@ -57,7 +57,7 @@ def _execute(run: Run, folder: Path, work: Path) -> None:
     history = _train(_complete(run.params, data, work, start), run.params, data, folder)
     seconds = time.process_time() - started
     result = {
-        "values": _measure(run.params, folder / "training", data, folder / "evaluation"),
+        "values": _measure(run.params, folder / "training", data, folder / "evaluation", work),
         "history": history,
         "cpu_seconds": round(seconds, 1),
         "warm_up_cpu_seconds": warm_up_seconds,
@@ -144,7 +144,9 @@ def _train(config: TrainConfig, params: Params, data: Data, folder: Path) -> lis
     return rows
 
 
-def _measure(params: Params, bundle: Path, data: Data, output: Path) -> dict[str, float]:
+def _measure(
+    params: Params, bundle: Path, data: Data, output: Path, work: Path
+) -> dict[str, float]:
     report = evaluate(
         params.evaluate,
         features_config=params.features,
@@ -152,6 +154,7 @@ def _measure(params: Params, bundle: Path, data: Data, output: Path) -> dict[str
         images=data.images,
         features=data.features,
         output=output,
+        cache=work / "cache",
     )
     return report.values["trained"]
 

@@ -19,6 +19,7 @@ CODE = ROOT / "src"
 NO_RESULT_DEPENDS_ON = {
     "clipgan.config": "DVC tracks the values themselves, as params",
     "clipgan.config.loading": "the same",
+    "clipgan.config.evaluation": "the same",
     "clipgan.config.fields": "the same",
     "clipgan.config.galip": "the same",
     "clipgan.config.sections": "the same",

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from clipgan.artifacts import write_json
 from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
+from clipgan.evaluation.protocol import compare
 from clipgan.evaluation.report import load_evaluation
 from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
-from clipgan.stages.evaluate import EvaluationReport, StoredFeatures, evaluate
+from clipgan.stages.evaluate import EvaluationReport, evaluate
+from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
+from clipgan.stages.stored_features import StoredFeatures
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
 
 CHANGES: dict[str, Any] = {
@@ -33,7 +37,10 @@ CHANGES: dict[str, Any] = {
     "evaluate.samples_per_concept": 2,
     "evaluate.kid_subset_size": 8,
     "evaluate.kid_subsets": 2,
-    "evaluate.inception": "off",
+    "evaluate.feature_spaces": [],
+    "evaluate.path_length_samples": 4,
+    "evaluate.interval_groups": 6,
+    "evaluate.nearest_pictures": 3,
     "evaluate.grid_prompts": 3,
     "evaluate.grid_samples": 4,
 }
@@ -104,6 +111,7 @@ def run(
         images=root / "images",
         features=root / "features",
         output=root / output,
+        cache=root / "work" / "evaluate",
         clip=clip or TinyClip(),  # type: ignore[arg-type]
         logger=logger,
     )
@@ -132,8 +140,10 @@ def test_every_file_is_made(world: Path, report: EvaluationReport) -> None:
         "metrics.json",
         "evaluation.json",
         "report.md",
+        "report.html",
         "samples.png",
         "before_after.png",
+        "nearest.png",
         "history.png",
         "history.csv",
     }
@@ -143,12 +153,14 @@ def test_every_file_is_made(world: Path, report: EvaluationReport) -> None:
 def test_both_generators_and_real_images_are_measured(
     world: Path, report: EvaluationReport
 ) -> None:
-    judged = {f"{m}_efficientnet_lite0" for m in ("fd", "kid", "precision", "recall")}
+    kinds = ("fd", "kid", "precision", "recall", "density", "coverage")
+    more = ("memorised_share", "path_length", "caption_diversity")
+    judged = {f"{metric}_efficientnet_lite0" for metric in (*kinds, *more)}
     expected = judged | {"clip_score", "r_precision", "concept_accuracy"}
     assert set(report.values["trained"]) == set(report.values["initial"]) == expected
     assert set(report.values["real"]) == {"clip_score", "r_precision"}
     assert report.values["trained"] != report.values["initial"]
-    assert set(report.skipped) == {"fid", "concept_accuracy_ceiling"}
+    assert set(report.skipped) == {"clip_score_independent", "soa", "concept_accuracy_ceiling"}
     assert report.images_seen == IMAGES_SEEN - INITIAL_IMAGES_SEEN
 
 
@@ -192,6 +204,38 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     assert "initial" not in other.values
     assert other.images_seen == report.images_seen
     assert other.values["trained"] != report.values["trained"]
+
+
+def test_two_protocols_stand_side_by_side(world: Path, report: EvaluationReport) -> None:
+    custom = {
+        "name": "held-out",
+        "based_on": "cub",
+        "spaces": ["efficientnet-lite0"],
+        "num_generated": 8,
+        "kid_subset_size": 4,
+    }
+    changes = {
+        "evaluate.protocols": ["fd-offline", "held-out"],
+        "evaluate.custom_protocols": [custom],
+        "evaluate.compare_initial": False,
+    }
+    both = run(world, changes, output="both")
+    trained = both.values["trained"]
+    offline = {name: value for name, value in trained.items() if "/" not in name}
+    assert offline == report.values["trained"]
+    assert "held-out/fd_efficientnet_lite0" in trained
+    assert "held-out/concept_accuracy" not in trained
+    loaded = load_evaluation(world / "both").values["trained"]
+    other = loaded["held-out/fd_efficientnet_lite0"]
+    assert (other.protocol.name, other.protocol.reference_split) == ("held-out", "validation")
+    with pytest.raises(EvaluationError, match=r"reference_split: 'train' against 'validation'.*"):
+        compare(loaded["fd_efficientnet_lite0"], other)
+
+
+def test_a_protocol_that_asks_for_more_images_is_refused(world: Path) -> None:
+    with pytest.raises(EvaluationError, match="fid30k-val asks for 30,000 captioned images"):
+        run(world, {"evaluate.protocols": ["fid30k-val"]}, output="refused")
+    assert not (world / "refused").exists()
 
 
 def test_without_an_initial_generator_there_is_no_before(tmp_path: Path) -> None:
@@ -250,6 +294,17 @@ def test_small_split_skips_what_it_cannot_give(world: Path) -> None:
     assert "kid_subset_size = 8" in report.skipped["kid_efficientnet_lite0"]
 
 
+class StoredTexts:
+    """Encodes captions as the store has them."""
+
+    def __init__(self, stored: StoredFeatures) -> None:
+        self._stored = stored
+
+    def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
+        assert normalize
+        return self._stored.find(captions)
+
+
 @pytest.mark.parametrize("captioned", [True, False])
 def test_each_generator_is_shown_features_in_its_own_space(world: Path, captioned: bool) -> None:
     """CLIP score and retrieval go on seeing the features as CLIP gave them."""
@@ -258,11 +313,15 @@ def test_each_generator_is_shown_features_in_its_own_space(world: Path, captione
     names = (table.captions if captioned else table.sample_ids)[3:6]
     means = ModalityMeans(image=torch.randn(6), text=torch.randn(6))
     plain = load_bundle(world / "training")
-    centred = dataclasses.replace(plain, means=means)
+    centred = replace(plain, means=means)
     raw = stored.find(names)
-    assert torch.equal(stored.find_for(plain, names), raw)
+    clip = StoredTexts(stored)
+    assert torch.equal(find_stored_conditions(plain, stored, clip)(names), raw)
     shifted = means.centre_texts(raw) if captioned else means.centre_images(raw)
-    assert torch.equal(stored.find_for(centred, names), shifted)
+    assert torch.equal(find_stored_conditions(centred, stored, clip)(names), shifted)
+    if captioned:
+        encoded = encode_conditions(centred, clip)(names)
+        assert torch.equal(encoded, shifted)
     assert not torch.equal(shifted, raw)
 
 

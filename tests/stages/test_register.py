@@ -11,7 +11,8 @@ import pytest
 
 from clipgan.artifacts import write_json
 from clipgan.errors import CheckpointError, ClipError, EvaluationError, RegistryError
-from clipgan.evaluation.protocol import MetricValue, Protocol
+from clipgan.evaluation.intervals import Estimate
+from clipgan.evaluation.protocol import Protocol, build_value
 from clipgan.evaluation.report import Evaluation, save_evaluation
 from clipgan.stages.register import find_clip_weights, register
 from clipgan.tracking.registry import RegistrationReport, list_versions
@@ -29,6 +30,7 @@ def make_protocol(**changes: object) -> Protocol:
         "extractor_sha256": "a" * 64,
         "independent": True,
         "reference_split": "train",
+        "reference": "all images",
         "reference_count": 100,
         "reference_fingerprint": "b" * 64,
         "generated_count": 100,
@@ -36,6 +38,7 @@ def make_protocol(**changes: object) -> Protocol:
         "seed": 0,
         "resize": "bicubic",
         "truncation": 1.0,
+        "name": "fd-offline",
     }
     return Protocol.model_validate(fields | changes)
 
@@ -44,7 +47,9 @@ def prepare(root: Path, value: float, *, seed: int = 0, **protocol: object) -> P
     """The folders of train and evaluate."""
     save_tiny_bundle(root / "training", seed)
     write_json(root / "training" / "mlflow.json", {"run_id": None})
-    values = {METRIC: MetricValue(value=value, protocol=make_protocol(**protocol))}
+    # Shared captions: the subsets of two models go up and down together.
+    estimate = Estimate(value, (value - 0.5, value, value + 0.5))
+    values = {METRIC: build_value(estimate, make_protocol(**protocol), 0.95)}
     save_evaluation(root / "evaluation", Evaluation({"trained": values}, {"fid": "no weights"}))
     return root
 

@@ -72,10 +72,15 @@ class TestImports:
             assert command in done.stdout
 
     def test_no_command_takes_a_hyper_parameter(self, tmp_path: Path) -> None:
-        for command in ("run", "evaluate", "stage", *RECIPES):
+        for command in ("run", "stage", *RECIPES):
             shown = run_clipgan(command, "--help", folder=tmp_path).stdout
             options = {word for word in shown.split() if word.startswith("--")}
             assert options <= {"--help"}, command
+        for command in ("evaluate", "compare"):
+            shown = run_clipgan(command, "--help", folder=tmp_path).stdout
+            options = {word for word in shown.split() if word.startswith("--")}
+            places = {"--help", "--out", "--protocol", "--reference", "--list-protocols"}
+            assert options <= places, command
 
 
 class TestErrors:
@@ -398,6 +403,49 @@ class TestGenerate:
             assert message in done.stderr
             assert done.stderr.count("\n") == 1
         assert time.monotonic() - started < 60
+
+
+class TestEvaluate:
+    def test_protocols_are_listed_with_those_of_params(self, project: Workspace) -> None:
+        text = project.params_file.read_text()
+        mine = "custom_protocols: [{name: mine, based_on: cub, num_generated: 50}]"
+        project.params_file.write_text(text.replace("custom_protocols: []", mine))
+        done = run_clipgan("evaluate", "--list-protocols", folder=project.root)
+        assert done.returncode == 0, done.stderr
+        names = [line for line in done.stdout.splitlines() if line and line[0] != " "]
+        assert names == [
+            "fd-offline",
+            "fid30k-val",
+            "fid30k-train-lafite",
+            "galip-legacy",
+            "clean-fid",
+            "zero-shot-coco",
+            "cub",
+            "mine",
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["evaluate", "--protocol", "cub"], "name what to evaluate too"),
+            (["evaluate", "nowhere"], "nowhere: no generator bundle or checkpoint there"),
+            (["evaluate", "pngs"], "add --reference FOLDER"),
+            (["evaluate", "pngs", "--reference", "empty"], "empty: holds no image"),
+            (["evaluate", "built-in", "--out", "pngs"], "holds other files; name a new folder"),
+            (["evaluate", "built-in", "--protocol", "fid"], "protocol 'fid' is unknown"),
+            (["compare", "built-in"], "name at least two models"),
+        ],
+    )
+    def test_mistakes_are_one_line(
+        self, project: Workspace, arguments: list[str], message: str
+    ) -> None:
+        (project.root / "pngs").mkdir()
+        (project.root / "pngs" / "a.png").write_bytes(b"x")
+        (project.root / "empty").mkdir()
+        done = run_clipgan(*arguments, folder=project.root)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 class TestCatalog:

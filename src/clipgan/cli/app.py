@@ -65,11 +65,62 @@ def run() -> None:
 
 
 @app.command()
-def evaluate() -> None:
-    """Bring the evaluation up to date, and what it needs; registers nothing."""
+def evaluate(
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder of images, built-in, a bundle or checkpoint folder, models:/NAME@ALIAS, "
+            "runs:/ID. Without it: the pipeline's own generator, and what it needs."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="Folder of real images, for a folder.")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="Instead of params.yaml's; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for values and report.html; replaced.")
+    ] = Path("evaluations/latest"),
+    list_protocols: Annotated[
+        bool, typer.Option("--list-protocols", help="Name every protocol and what it fixes.")
+    ] = False,
+) -> None:
+    """Bring the evaluation up to date, or evaluate something else; registers nothing."""
+    from clipgan.cli import evaluation
     from clipgan.cli.flows import start_flow
 
-    start_flow("evaluate")
+    if list_protocols:
+        print(evaluation.describe_protocols())
+    elif subject is None:
+        evaluation.refuse_options(reference, protocol)
+        start_flow("evaluate")
+    else:
+        print(evaluation.evaluate_subject(subject, reference, tuple(protocol or ()), out))
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two or more: built-in, bundle or checkpoint folders (imported weights are such), "
+            "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID. The first is the baseline."
+        ),
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="Instead of params.yaml's; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for values and report.html; replaced.")
+    ] = Path("evaluations/comparison"),
+) -> None:
+    """Measure models on the same captions and seeds, and say which differences are real."""
+    from clipgan.cli import evaluation
+
+    print(evaluation.compare_subjects(models, tuple(protocol or ()), out))
 
 
 @app.command("pretrain-clip")

@@ -5,6 +5,7 @@ that is unknown, missing, of the wrong type or out of range raises
 :class:`~clipgan.errors.ConfigError` with the key, its value and the fix in one line.
 """
 
+from clipgan.config.evaluation import CustomProtocol, EvaluateConfig
 from clipgan.config.fields import (
     Device,
     Fraction,
@@ -21,7 +22,6 @@ from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params
 from clipgan.config.sections import (
     EmojiStyle,
-    EvaluateConfig,
     FeaturesConfig,
     IngestConfig,
     MonitoringConfig,
@@ -55,6 +55,7 @@ __all__ = [
     "ClipViewConfig",
     "ContrastiveAxis",
     "ContrastiveKind",
+    "CustomProtocol",
     "Device",
     "DiscriminatorConfig",
     "EmaConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
     Device,
     NonNegative,
@@ -68,35 +69,15 @@ class MonitoringConfig(Section):
 
     log_interval_images: PositiveInt
     sample_interval_images: PositiveInt
+    evaluation_interval_images: Annotated[
+        int, Field(ge=0, description="evaluate during training too; 0: only after it")
+    ]
     checkpoint_interval_images: PositiveInt
     keep_checkpoints: Annotated[
         int, Field(ge=2, description="a damaged one falls back to the one before")
     ]
     sample_prompts: tuple_of(str, min_length=1)  # type: ignore[valid-type]
     samples_per_prompt: PositiveInt
-
-
-class EvaluateConfig(Section):
-    """Generator -> metric values, each with its protocol."""
-
-    seed: Seed
-    device: Device
-    batch_size: PositiveInt
-    num_generated: Annotated[int, Field(ge=2)]
-    reference_split: Literal["train", "validation", "all"]
-    truncation: Annotated[float, Field(gt=0.0, le=1.0)]
-    retrieval_candidates: Annotated[int, Field(ge=2)]
-    num_concepts: Annotated[int, Field(ge=2)]
-    samples_per_concept: PositiveInt
-    kid_subset_size: Annotated[int, Field(ge=2)]
-    kid_subsets: PositiveInt
-    neighbourhood: Annotated[int, Field(ge=1, description="k of precision and recall")]
-    inception: Annotated[
-        Literal["auto", "off"], Field(description="auto: FID where its weights are found")
-    ]
-    compare_initial: Annotated[bool, Field(description="evaluate the initial generator too")]
-    grid_prompts: PositiveInt
-    grid_samples: PositiveInt
 
 
 class RegisterConfig(Section):

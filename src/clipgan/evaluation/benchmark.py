@@ -1,168 +1,133 @@
-"""What every generator of one evaluation is measured on: chosen once, by seed, from real data."""
+"""What every generator of one protocol is measured on: chosen once, by seed, from real data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from pathlib import Path
+from typing import TypeVar
 
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.inception import InceptionWeights, find_inception_weights
+from clipgan.evaluation.protocols import EvaluationProtocol
 from clipgan.evaluation.reference import (
     ConceptGallery,
     ReferenceChoice,
     ReferenceIndex,
+    choose_for_protocol,
     choose_gallery,
-    choose_reference,
-    load_reference_images,
+    load_reference_index,
 )
 from clipgan.evaluation.retrieval import choose_distractors
-from clipgan.pretrained.efficientnet_lite import NUM_FEATURES
+
+TRAIN = "train"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Real images (uint8, (N, 3, R, R)), captions and concepts; what could not be had, and why."""
+    """Rows of real images, captions and concepts; what could not be had, and why.
 
-    index: ReferenceIndex
-    choice: ReferenceChoice
+    ``reference`` holds the real images, ``captions`` those whose captions are used, ``training``
+    those a generator may have memorised (None: no search); often they are one.
+    """
+
+    protocol: EvaluationProtocol
     resolution_px: int
-    resize: str
-    reference_images: Tensor
-    condition_images: Tensor
-    """The image each condition belongs to, one for each image to generate."""
+    reference: ReferenceIndex
+    captions: ReferenceIndex
+    training: ReferenceIndex | None
+    choice: ReferenceChoice
     candidates: list[list[str]] | None
     gallery: ConceptGallery | None
-    gallery_images: Tensor
-    other_styles: Mapping[str, tuple[Tensor, Tensor]]
-    """style -> images, and for each the place of its concept in the gallery."""
-    inception: InceptionWeights | None
     skipped: dict[str, str]
-    warnings: tuple[str, ...]
 
-    def count_images(self, config: EvaluateConfig, num_generators: int) -> int:
-        """Images that will be generated or judged, for the progress bar."""
-        others = sum(len(images) for images, _ in self.other_styles.values())
-        concepts = len(self.gallery_images) * config.samples_per_concept
-        made = 2 * num_generators * (config.num_generated + concepts)
-        return len(self.reference_images) + len(self.gallery_images) + others + made
+    @property
+    def reference_px(self) -> int:
+        """Side of the real images that are compared; pictures are of the generator's size."""
+        return self.protocol.reference_px or self.resolution_px
+
+    @property
+    def resize(self) -> str:
+        """How the real images reached their size."""
+        return f"reference Lanczos to {self.reference_px} px where stored larger"
+
+    def count_generated(self, samples_per_concept: int, path_length_samples: int) -> int:
+        """Images one generator makes."""
+        concepts = len(self.gallery.prompts) * samples_per_concept if self.gallery else 0
+        return len(self.choice.conditions) + concepts + 2 * path_length_samples
 
 
-def build_benchmark(config: EvaluateConfig, index: ReferenceIndex, resolution_px: int) -> Benchmark:
-    """Choose and load everything that does not depend on a generator.
+def build_benchmark(
+    config: EvaluateConfig, protocol: EvaluationProtocol, images_dir: Path, resolution_px: int
+) -> Benchmark:
+    """Choose everything that does not depend on a generator; decodes no image.
 
     A metric the data do not suffice for is skipped with its reason; the others are still computed.
 
     Raises:
-        DataError: an image shard is damaged, or smaller images are stored.
+        DataError: the image shards are missing or damaged.
+        EvaluationError: a split is empty, or has fewer images than a strict protocol asks for.
     """
+    splits: set[str] = {protocol.reference_split, protocol.captions_split}
+    indexes = {split: load_reference_index(images_dir, split) for split in splits}
+    captions = indexes[protocol.captions_split]
+    choice = choose_for_protocol(indexes[protocol.reference_split], captions, protocol)
     skipped: dict[str, str] = {}
-    choice = choose_reference(index, config.num_generated, config.seed)
     gallery, candidates = None, None
     if choice.has_captions:
-        gallery = _try_gallery(config, index, skipped)
-        candidates = _try_candidates(config, index, choice, skipped)
+        if protocol.has_concepts:
+            gallery = _try(
+                skipped,
+                "concept_accuracy",
+                lambda: choose_gallery(captions, config.num_concepts, protocol.seed),
+            )
+        candidates = _try(
+            skipped,
+            "r_precision",
+            lambda: _choose_candidates(config, captions, choice, protocol.seed),
+        )
     else:
         for name in ("clip_score", "r_precision", "concept_accuracy"):
-            skipped[name] = f"no image of split {index.split!r} has a caption"
-    rows = [*choice.image_rows, *choice.condition_rows]
-    other_rows: dict[str, list[tuple[int, int]]] = {}
-    if gallery is not None:
-        other_rows = gallery.other_styles
-        rows += [*gallery.rows, *(row for pairs in other_rows.values() for _, row in pairs)]
-    unique = {row: place for place, row in enumerate(dict.fromkeys(rows))}
-    images = load_reference_images(index, list(unique), resolution_px)
-
-    def pick(wanted: list[int]) -> Tensor:
-        return images[torch.tensor([unique[row] for row in wanted], dtype=torch.int64)]
-
-    reference = pick(choice.image_rows)
-    _skip_small_sets(config, min(len(reference), config.num_generated), skipped)
-    if gallery is not None and not other_rows:
+            skipped[name] = f"no image of split {captions.split!r} has a caption"
+    if gallery is not None and not gallery.other_styles:
         skipped["concept_accuracy_ceiling"] = (
             f"all images of the gallery's concepts are in style {gallery.style!r}: add a style to "
             "ingest.emoji_styles"
         )
+    training = None
+    if config.nearest_pictures:
+        training = indexes.get(TRAIN) or _try(
+            skipped, "memorised_share", lambda: load_reference_index(images_dir, TRAIN)
+        )
     return Benchmark(
-        index=index,
-        choice=choice,
+        protocol=protocol,
         resolution_px=resolution_px,
-        resize=f"reference Lanczos to {resolution_px} px where stored larger",
-        reference_images=reference,
-        condition_images=pick(choice.condition_rows),
+        reference=indexes[protocol.reference_split],
+        captions=captions,
+        training=training,
+        choice=choice,
         candidates=candidates,
         gallery=gallery,
-        gallery_images=pick(gallery.rows if gallery else []),
-        other_styles={
-            style: (pick([row for _, row in pairs]), torch.tensor([place for place, _ in pairs]))
-            for style, pairs in other_rows.items()
-        },
-        inception=_try_inception(config, skipped),
         skipped=skipped,
-        warnings=_collect_warnings(config, len(reference)),
     )
 
 
-def _try_gallery(
-    config: EvaluateConfig, index: ReferenceIndex, skipped: dict[str, str]
-) -> ConceptGallery | None:
-    try:
-        return choose_gallery(index, config.num_concepts, config.seed)
-    except EvaluationError as error:
-        skipped["concept_accuracy"] = str(error)
-        return None
-
-
-def _try_candidates(
-    config: EvaluateConfig, index: ReferenceIndex, choice: ReferenceChoice, skipped: dict[str, str]
-) -> list[list[str]] | None:
-    try:
-        return choose_distractors(
-            choice.conditions,
-            [index.concepts[row] for row in choice.condition_rows],
-            index.captions_of_concepts(),
-            num_candidates=config.retrieval_candidates,
-            seed=config.seed,
-        )
-    except EvaluationError as error:
-        skipped["r_precision"] = str(error)
-        return None
-
-
-def _try_inception(config: EvaluateConfig, skipped: dict[str, str]) -> InceptionWeights | None:
-    if config.inception == "off":
-        skipped["fid"] = "evaluate.inception is off"
-        return None
-    found = find_inception_weights()
-    if isinstance(found, str):
-        skipped["fid"] = found
-        return None
-    return found
-
-
-def _skip_small_sets(config: EvaluateConfig, num_images: int, skipped: dict[str, str]) -> None:
-    if num_images < config.kid_subset_size:
-        skipped["kid_efficientnet_lite0"] = (
-            f"evaluate.kid_subset_size = {config.kid_subset_size} is above the {num_images} images "
-            f"of the smaller set: set it to {num_images} or less"
-        )
-    if num_images <= config.neighbourhood:
-        for name in ("precision_efficientnet_lite0", "recall_efficientnet_lite0"):
-            skipped[name] = (
-                f"evaluate.neighbourhood = {config.neighbourhood} needs more images than the "
-                f"{num_images} of the smaller set: lower it"
-            )
-
-
-def _collect_warnings(config: EvaluateConfig, num_reference: int) -> tuple[str, ...]:
-    fewest = min(config.num_generated, num_reference)
-    if fewest > NUM_FEATURES:
-        return ()
-    return (
-        f"fd_efficientnet_lite0 is fitted to {fewest:,} images in {NUM_FEATURES:,} dimensions and "
-        "therefore biased upwards: compare it only at the same counts, and trust "
-        "kid_efficientnet_lite0, which is unbiased",
+def _choose_candidates(
+    config: EvaluateConfig, captions: ReferenceIndex, choice: ReferenceChoice, seed: int
+) -> list[list[str]]:
+    return choose_distractors(
+        choice.conditions,
+        [captions.concepts[row] for row in choice.condition_rows],
+        captions.captions_of_concepts(),
+        num_candidates=config.retrieval_candidates,
+        seed=seed,
     )
+
+
+def _try(skipped: dict[str, str], name: str, choose: Callable[[], T]) -> T | None:
+    try:
+        return choose()
+    except EvaluationError as error:
+        skipped[name] = str(error)
+        return None

@@ -14,8 +14,8 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.extractors import check_finite
 
 
-def compute_concept_accuracy(features: Tensor, concepts: Tensor, gallery_features: Tensor) -> float:
-    """Share of images whose nearest gallery image is of their concept.
+def compute_hits(features: Tensor, concepts: Tensor, gallery_features: Tensor) -> Tensor:
+    """1 where the nearest gallery image is of the right concept, (N,) float64.
 
     Args:
         features: (N, D) float32 of the images to judge.
@@ -33,7 +33,12 @@ def compute_concept_accuracy(features: Tensor, concepts: Tensor, gallery_feature
     check_finite(features, "judge's features of the generated images")
     check_finite(gallery_features, "judge's features of the gallery")
     similarities = normalize(features, dim=1) @ normalize(gallery_features, dim=1).T
-    return float((similarities.argmax(dim=1) == concepts).double().mean())
+    return (similarities.argmax(dim=1) == concepts).double()
+
+
+def compute_concept_accuracy(features: Tensor, concepts: Tensor, gallery_features: Tensor) -> float:
+    """Share of images whose nearest gallery image is of their concept; see :func:`compute_hits`."""
+    return float(compute_hits(features, concepts, gallery_features).mean())
 
 
 def repeat_concepts(num_concepts: int, samples_per_concept: int) -> Tensor:

@@ -1,4 +1,8 @@
-"""Distances between sets of features, computed by torch-fidelity from features extracted once."""
+"""Distances between sets of features, each with what leaving groups of images out gives.
+
+KID, the Inception Score, precision and recall are torch-fidelity's own functions; the Frechet
+distance is its formula, computed exactly (:mod:`clipgan.evaluation.frechet`).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
 )
 from torch_fidelity.metric_kid import (
     KEY_METRIC_KID_MEAN,
@@ -24,14 +28,14 @@ from torch_fidelity.metric_prc import (
 
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extractors import check_finite
+from clipgan.evaluation.frechet import FrechetReference, compute_distances
+from clipgan.evaluation.intervals import Estimate, Grouping
+from clipgan.evaluation.kernels import build_cubic_kernel, compute_discrepancy
 
-
-@dataclass(frozen=True)
-class KernelDistance:
-    """Mean and standard deviation over random subsets."""
-
-    mean: float
-    standard_deviation: float
+INCEPTION_SCORE_SPLITS = 10
+"""Of Salimans et al. 2016 and every table since."""
+TORCH_FIDELITY_SEED = 2020
+"""Its own default for the shuffle before the splits: the same value as its command line gives."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,38 @@ def compute_frechet_distance(generated: Tensor, reference: Tensor) -> float:
     Raises:
         EvaluationError: see :func:`check_features`.
     """
-    statistics = []
-    for features, what in ((generated, "generated images"), (reference, "reference images")):
-        check_features(features, what)
-        statistics.append(fid_features_to_statistics(features))
-    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+    check_features(reference, "reference images")
+    grouping = Grouping(len(generated), 0, 0)
+    return estimate_frechet_distance(generated, FrechetReference(reference), grouping).value
 
 
-def compute_kernel_distance(
-    generated: Tensor, reference: Tensor, *, subset_size: int, num_subsets: int, seed: int
-) -> KernelDistance:
+def estimate_frechet_distance(
+    generated: Tensor, reference: FrechetReference, grouping: Grouping
+) -> Estimate:
+    """:func:`compute_frechet_distance` and what leaving out each group gives.
+
+    Raises:
+        EvaluationError: see :func:`check_features`.
+    """
+    check_features(generated, "generated images")
+    groups = range(grouping.num_groups)
+    value, *left = compute_distances(generated, reference, grouping.labels, groups)
+    return Estimate(value, tuple(left))
+
+
+def estimate_kernel_distance(
+    generated: Tensor,
+    reference: Tensor,
+    *,
+    subset_size: int,
+    num_subsets: int,
+    seed: int,
+    grouping: Grouping,
+) -> Estimate:
     """Unbiased MMD^2 with the cubic kernel (x.y / D + 1)^3 (Binkowski et al. 2018, KID).
+
+    The value is torch-fidelity's mean over random subsets, its ``standard_deviation`` theirs;
+    ``leave_out`` is the unbiased estimate on all images but a group.
 
     Raises:
         EvaluationError: a set is smaller than ``subset_size``, or see :func:`check_features`.
@@ -103,7 +128,14 @@ def compute_kernel_distance(
         rng_seed=seed,
         verbose=False,
     )
-    return KernelDistance(metric[KEY_METRIC_KID_MEAN], metric[KEY_METRIC_KID_STD])
+    whole = compute_discrepancy(
+        generated.double(),
+        reference.double(),
+        build_cubic_kernel(generated.shape[1]),
+        grouping,
+        unbiased=True,
+    )
+    return Estimate(metric[KEY_METRIC_KID_MEAN], whole.leave_out, metric[KEY_METRIC_KID_STD])
 
 
 def compute_precision_recall(
@@ -128,3 +160,35 @@ def compute_precision_recall(
         generated, reference, prc_neighborhood=neighbourhood, save_cpu_ram=True, verbose=False
     )
     return PrecisionRecall(metric[KEY_METRIC_PRECISION], metric[KEY_METRIC_RECALL])
+
+
+def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
+    """exp of the mean KL from each image's classes to all (Salimans et al. 2016), in 10 splits.
+
+    Args:
+        logits: (N, C) float32, without the last layer's bias as in the TensorFlow original.
+
+    Raises:
+        EvaluationError: fewer images than splits.
+    """
+    if len(logits) < INCEPTION_SCORE_SPLITS:
+        raise EvaluationError(
+            f"the Inception Score has {INCEPTION_SCORE_SPLITS} splits, there are {len(logits)} "
+            "images: raise num_generated"
+        )
+    metric = _compute_inception_score(logits)
+    left = grouping.leave_out(
+        lambda kept: (
+            _compute_inception_score(logits[kept])[KEY_METRIC_ISC_MEAN]
+            if int(kept.sum()) >= INCEPTION_SCORE_SPLITS
+            else metric[KEY_METRIC_ISC_MEAN]
+        )
+    )
+    return Estimate(metric[KEY_METRIC_ISC_MEAN], left, metric[KEY_METRIC_ISC_STD])
+
+
+def _compute_inception_score(logits: Tensor) -> dict[str, float]:
+    found: dict[str, float] = isc_features_to_metric(
+        logits, splits=INCEPTION_SCORE_SPLITS, shuffle=True, rng_seed=TORCH_FIDELITY_SEED
+    )
+    return found

@@ -55,7 +55,11 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]
         return (torch.cat([self._extract(part) for part in torch.split(images_uint8, size)]),)
 
     def _extract(self, images_uint8: Tensor) -> Tensor:
-        images = resize(to_unit_range(images_uint8), self.network.native_side_px)
+        return self.encode_float(to_unit_range(images_uint8))
+
+    def encode_float(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1], any size -> (N, 1280) float32."""
+        images = resize(images, self.network.native_side_px)
         features: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
         return features
 

@@ -1,50 +1,77 @@
-"""All metrics of a generator against one reference; each feature is extracted once."""
+"""All metrics of a generator under one protocol; each network looks at each image once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clipgan.config import EvaluateConfig
-from clipgan.errors import EvaluationError
 from clipgan.evaluation.benchmark import Benchmark
-from clipgan.evaluation.concept_accuracy import compute_concept_accuracy, repeat_concepts
-from clipgan.evaluation.distances import (
-    compute_frechet_distance,
-    compute_kernel_distance,
-    compute_precision_recall,
+from clipgan.evaluation.clip_metrics import (
+    ClipJudge,
+    EncodeTexts,
+    build_training_model,
+    find_judge_clip,
 )
-from clipgan.evaluation.extractors import (
-    JUDGE_LAYER,
-    JUDGE_NAME,
-    JUDGE_RESIZE,
-    build_judge,
-    extract_features,
-)
-from clipgan.evaluation.inception import (
-    INCEPTION_EXTRACTOR,
-    INCEPTION_LAYER,
-    INCEPTION_RESIZE,
-    compute_inception_fid,
-)
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
-from clipgan.evaluation.reference import CAPTION_CHOICE, NO_CAPTIONS_CHOICE
-from clipgan.evaluation.retrieval import compute_clip_scores, compute_r_precision, index_captions
-from clipgan.images import to_unit_range
+from clipgan.evaluation.concept_judge import GALLERY_CAPTION_CHOICE, ConceptJudge
+from clipgan.evaluation.extraction import FeatureCollector
+from clipgan.evaluation.feature_spaces import FeatureSpace, TrainingClip
+from clipgan.evaluation.findings import Findings, NearestPair, pick_nearest, pick_worst
+from clipgan.evaluation.image_store import ImageStore, open_image_store
+from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.memorisation import NearestTraining, find_nearest_training
+from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
+from clipgan.evaluation.path_length import GenerateFloat, compute_path_lengths
+from clipgan.evaluation.protocol import MetricValue
+from clipgan.evaluation.records import Recorder
+from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.references import RealSide
+from clipgan.evaluation.space_metrics import Measured
 
-SPACE = "efficientnet_lite0"
-GALLERY_CAPTION_CHOICE = "first caption of the gallery image of each concept"
+PATH_LENGTH_BATCH = 8
+INDEPENDENT_SCORE = "clip_score_independent"
 
-GenerateImages = Callable[[Sequence[str]], Tensor]
-"""Conditions (see ReferenceChoice) -> (their number, 3, R, R) uint8, each from its own latent."""
+
+@dataclass(frozen=True)
+class LatentAccess:
+    """A generator from inside: text features of conditions, and images of any latents."""
+
+    generate: GenerateFloat
+    encode_texts: Callable[[Sequence[str]], Tensor]
+    latent_dim: int
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A generator as the evaluator sees it.
+
+    Attributes:
+        generate: conditions (see ReferenceChoice) -> batches of (n, 3, R, R) uint8, as many images
+            in all, image i from latent i.
+        latents: None where it cannot be looked into.
+    """
+
+    generate: Callable[[Sequence[str]], Iterable[Tensor]]
+    latents: LatentAccess | None = None
 
 
 class Evaluator:
     """Measures generators, and real images in their place, on one benchmark.
 
-    The real images' features are extracted when it is built.
+    Everything about the real images is extracted, or found in the cache, when it is built.
+
+    Args:
+        clip: the CLIP the generators were trained against.
+        encode_texts: conditions -> its features (N, D) float32, unit norm.
+        cache: of features of real images.
+        advance: counts the images generated.
+
+    Attributes:
+        skipped: metric -> one line why it cannot be measured here.
+        warnings: what to know before reading the values.
     """
 
     def __init__(
@@ -52,187 +79,213 @@ class Evaluator:
         config: EvaluateConfig,
         benchmark: Benchmark,
         *,
-        encode_images: Callable[[Tensor], Tensor],
-        encode_texts: Callable[[Sequence[str]], Tensor],
-        clip_fingerprint: dict[str, str],
+        clip: TrainingClip,
+        encode_texts: EncodeTexts,
         device: torch.device,
+        cache: FeatureCache,
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """
-        Args:
-            encode_images, encode_texts: the training CLIP's, for CLIP score and R-precision: images
-                (N, 3, H, W) in [-1, 1] or conditions -> (N, D) float32, unit norm.
-            clip_fingerprint: of that CLIP.
-            advance: counts images generated and images judged.
-        """
         self.config, self.benchmark, self.device = config, benchmark, device
-        self._clip_encode_images = encode_images
-        self._clip_fingerprint = dict(clip_fingerprint)
-        self._advance = advance
-        self._judge = build_judge(device)
-        self._reference = self._extract(benchmark.reference_images)
-        self._gallery = self._extract(benchmark.gallery_images)
-        self._conditions = encode_texts(benchmark.choice.conditions)
-        texts, self._candidate_rows = index_captions(benchmark.candidates or [])
-        self._candidates = encode_texts(texts) if texts else torch.empty((0, 0))
+        self.advance = advance
+        self._real = RealSide(config, benchmark, clip, cache, device)
+        self.skipped = {**benchmark.skipped, **self._real.skipped}
+        self.warnings = self._real.warnings
+        sha256 = clip.fingerprint.get("weights_sha256", "")
+        self._recorder = Recorder(benchmark, config.confidence, sha256)
+        self._clips = self._build_clips(clip, encode_texts)
+        self._concepts = self._build_concepts()
+        self._objects = self._find_objects()
+        self._training = self._find_training()
+        self._grouping = self._group(len(benchmark.choice.conditions))
 
-    def measure(self, generate: GenerateImages) -> dict[str, MetricValue]:
+    def measure(self, source: ImageSource) -> Findings:
         """Generate for the benchmark's captions and concepts, and compute every metric.
 
         Raises:
-            EvaluationError: ``generate`` gave another number of images or another size, all its
+            EvaluationError: ``source`` gave another number of images or another size, all its
                 images are the same, or a feature is NaN.
         """
-        images = self._generate(generate, self.benchmark.choice.conditions)
-        values = self._measure_distances(images)
-        if self.benchmark.choice.has_captions:
-            values |= self._measure_with_clip(images)
-        gallery = self.benchmark.gallery
-        if gallery is not None:
-            per_concept = self.config.samples_per_concept
-            prompts = [prompt for prompt in gallery.prompts for _ in range(per_concept)]
-            features = self._extract(self._generate(generate, prompts))
-            concepts = repeat_concepts(len(gallery.prompts), per_concept)
-            value = self._judge_concepts("concept_accuracy", features, concepts)
-            values[value.protocol.metric] = value
-        return values
+        choice = self.benchmark.choice
+        judges = self._real.judges
+        takers = [self._collect(judge.space, judge.protocol.blur_radii_px) for judge in judges]
+        clip_takers = [self._collect(judge.model.space) for judge in self._clips]
+        with open_image_store(len(choice.conditions), self.benchmark.resolution_px) as images:
+            for batch in images.fill(source.generate(choice.conditions)):
+                for taker in (*takers, *clip_takers):
+                    taker.add(batch)
+                for objects in self._objects:
+                    objects.add(batch)
+                self.advance(len(batch))
+            features = [taker.collect("generated images") for taker in takers]
+            values: dict[str, MetricValue] = {}
+            for judge, found in zip(judges, features, strict=True):
+                measured = judge.measure(found, self._grouping)
+                values |= self._recorder.record(measured, judge.space)
+            encoded = [taker.collect("generated images").plain for taker in clip_takers]
+            clip_values, scores = self._measure_clips(encoded)
+            values |= clip_values
+            for objects in self._objects:
+                values |= self._recorder.record(objects.measure(self._grouping), objects.space)
+            nearest = self._search(features[0].plain) if self._training is not None else None
+            values |= self._record_memorised(nearest)
+            values |= self._measure_concepts(source)
+            values |= self._measure_path_length(source.latents)
+            return Findings(
+                values,
+                pick_worst(choice.conditions, scores, images, self.config.worst_captions),
+                self._pick_nearest(nearest, images),
+            )
 
     def measure_real(self) -> dict[str, MetricValue]:
         """The same for real images: what their own captions and another style reach."""
-        if not self.benchmark.choice.has_captions:
+        choice, gallery = self.benchmark.choice, self.benchmark.gallery
+        if not choice.has_captions:
             return {}
-        values = self._measure_with_clip(self.benchmark.condition_images)
-        for style, (images, concepts) in self.benchmark.other_styles.items():
-            name = f"concept_accuracy_ceiling_{style}"
-            values[name] = self._judge_concepts(name, self._extract(images), concepts)
+        encoded = [
+            self._real.encode_captions(choice.condition_rows, judge.model.space)
+            for judge in self._clips
+        ]
+        values, _ = self._measure_clips(encoded)
+        for judge in self._concepts:
+            for style, pairs in gallery.other_styles.items() if gallery else ():
+                features = self._real.encode_captions([row for _, row in pairs], judge.space)
+                found = judge.measure_ceiling(style, features, [place for place, _ in pairs])
+                values |= self._record_concepts(found, judge.space, len(pairs))
         return values
 
-    def _generate(self, generate: GenerateImages, prompts: Sequence[str]) -> Tensor:
-        images = generate(prompts)
-        self._advance(len(images))
-        side = self.benchmark.resolution_px
-        expected = (len(prompts), 3, side, side)
-        if tuple(images.shape) != expected or images.dtype != torch.uint8:
-            raise EvaluationError(
-                f"the generator gave {tuple(images.shape)} {images.dtype}, {expected} uint8 were "
-                "asked for: evaluate needs every sample"
-            )
-        return images
+    def count_generated(self) -> int:
+        """Images one generator will make, for the progress bar."""
+        concepts = sum(len(judge.prompts) for judge in self._concepts)
+        return len(self.benchmark.choice.conditions) + concepts
 
-    def _extract(self, images_uint8: Tensor) -> Tensor:
-        if not len(images_uint8):
-            return torch.empty((0, 0))
-        return extract_features(
-            images_uint8,
-            self._judge,
-            batch_size=self.config.batch_size,
-            device=self.device,
-            advance=self._advance,
+    def _build_clips(self, clip: TrainingClip, encode_texts: EncodeTexts) -> list[ClipJudge]:
+        choice = self.benchmark.choice
+        if not choice.has_captions:
+            return []
+        models = [build_training_model(clip, encode_texts)]
+        found = find_judge_clip(
+            self.config.judge_clip_model, self.config.judge_clip_weights, clip, self.device
+        )
+        if isinstance(found, str):
+            self.skipped[INDEPENDENT_SCORE] = found
+        else:
+            models.append(found)
+        return [ClipJudge(model, choice.conditions, self.benchmark.candidates) for model in models]
+
+    def _build_concepts(self) -> list[ConceptJudge]:
+        gallery, space = self.benchmark.gallery, self._real.main_space
+        if gallery is None or space is None:
+            return []
+        judge = ConceptJudge(
+            gallery,
+            self._real.encode_captions(gallery.rows, space),
+            space,
+            samples_per_concept=self.config.samples_per_concept,
+            num_groups=self.config.interval_groups,
+            seed=self.benchmark.protocol.seed,
+        )
+        return [judge]
+
+    def _find_objects(self) -> list[ObjectJudge]:
+        if not self.benchmark.choice.has_captions:
+            return []
+        found = find_object_judge(self.benchmark.choice.conditions, self.device)
+        if isinstance(found, str):
+            self.skipped["soa"] = found
+            return []
+        return [found]
+
+    def _find_training(self) -> Tensor | None:
+        space = self._real.main_space
+        if self.benchmark.training is None or space is None:
+            return None
+        return self._real.encode_training(space)
+
+    def _search(self, features: Tensor) -> NearestTraining | None:
+        assert self._training is not None
+        return find_nearest_training(features, self._training)
+
+    def _record_memorised(self, nearest: NearestTraining | None) -> dict[str, MetricValue]:
+        space, training = self._real.main_space, self.benchmark.training
+        if nearest is None or space is None or training is None:
+            return {}
+        measured = Measured(self._grouping.average(nearest.memorised), {})
+        return self._recorder.record(
+            {space.name_metric("memorised_share"): measured},
+            space,
+            reference_split=training.split,
+            reference="all images of the split",
+            reference_count=len(training.sample_ids),
         )
 
-    def _measure_distances(self, images: Tensor) -> dict[str, MetricValue]:
-        config, benchmark = self.config, self.benchmark
-        features = self._extract(images)
-        fd = compute_frechet_distance(features, self._reference)
-        values = [build_value(fd, self._judge_protocol(f"fd_{SPACE}"))]
-        if f"kid_{SPACE}" not in benchmark.skipped:
-            kid = compute_kernel_distance(
-                features,
-                self._reference,
-                subset_size=config.kid_subset_size,
-                num_subsets=config.kid_subsets,
-                seed=config.seed,
-            )
-            settings = {"subset_size": config.kid_subset_size, "subsets": config.kid_subsets}
-            protocol = self._judge_protocol(f"kid_{SPACE}", settings)
-            values.append(build_value(kid.mean, protocol, kid.standard_deviation))
-        if f"precision_{SPACE}" not in benchmark.skipped:
-            found = compute_precision_recall(
-                features, self._reference, neighbourhood=config.neighbourhood
-            )
-            settings = {"neighbourhood": config.neighbourhood}
-            for name in ("precision", "recall"):
-                protocol = self._judge_protocol(f"{name}_{SPACE}", settings)
-                values.append(build_value(getattr(found, name), protocol))
-        if benchmark.inception is not None:
-            values.append(self._measure_inception(images))
-        return {value.protocol.metric: value for value in values}
-
-    def _measure_inception(self, images: Tensor) -> MetricValue:
-        weights = self.benchmark.inception
-        assert weights is not None
-        fid = compute_inception_fid(
+    def _pick_nearest(
+        self, nearest: NearestTraining | None, images: ImageStore
+    ) -> tuple[NearestPair, ...]:
+        training = self.benchmark.training
+        return pick_nearest(
+            self.benchmark.choice.conditions,
+            nearest,
             images,
-            self.benchmark.reference_images,
-            weights.path,
-            batch_size=self.config.batch_size,
-            device=self.device,
-        )
-        protocol = self._judge_protocol("fid").model_copy(
-            update={
-                "extractor": f"{INCEPTION_EXTRACTOR}/{INCEPTION_LAYER}",
-                "extractor_sha256": weights.sha256,
-                "resize": INCEPTION_RESIZE,
-            }
-        )
-        return build_value(fid, protocol)
-
-    def _measure_with_clip(self, images: Tensor) -> dict[str, MetricValue]:
-        """CLIP score and R-precision, image i against caption i."""
-        features = self._encode_images(images)
-        scores = compute_clip_scores(features, self._conditions)
-        values = [build_value(float(scores.double().mean()), self._clip_protocol("clip_score", {}))]
-        if self.benchmark.candidates is not None:
-            value = compute_r_precision(features, self._candidates, self._candidate_rows)
-            settings = {"candidates": self.config.retrieval_candidates}
-            values.append(build_value(value, self._clip_protocol("r_precision", settings)))
-        return {value.protocol.metric: value for value in values}
-
-    def _judge_concepts(self, name: str, features: Tensor, concepts: Tensor) -> MetricValue:
-        accuracy = compute_concept_accuracy(features, concepts, self._gallery)
-        protocol = self._judge_protocol(name, {"concepts": len(self._gallery)}).model_copy(
-            update={
-                "reference_count": len(self._gallery),
-                "generated_count": len(features),
-                "captions": GALLERY_CAPTION_CHOICE,
-            }
-        )
-        return build_value(accuracy, protocol)
-
-    def _encode_images(self, images_uint8: Tensor) -> Tensor:
-        with torch.inference_mode():
-            parts = [
-                self._clip_encode_images(to_unit_range(batch.to(self.device))).float().cpu()
-                for batch in torch.split(images_uint8, self.config.batch_size)
-            ]
-        return torch.cat(parts)
-
-    def _judge_protocol(self, metric: str, settings: dict[str, int] | None = None) -> Protocol:
-        index, has_captions = self.benchmark.index, self.benchmark.choice.has_captions
-        return Protocol(
-            metric=metric,
-            extractor=f"{JUDGE_NAME}/{JUDGE_LAYER}",
-            extractor_sha256=self._judge.weights_sha256,
-            independent=True,
-            reference_split=index.split,
-            reference_count=len(self.benchmark.reference_images),
-            reference_fingerprint=index.fingerprint,
-            generated_count=self.config.num_generated,
-            captions=CAPTION_CHOICE if has_captions else NO_CAPTIONS_CHOICE,
-            seed=self.config.seed,
-            resize=f"{self.benchmark.resize}, then {JUDGE_RESIZE}",
-            truncation=self.config.truncation,
-            settings=settings or {},
+            load_training=self._real.load_training,
+            sample_ids=[] if training is None else training.sample_ids,
+            count=self.config.nearest_pictures,
         )
 
-    def _clip_protocol(self, metric: str, settings: dict[str, int]) -> Protocol:
-        fingerprint = self._clip_fingerprint
-        return self._judge_protocol(metric, settings).model_copy(
-            update={
-                "extractor": f"training CLIP {fingerprint.get('model', '')}".rstrip(),
-                "extractor_sha256": fingerprint.get("weights_sha256", ""),
-                "independent": False,
-                "resize": f"{self.benchmark.resize}, then the CLIP's own",
-                "clip": fingerprint,
-            }
+    def _measure_clips(self, encoded: Sequence[Tensor]) -> tuple[dict[str, MetricValue], Tensor]:
+        """Values of every CLIP, and the scores of the last: the independent one where there is."""
+        values: dict[str, MetricValue] = {}
+        scores = torch.empty(0)
+        for judge, features in zip(self._clips, encoded, strict=True):
+            measured, scores = judge.measure(features, self._grouping)
+            values |= self._recorder.record(measured, judge.model.space)
+        return values, scores
+
+    def _measure_concepts(self, source: ImageSource) -> dict[str, MetricValue]:
+        values: dict[str, MetricValue] = {}
+        for judge in self._concepts:
+            taker = self._collect(judge.space)
+            side = self.benchmark.resolution_px
+            with open_image_store(len(judge.prompts), side) as images:
+                for batch in images.fill(source.generate(judge.prompts)):
+                    taker.add(batch)
+                    self.advance(len(batch))
+            found = judge.measure(taker.collect("generated images").plain)
+            values |= self._record_concepts(found, judge.space, len(judge.prompts))
+        return values
+
+    def _record_concepts(
+        self, found: dict[str, Measured], space: FeatureSpace, count: int
+    ) -> dict[str, MetricValue]:
+        gallery = self.benchmark.gallery
+        return self._recorder.record(
+            found,
+            space,
+            reference_count=len(gallery.rows) if gallery else 0,
+            generated_count=count,
+            captions=GALLERY_CAPTION_CHOICE,
         )
+
+    def _measure_path_length(self, latents: LatentAccess | None) -> dict[str, MetricValue]:
+        space = self._real.main_space
+        count = min(self.config.path_length_samples, len(self.benchmark.choice.conditions))
+        if latents is None or space is None or space.encode_float is None or not count:
+            return {}
+        lengths = compute_path_lengths(
+            latents.generate,
+            latents.encode_texts(self.benchmark.choice.conditions[:count]),
+            latent_dim=latents.latent_dim,
+            encode=space.encode_float,
+            epsilon=self.config.path_length_epsilon,
+            seed=self.benchmark.protocol.seed,
+            batch_size=PATH_LENGTH_BATCH,
+        )
+        settings = {"steps_per_latent": round(1 / self.config.path_length_epsilon)}
+        measured = Measured(self._group(count).average(lengths), settings)
+        name = space.name_metric("path_length")
+        return self._recorder.record({name: measured}, space, generated_count=2 * count)
+
+    def _collect(self, space: FeatureSpace, radii: Sequence[int] = ()) -> FeatureCollector:
+        return FeatureCollector(space, radii, batch_size=self.config.batch_size, device=self.device)
+
+    def _group(self, count: int) -> Grouping:
+        return Grouping(count, self.config.interval_groups, self.benchmark.protocol.seed)

@@ -8,6 +8,19 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipgan.errors import EvaluationError
+from clipgan.evaluation.intervals import (
+    METHOD,
+    Estimate,
+    PairedDifference,
+    compare_paired,
+    compute_bounds,
+)
+
+_SHARES = (
+    *("precision", "recall", "coverage", "r_precision", "concept_accuracy", "memorised_share"),
+    "soa_",
+)
+"""Metrics that are shares of images: their intervals end at 0 and 1."""
 
 
 class _Frozen(BaseModel):
@@ -15,7 +28,10 @@ class _Frozen(BaseModel):
 
 
 class Protocol(_Frozen):
-    """Everything that changes a metric's value besides the generator itself."""
+    """Everything that changes a metric's value besides the generator itself.
+
+    ``name`` comes last in comparisons: what really differs is more telling.
+    """
 
     metric: Annotated[str, Field(min_length=1)]
     extractor: Annotated[str, Field(description="network and layer of the feature space")]
@@ -24,26 +40,46 @@ class Protocol(_Frozen):
         bool, Field(description="false: the generator was trained against this very network")
     ]
     reference_split: str
+    reference: Annotated[str, Field(description="how the real images were chosen")]
     reference_count: int
     reference_fingerprint: Annotated[str, Field(description="of the image shards")]
     generated_count: int
     captions: Annotated[str, Field(description="how the captions were chosen")]
     seed: int
     resize: str
-    truncation: float
+    truncation: Annotated[float | None, Field(description="None: not known (files)")]
     clip: Annotated[
         dict[str, str] | None, Field(description="fingerprint of the CLIP that judged, if one did")
     ] = None
     settings: Annotated[
         dict[str, int], Field(description="the metric's own: subset size, neighbours, candidates")
     ] = {}
+    name: Annotated[str, Field(min_length=1, description="of the protocol")]
+
+
+class Interval(_Frozen):
+    """Where the value would lie with other captions and latents, the reference being the same."""
+
+    low: float
+    high: float
+    confidence: float
+    method: str
 
 
 class MetricValue(_Frozen):
-    """A finite number, its spread where the metric has one, and its protocol."""
+    """A finite number, its interval, and its protocol.
+
+    Attributes:
+        standard_deviation: the metric's own spread, such as over KID's subsets.
+        interval: None where there are too few images for one.
+        leave_out: the value without each group of generated images; two models measured under one
+            protocol share the groups, which makes their comparison a paired one.
+    """
 
     value: float
     standard_deviation: float | None = None
+    interval: Interval | None = None
+    leave_out: Annotated[tuple[float, ...], Field(strict=False)] = ()
     protocol: Protocol
 
     @model_validator(mode="after")
@@ -53,40 +89,77 @@ class MetricValue(_Frozen):
         return self
 
 
-def build_value(
-    value: float, protocol: Protocol, standard_deviation: float | None = None
-) -> MetricValue:
-    """A :class:`MetricValue`, refused where the number is NaN or infinite.
+def build_value(estimate: Estimate, protocol: Protocol, confidence: float) -> MetricValue:
+    """A :class:`MetricValue` with its interval, refused where a number is NaN or infinite.
 
     Raises:
         EvaluationError: names the metric and the number.
     """
-    if not math.isfinite(value):
-        raise EvaluationError(
-            f"{protocol.metric} = {value}: its features are damaged or overflowed"
-        )
-    return MetricValue(value=value, standard_deviation=standard_deviation, protocol=protocol)
+    for number in (estimate.value, *estimate.leave_out):
+        if not math.isfinite(number):
+            raise EvaluationError(
+                f"{protocol.metric} = {number}: its features are damaged or overflowed"
+            )
+    interval = None
+    if len(estimate.leave_out) >= 2:
+        bounds = compute_bounds(estimate.value, estimate.leave_out, confidence)
+        low, high = bounds.low, bounds.high
+        if protocol.metric.startswith(_SHARES):
+            low, high = max(low, 0.0), min(high, 1.0)
+        interval = Interval(low=low, high=high, confidence=confidence, method=METHOD)
+    return MetricValue(
+        value=estimate.value,
+        standard_deviation=estimate.standard_deviation,
+        interval=interval,
+        leave_out=estimate.leave_out,
+        protocol=protocol,
+    )
 
 
 def find_difference(a: Protocol, b: Protocol) -> str | None:
-    """The first field in which two protocols differ, with both values; None where they agree."""
+    """Every field in which two protocols differ, with both values; None where they agree."""
+    found = []
     for field in Protocol.model_fields:
         left, right = getattr(a, field), getattr(b, field)
         if isinstance(left, dict) and isinstance(right, dict):
             keys = [key for key in sorted(left | right) if left.get(key) != right.get(key)]
-            if keys:
-                key = keys[0]
-                return f"{field}.{key}: {left.get(key)!r} against {right.get(key)!r}"
+            found += [
+                f"{field}.{key}: {left.get(key)!r} against {right.get(key)!r}" for key in keys
+            ]
         elif left != right:
-            return f"{field}: {left!r} against {right!r}"
-    return None
+            found.append(f"{field}: {left!r} against {right!r}")
+    return "; ".join(found) or None
 
 
 def compare(a: MetricValue, b: MetricValue) -> float:
     """``a.value - b.value``, of values made under one protocol.
 
     Raises:
-        EvaluationError: the protocols differ; names the field and both values.
+        EvaluationError: the protocols differ; names the fields and both values.
+    """
+    check_same_protocol(a, b)
+    return a.value - b.value
+
+
+def compare_values(a: MetricValue, b: MetricValue) -> PairedDifference:
+    """``a - b`` with interval and p-value, paired by the captions and latents that both share.
+
+    Raises:
+        EvaluationError: the protocols differ, or a value has no subsets to compare by.
+    """
+    check_same_protocol(a, b)
+    if a.interval is None or b.interval is None:
+        raise EvaluationError(
+            f"{a.protocol.metric}: a value has no interval; evaluate at least 4 images again"
+        )
+    return compare_paired(a.value, a.leave_out, b.value, b.leave_out, a.interval.confidence)
+
+
+def check_same_protocol(a: MetricValue, b: MetricValue) -> None:
+    """Refuse values that were not made alike.
+
+    Raises:
+        EvaluationError: names every field that differs, with both values.
     """
     difference = find_difference(a.protocol, b.protocol)
     if difference is not None:
@@ -94,7 +167,6 @@ def compare(a: MetricValue, b: MetricValue) -> float:
             f"two values of {a.protocol.metric} cannot be compared: {difference}; "
             "evaluate both under one protocol"
         )
-    return a.value - b.value
 
 
 def parse_metric_value(tree: Any, source: str) -> MetricValue:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clipgan.data.batches import build_image_cache
 from clipgan.data.shards import iterate_tables, load_manifest
 from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocols import EvaluationProtocol
 from clipgan.schemas import CAPTIONS, CONCEPT, SAMPLE_ID, STYLE
 
-CAPTION_CHOICE = "of each reference image one random caption, images taken in turn"
+CAPTION_CHOICE = "of each image one random caption, images taken in turn"
 NO_CAPTIONS_CHOICE = "none: CLIP image features of the reference images, taken in turn"
 REFERENCE_STREAM = 0
 GALLERY_STREAM = 1
@@ -101,18 +104,24 @@ def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
     )
 
 
-def load_reference_images(index: ReferenceIndex, rows: Sequence[int], resolution_px: int) -> Tensor:
-    """Stored images, not augmented, reduced as for training, in the order of ``rows`` (each once).
-
-    Returns:
-        (len(rows), 3, resolution_px, resolution_px) uint8.
+@contextmanager
+def open_reference_images(
+    index: ReferenceIndex, rows: Sequence[int], resolution_px: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Stored images, not augmented, reduced as for training, in the order of ``rows`` (each once):
+    (len(rows), 3, resolution_px, resolution_px), mapped from a file that goes with the block.
 
     Raises:
         DataError: images are stored smaller than ``resolution_px``, or a shard is damaged.
     """
     sample_ids = [index.sample_ids[row] for row in rows]
     with tempfile.TemporaryDirectory(prefix="clipgan-") as folder:
-        mapped = build_image_cache(index.images_dir, sample_ids, resolution_px, Path(folder))
+        yield build_image_cache(index.images_dir, sample_ids, resolution_px, Path(folder))
+
+
+def load_reference_images(index: ReferenceIndex, rows: Sequence[int], resolution_px: int) -> Tensor:
+    """:func:`open_reference_images` as a tensor in memory."""
+    with open_reference_images(index, rows, resolution_px) as mapped:
         return torch.from_numpy(np.array(mapped))
 
 
@@ -135,6 +144,43 @@ def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> Re
         texts = index.captions[row]
         captions.append(texts[int(rng.integers(len(texts)))])
     return ReferenceChoice(image_rows, captions, rows, True)
+
+
+def choose_for_protocol(
+    reference: ReferenceIndex, captions: ReferenceIndex, protocol: EvaluationProtocol
+) -> ReferenceChoice:
+    """What a protocol asks for: rows of ``reference``, conditions and their rows of ``captions``.
+
+    Raises:
+        EvaluationError: the captions are of another split than the images they should belong to,
+            or a strict protocol asks for more images than a split has.
+    """
+    if protocol.reference == "captioned" and reference.split != captions.split:
+        raise EvaluationError(
+            f"protocol {protocol.name}: captions of split {captions.split!r} do not belong to "
+            f"reference images of split {reference.split!r}: set captions_split and "
+            "reference_split to one split, or reference to whole"
+        )
+    num_captioned = sum(1 for texts in captions.captions if texts)
+    num_generated = protocol.num_generated or num_captioned or len(captions.sample_ids)
+    if protocol.is_strict:
+        _check_enough(protocol, num_generated, captions.split, num_captioned, "captioned images")
+    chosen = choose_reference(captions, num_generated, protocol.seed)
+    if protocol.reference == "whole":
+        rows = list(range(len(reference.sample_ids)))
+    else:
+        rows = chosen.image_rows
+    return replace(chosen, image_rows=rows)
+
+
+def _check_enough(
+    protocol: EvaluationProtocol, wanted: int, split: str, found: int, what: str
+) -> None:
+    if found < wanted:
+        raise EvaluationError(
+            f"protocol {protocol.name} asks for {wanted:,} {what} of split {split!r}, there are "
+            f"{found:,}: use another protocol, or one based on it in evaluate.custom_protocols"
+        )
 
 
 def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> ConceptGallery:

@@ -11,6 +11,7 @@ from typing import Any
 from clipgan.artifacts import write_bytes, write_json
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.protocol import MetricValue, parse_metric_value
+from clipgan.evaluation.protocols import OFFLINE
 
 METRICS_FILE = "metrics.json"
 EVALUATION_FILE = "evaluation.json"
@@ -20,7 +21,7 @@ INITIAL = "initial"
 REAL = "real"
 SECTIONS = (TRAINED, INITIAL, REAL)
 
-_LOWER_IS_BETTER = ("fd_", "kid_", "fid")
+_LOWER_IS_BETTER = ("fd_", "kid", "fid", "cmmd", "memorised_share", "path_length")
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,25 @@ class Evaluation:
     """All that one evaluation found out.
 
     ``values`` maps ``trained``, ``initial`` (the generator the training started from) and ``real``
-    (real images in the generator's place: the ceiling) to metric names to values; ``skipped`` maps
-    the names of absent metrics to one line of reason; ``warnings`` qualify values that are there.
+    (real images in the generator's place: the ceiling) to metric names to values; in a comparison,
+    the models' addresses. ``skipped`` maps the names of absent metrics to one line of reason;
+    ``warnings`` qualify values that are there.
     """
 
     values: Mapping[str, Mapping[str, MetricValue]]
     skipped: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def key_metric(protocol_name: str, metric: str) -> str:
+    """How a value is called among values of several protocols: ``fid30k-val/fid``; those of
+    ``fd-offline`` go by the metric alone."""
+    return metric if protocol_name == OFFLINE else f"{protocol_name}/{metric}"
+
+
+def is_lower_better(key: str) -> bool:
+    """Whether a smaller value of this metric is the better one."""
+    return key.rpartition("/")[2].startswith(_LOWER_IS_BETTER)
 
 
 def save_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -83,27 +96,43 @@ def load_evaluation(folder: Path) -> Evaluation:
 
 def format_report(evaluation: Evaluation) -> str:
     """A Markdown page: one table of values, their protocols, what is missing and why."""
-    present = [section for section in SECTIONS if evaluation.values.get(section)]
+    present = [section for section, values in evaluation.values.items() if values]
     lines = ["# Evaluation", "", f"| metric | better | {' | '.join(present)} |"]
     lines.append("| --- | --- |" + " ---: |" * len(present))
     for name in dict.fromkeys(name for part in present for name in evaluation.values[part]):
-        cells = [_number(evaluation.values[section].get(name)) for section in present]
-        better = "lower" if name.startswith(_LOWER_IS_BETTER) else "higher"
+        cells = [format_number(evaluation.values[section].get(name)) for section in present]
+        better = "lower" if is_lower_better(name) else "higher"
         lines.append(f"| {name} | {better} | {' | '.join(cells)} |")
     if REAL in present:
         lines += ["", "`real` puts real images in the generator's place: the ceiling of a metric."]
+    lines += _explain_intervals(evaluation)
     lines += _format_notes(evaluation)
     lines += ["", "## Protocols", "", "| metric | extractor | judge | images | protocol |"]
     lines.append("| --- | --- | --- | --- | --- |")
-    lines += [_format_protocol(value) for value in evaluation.values[TRAINED].values()]
+    lines += [_format_protocol(value) for value in _first_values(evaluation)]
     return "\n".join(lines) + "\n"
 
 
-def _number(value: MetricValue | None) -> str:
+def format_number(value: MetricValue | None) -> str:
+    """``133.1 [131.2, 135]``: the value and its interval."""
     if value is None:
         return ""
-    spread = value.standard_deviation
-    return f"{value.value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
+    interval = value.interval
+    if interval is None:
+        return f"{value.value:.4g}"
+    return f"{value.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+
+
+def _first_values(evaluation: Evaluation) -> list[MetricValue]:
+    return list(next(iter(evaluation.values.values())).values())
+
+
+def _explain_intervals(evaluation: Evaluation) -> list[str]:
+    for value in _first_values(evaluation):
+        if value.interval is not None:
+            share = f"{value.interval.confidence:.0%}"
+            return ["", f"In brackets: {share} intervals, from {value.interval.method}."]
+    return []
 
 
 def _format_notes(evaluation: Evaluation) -> list[str]:
@@ -125,9 +154,11 @@ def _format_protocol(value: MetricValue) -> str:
         f"({protocol.reference_split} of {protocol.reference_fingerprint[:12]})"
     )
     settings = "".join(f"; {key} {number}" for key, number in protocol.settings.items())
+    truncation = "unknown" if protocol.truncation is None else f"{protocol.truncation:g}"
     extractor = f"{protocol.extractor} ({protocol.extractor_sha256[:12]})"
     return (
         f"| {protocol.metric} | {extractor} | {judge} | "
-        f"{images} | captions: {protocol.captions}; resize: {protocol.resize}; "
-        f"truncation {protocol.truncation:g}; seed {protocol.seed}{settings} |"
+        f"{images} | {protocol.name}; reference: {protocol.reference}; "
+        f"captions: {protocol.captions}; resize: {protocol.resize}; "
+        f"truncation {truncation}; seed {protocol.seed}{settings} |"
     )

@@ -76,10 +76,8 @@ def compute_clip_scores(image_features: Tensor, text_features: Tensor) -> Tensor
     return (image_features * text_features).sum(dim=1)
 
 
-def compute_r_precision(
-    image_features: Tensor, candidate_features: Tensor, candidates: Tensor
-) -> float:
-    """Share of images whose own caption wins; a tie is lost.
+def compute_wins(image_features: Tensor, candidate_features: Tensor, candidates: Tensor) -> Tensor:
+    """1 where an image's own caption is more similar than every other; a tie is lost. (N,) float64.
 
     Args:
         image_features: (N, D) float32, unit norm.
@@ -89,8 +87,14 @@ def compute_r_precision(
     check_finite(image_features, "CLIP features of the generated images")
     check_finite(candidate_features, "CLIP features of the captions")
     similarities = (image_features @ candidate_features.T).gather(1, candidates)
-    wins = similarities[:, 0] > similarities[:, 1:].amax(dim=1)
-    return float(wins.double().mean())
+    return (similarities[:, 0] > similarities[:, 1:].amax(dim=1)).double()
+
+
+def compute_r_precision(
+    image_features: Tensor, candidate_features: Tensor, candidates: Tensor
+) -> float:
+    """Share of images whose own caption wins: the mean of :func:`compute_wins`."""
+    return float(compute_wins(image_features, candidate_features, candidates).mean())
 
 
 def index_captions(candidates: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:

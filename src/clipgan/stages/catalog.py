@@ -174,7 +174,25 @@ def _train(params: Params, workspace: Workspace) -> Any:
             initial_folder=initial_folder,
             logger=logger,
             processes=processes,
+            evaluate=_build_training_evaluation(params, workspace, logger),
         )
+
+
+def _build_training_evaluation(params: Params, workspace: Workspace, logger: RunLogger) -> Any:
+    # Processes other than the first have no run to write to.
+    if not params.monitoring.evaluation_interval_images or logger is NULL_LOGGER:
+        return None
+    # Imported here: no edit of the evaluation's code may retrain anything.
+    from clipgan.stages.training_evaluation import TrainingEvaluation
+
+    return TrainingEvaluation(
+        params.evaluate,
+        features_config=params.features,
+        images=workspace.images,
+        features=workspace.features,
+        cache=workspace.work("evaluate"),
+        run_logger=logger,
+    )
 
 
 def _evaluate(params: Params, workspace: Workspace) -> Any:
@@ -189,6 +207,7 @@ def _evaluate(params: Params, workspace: Workspace) -> Any:
             features=workspace.features,
             training=workspace.training,
             output=workspace.evaluation,
+            cache=workspace.work("evaluate"),
             logger=logger,
         )
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from clipgan.artifacts import replace_folder
 from clipgan.clip.encoder import ClipEncoder, load_clip
-from clipgan.clip.feature_store import FeatureTable, load_features
+from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
+from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
-from clipgan.errors import FeatureStoreError
-from clipgan.evaluation.benchmark import Benchmark, build_benchmark
-from clipgan.evaluation.history import load_history, save_history_csv, save_history_plot
-from clipgan.evaluation.measurement import Evaluator
+from clipgan.evaluation.feature_spaces import TrainingClip
 from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.reference import ReferenceIndex, load_reference_index
-from clipgan.evaluation.report import INITIAL, REAL, TRAINED, Evaluation, save_evaluation
-from clipgan.generation.styles import draw_latents
+from clipgan.evaluation.protocols import find_protocol
+from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.report import (
+    INITIAL,
+    TRAINED,
+    Evaluation,
+    save_evaluation,
+)
 from clipgan.generation.towers import attach_tower
-from clipgan.grids import save_grid
-from clipgan.images import to_uint8
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -36,15 +32,20 @@ from clipgan.models.bundle import (
     load_bundle,
     load_bundle_info,
 )
-from clipgan.progress import progress_bar
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.evaluation_files import (
+    built_folder,
+    save_history,
+    save_nearest,
+    save_sheets,
+)
+from clipgan.stages.evaluation_page import save_page
+from clipgan.stages.generator_under_test import find_stored_conditions
+from clipgan.stages.measurements import Measurements, ModelUnderTest
+from clipgan.stages.stored_features import StoredFeatures
 
 INITIAL_FOLDER = "initial"
 LOGGED_FOLDER = "evaluation"
-SHEET_CELL_PX = 128
-"""Small images are enlarged to about this side on the sheets."""
-CPU_BATCH = 8
-"""Images at once through the generator on the CPU: 37 ms each at 64 px, against 43 with 64."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def evaluate(
     images: Path,
     features: Path,
     output: Path,
+    cache: Path | None,
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
 ) -> EvaluationReport:
@@ -77,60 +79,89 @@ def evaluate(
         training: the train stage's folder; its ``initial/`` is compared where there is one.
         images, features: artifacts of the stages before.
         output: folder to make or replace.
+        cache: folder for features of real images, shared between runs; None: none are kept.
         clip: the encoder the generator was trained with.
         logger: receives metrics (initial ones at 0 images seen) and files.
 
     Raises:
         CheckpointError, DataError, FeatureStoreError, ClipError: inputs are damaged or do not fit.
-        EvaluationError: empty split, a collapsed generator, or NaN in features.
+        EvaluationError: an unknown protocol, an empty split, a collapsed generator, or NaN in
+            features.
     """
     started = time.monotonic()
-    inputs = _load_inputs(
-        config, features_config, training=training, images=images, features=features, clip=clip
-    )
-    bundles = inputs.bundles
-    benchmark = build_benchmark(config, inputs.index, bundles[TRAINED].info.resolution_px)
-    prompts = _choose_prompts(config, benchmark)
-    values, sheets = _measure(config, inputs, benchmark, prompts)
-    evaluation = Evaluation(values, benchmark.skipped, benchmark.warnings)
+    protocols = [find_protocol(name, config) for name in config.protocols]
+    bundles = _load_bundles(config, training)
+    inputs = load_judge_inputs(config, features_config, images=images, features=features, clip=clip)
+    models = {name: inputs.describe_model(bundle) for name, bundle in bundles.items()}
+    measured = Measurements(config, images, models, inputs.device, FeatureCache(cache))
+    for protocol in protocols:
+        measured.measure(protocol)
+    values = measured.values
+    evaluation = Evaluation(values, measured.skipped, tuple(measured.warnings))
     images_seen = _count_images_seen(training, bundles[TRAINED].info)
-    with _build_folder(output) as building:
+    with built_folder(output) as building:
         save_evaluation(building, evaluation)
-        _save_sheets(building, config, prompts, sheets)
-        _save_history(building, training, values, images_seen)
+        save_sheets(building, config, measured.prompts, measured.sheets)
+        save_nearest(building, measured.findings[TRAINED].nearest)
+        save_history(building, training, values, images_seen)
+        save_page(
+            building,
+            config,
+            evaluation,
+            title=f"Evaluation after {images_seen:,} images",
+            baseline=INITIAL if INITIAL in values else None,
+            prompts=measured.prompts,
+            sheets=measured.sheets,
+            findings=measured.findings,
+            curves=(building / "history.png").read_bytes(),
+        )
     _log(logger, values, images_seen, output)
     return EvaluationReport(
         values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
-        skipped=dict(benchmark.skipped),
-        warnings=benchmark.warnings,
+        skipped=dict(measured.skipped),
+        warnings=tuple(measured.warnings),
         images_seen=images_seen,
         seconds=round(time.monotonic() - started, 2),
     )
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What the stages before left, loaded and found to fit together."""
+class JudgeInputs:
+    """Features and CLIP of one project, and the device to measure on."""
 
-    bundles: dict[str, GeneratorBundle]
-    index: ReferenceIndex
-    clip: ClipEncoder
+    encoder: ClipEncoder
+    clip: TrainingClip
     stored: StoredFeatures
-    clip_fingerprint: dict[str, str]
     device: torch.device
 
+    def describe_model(self, bundle: GeneratorBundle) -> ModelUnderTest:
+        """A generator that takes the stored features.
 
-def _load_inputs(
+        Raises:
+            CheckpointError: it was trained with another CLIP.
+            ClipError, ConfigError: it draws through a ViT that this CLIP has not.
+        """
+        precision = {"precision": bundle.info.clip.get("precision", "")}
+        check_bundle_fits(bundle.info, clip={**self.clip.fingerprint, **precision})
+        attach_tower(bundle, self.encoder)
+        conditions = find_stored_conditions(bundle, self.stored, self.encoder)
+        return ModelUnderTest(bundle, self.clip, self.stored.find, conditions)
+
+
+def load_judge_inputs(
     config: EvaluateConfig,
     features_config: FeaturesConfig,
     *,
-    training: Path,
     images: Path,
     features: Path,
     clip: ClipEncoder | None,
-) -> _Inputs:
+) -> JudgeInputs:
+    """Image shards' manifest, features and CLIP of one project.
+
+    Raises:
+        DataError, FeatureStoreError, ClipError: one is damaged or does not fit.
+    """
     device = resolve_device(config.device)
-    bundles = _load_bundles(config, training)
     if clip is None:
         clip = load_clip(
             features_config.clip_model,
@@ -138,96 +169,15 @@ def _load_inputs(
             precision=features_config.precision,
             device=device,
         )
-    index = load_reference_index(images, config.reference_split)
     # The encoder may run in another precision here than where the features were made.
     fingerprint = {**clip.fingerprint, "precision": features_config.precision}
     table = load_features(
-        features, images_fingerprint=index.fingerprint, clip_fingerprint=fingerprint
+        features,
+        images_fingerprint=load_manifest(images).fingerprint,
+        clip_fingerprint=fingerprint,
     )
-    for bundle in bundles.values():
-        precision = {"precision": bundle.info.clip.get("precision", "")}
-        check_bundle_fits(bundle.info, clip={**fingerprint, **precision})
-        attach_tower(bundle, clip)
-    stored = StoredFeatures(table)
-    return _Inputs(bundles, index, clip, stored, fingerprint, device)
-
-
-def _measure(
-    config: EvaluateConfig, inputs: _Inputs, benchmark: Benchmark, prompts: Sequence[str]
-) -> tuple[dict[str, dict[str, MetricValue]], dict[str, Tensor]]:
-    """Values of every section, and the sample sheet of every generator."""
-    values: dict[str, dict[str, MetricValue]] = {}
-    sheets: dict[str, Tensor] = {}
-    total = benchmark.count_images(config, len(inputs.bundles))
-    with progress_bar("evaluate", total, "images") as bar:
-        evaluator = Evaluator(
-            config,
-            benchmark,
-            encode_images=inputs.clip.encode_images,
-            encode_texts=inputs.stored.find,
-            clip_fingerprint=inputs.clip_fingerprint,
-            device=inputs.device,
-            advance=bar.advance,
-        )
-        for name, bundle in inputs.bundles.items():
-            generator = _Generator(bundle, inputs.stored, inputs.clip, config, inputs.device)
-            values[name] = evaluator.measure(generator.generate)
-            sheets[name] = generator.generate_sheet(prompts)
-        if real := evaluator.measure_real():
-            values[REAL] = real
-    return values, sheets
-
-
-class _Generator:
-    """Text features and latents in batches; the seed gives image i the latent i."""
-
-    def __init__(
-        self,
-        bundle: GeneratorBundle,
-        stored: StoredFeatures,
-        clip: ClipEncoder,
-        config: EvaluateConfig,
-        device: torch.device,
-    ) -> None:
-        bundle.generator.to(device).eval()
-        self._bundle, self._stored, self._clip = bundle, stored, clip
-        self._config, self._device = config, device
-
-    def generate(self, prompts: Sequence[str]) -> Tensor:
-        """(len(prompts), 3, R, R) uint8, each from a latent of its own."""
-        return self._run(
-            prompts, draw_latents(self._config.seed, len(prompts), self._bundle.latent_dim)
-        )
-
-    def generate_sheet(self, prompts: Sequence[str]) -> Tensor:
-        """Prompt after prompt; the columns of the sheet share their latents."""
-        columns = self._config.grid_samples
-        latents = draw_latents(self._config.seed, columns, self._bundle.latent_dim)
-        repeated = [prompt for prompt in prompts for _ in range(columns)]
-        return self._run(repeated, latents.repeat(len(prompts), 1))
-
-    def _find_texts(self, conditions: Sequence[str]) -> Tensor:
-        if self._bundle.takes_raw_texts and self._stored.holds_captions(conditions):
-            # Stored features are of unit length.
-            return self._bundle.encode_texts(self._clip, conditions)
-        return self._stored.find_for(self._bundle, conditions)
-
-    @torch.inference_mode()
-    def _run(self, prompts: Sequence[str], latents: Tensor) -> Tensor:
-        on_cpu = self._device.type == "cpu"
-        batch = min(self._config.batch_size, CPU_BATCH) if on_cpu else self._config.batch_size
-        texts = self._find_texts(prompts)
-        parts = [
-            to_uint8(
-                self._bundle.generate(
-                    z.to(self._device),
-                    text.to(self._device),
-                    truncation=self._config.truncation,
-                )
-            ).cpu()
-            for z, text in zip(torch.split(latents, batch), torch.split(texts, batch), strict=True)
-        ]
-        return torch.cat(parts)
+    judge = TrainingClip(clip.encode_images, fingerprint)
+    return JudgeInputs(clip, judge, StoredFeatures(table), device)
 
 
 def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, GeneratorBundle]:
@@ -246,101 +196,26 @@ def _count_images_seen(training: Path, trained: BundleInfo) -> int:
     return trained.images_seen - before
 
 
-class StoredFeatures:
-    """Features as training saw them, from the store: of captions, or of images by sample id."""
-
-    def __init__(self, table: FeatureTable) -> None:
-        self._captions = _number(table.captions)
-        self._images = _number(table.sample_ids)
-        self._table = table
-
-    def find(self, conditions: Sequence[str]) -> Tensor:
-        """All captions, or all sample ids -> (N, D) float32, unit norm, as CLIP gave them.
-
-        Raises:
-            FeatureStoreError: names a condition that has no feature.
-        """
-        for rows, stored in (
-            (self._captions, self._table.text_features),
-            (self._images, self._table.image_features),
-        ):
-            if all(name in rows for name in conditions):
-                found = stored[[rows[name] for name in conditions]]
-                return torch.from_numpy(found.astype(np.float32))
-        unknown = next(name for name in conditions if name not in self._captions)
-        raise FeatureStoreError(f"{unknown!r} has no feature: run `clipgan stage features` again")
-
-    def holds_captions(self, conditions: Sequence[str]) -> bool:
-        """Whether all of them are captions."""
-        return all(name in self._captions for name in conditions)
-
-    def find_for(self, bundle: GeneratorBundle, conditions: Sequence[str]) -> Tensor:
-        """:meth:`find` in the space that the generator was trained in."""
-        found = self.find(conditions)
-        if self.holds_captions(conditions):
-            return bundle.prepare_texts(found)
-        return bundle.prepare_images(found)
-
-
-def _number(names: Sequence[str]) -> dict[str, int]:
-    return {name: row for row, name in enumerate(names)}
-
-
-def _choose_prompts(config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
-    """Names of concepts where there is a gallery, conditions otherwise; each once."""
-    names = benchmark.gallery.prompts if benchmark.gallery else benchmark.choice.conditions
-    return list(dict.fromkeys(names))[: config.grid_prompts]
-
-
-def _save_sheets(
-    folder: Path, config: EvaluateConfig, prompts: Sequence[str], sheets: dict[str, Tensor]
-) -> None:
-    columns, trained = config.grid_samples, sheets[TRAINED]
-    scale = max(1, SHEET_CELL_PX // trained.shape[-1])
-    save_grid(folder / "samples.png", trained, columns, row_labels=prompts, scale=scale)
-    if INITIAL not in sheets:
-        return
-    rows, labels = [], []
-    for row, prompt in enumerate(prompts):
-        for name, label in ((INITIAL, "before"), (TRAINED, "after")):
-            rows.append(sheets[name][row * columns : (row + 1) * columns])
-            labels.append(f"{prompt} ({label})")
-    save_grid(folder / "before_after.png", torch.cat(rows), columns, row_labels=labels, scale=scale)
-
-
-def _save_history(
-    folder: Path, training: Path, values: dict[str, dict[str, MetricValue]], images_seen: int
-) -> None:
-    rows = load_history(training / "history.json")
-    points: dict[str, list[tuple[int, float]]] = {}
-    for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
-        for name, value in values.get(section, {}).items():
-            points.setdefault(name, []).append((position, value.value))
-    save_history_csv(folder / "history.csv", rows)
-    save_history_plot(folder / "history.png", rows, points)
+def number_values(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
+    """``folder/metric`` -> value, with the ends of its interval as ``.low`` and ``.high``."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        numbers[f"{folder}/{name}"] = value.value
+        if value.interval is not None:
+            numbers[f"{folder}/{name}.low"] = value.interval.low
+            numbers[f"{folder}/{name}.high"] = value.interval.high
+    return numbers
 
 
 def _log(
-    logger: RunLogger, values: dict[str, dict[str, MetricValue]], images_seen: int, folder: Path
+    logger: RunLogger,
+    values: dict[str, dict[str, MetricValue]],
+    images_seen: int,
+    folder: Path,
 ) -> None:
     for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
-        found = values.get(section, {})
-        numbers = {f"{LOGGED_FOLDER}/{name}": value.value for name, value in found.items()}
-        if numbers:
+        if numbers := number_values(values.get(section, {}), LOGGED_FOLDER):
             logger.log_metrics(numbers, position)
     for path in sorted(folder.iterdir()):
         logger.log_file(path, LOGGED_FOLDER)
     logger.flush()
-
-
-@contextmanager
-def _build_folder(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that takes its place when everything is written."""
-    building = output.with_name(f".{output.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        replace_folder(building, output)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

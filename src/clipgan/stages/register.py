@@ -14,10 +14,12 @@ import torch
 from pydantic import ValidationError
 
 from clipgan.config import RegisterConfig
-from clipgan.evaluation.protocol import Protocol, find_difference
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocol import MetricValue, compare_values
 from clipgan.evaluation.report import EVALUATION_FILE, TRAINED, load_evaluation
 from clipgan.generation.sampler import load_matching_clip
 from clipgan.models.bundle import load_bundle_info
+from clipgan.tracking.gate import Comparison
 from clipgan.tracking.mlflow_run import read_run_id
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, register_model
@@ -65,7 +67,7 @@ def register(
         run_id=read_run_id(training / RUN_FILE),
         tracking_uri=tracking_uri,
         experiment=experiment,
-        find_difference=_find_protocol_difference,
+        compare=compare_entries,
     )
 
 
@@ -90,8 +92,14 @@ def find_clip_weights(training: Path, clip_weights: str) -> Path | None:
     return path
 
 
-def _find_protocol_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+def compare_entries(challenger: Mapping[str, Any], champion: Mapping[str, Any]) -> Comparison | str:
+    """Challenger minus champion, paired by the captions and latents both were measured on."""
     try:
-        return find_difference(Protocol.model_validate(a), Protocol.model_validate(b))
+        values = [MetricValue.model_validate(entry) for entry in (challenger, champion)]
     except ValidationError:
-        return "one protocol is of another program version"
+        return "one value is of another program version"
+    try:
+        found = compare_values(*values)
+    except EvaluationError as error:
+        return str(error)
+    return Comparison(found.difference, found.bounds.low, found.bounds.high)

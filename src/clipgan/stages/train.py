@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
 from clipgan.run_logger import NULL_LOGGER, RunLogger
-from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
@@ -30,6 +31,7 @@ from clipgan.training.inputs import check_inputs, load_training_data, select_tra
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.sample_sheet import SampleSheet
+from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
 
@@ -47,6 +49,7 @@ def train(
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
     processes: Processes = SINGLE,
+    evaluate: Callable[[Snapshot], None] | None = None,
 ) -> TrainingReport:
     """Train a generator, or go on with a training that was cut off.
 
@@ -57,11 +60,11 @@ def train(
         images, features: artifacts of the stages before.
         output: folder to make or replace: generator bundle, reports and samples.
         work: parent of the resumable state; the run's own folder is removed on success.
-        initial_folder: the bundle that ``train.initial_weights`` stands for, where that is not
-            itself the name of one.
+        initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
         processes: those that train together; the first alone writes, and logs to ``logger``.
+        evaluate: measures the generator every ``monitoring.evaluation_interval_images``.
 
     Raises:
         DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
@@ -72,9 +75,7 @@ def train(
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
-    fingerprint = compute_training_fingerprint(
-        config, images_fingerprint=inputs.fingerprint, features_dir=features, initial_folder=start
-    )
+    fingerprint = inputs.compute_training_fingerprint(config, features, start)
     family = choose_family(config, clip)
     networks, initial = _prepare_networks(family, start, inputs.table, device)
     conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
@@ -92,6 +93,7 @@ def train(
         device=device,
         processes=processes,
         initial=initial,
+        evaluate=evaluate,
     ).run()
     report = build_report(
         config,
@@ -111,7 +113,7 @@ def train(
             report,
             loop,
             means=conditions.means,
-            samples=run_folder / SAMPLES_FOLDER,
+            folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
             initial=start,
             run_id=logger.run_id,
         )
@@ -142,6 +144,13 @@ class _Inputs:
     @property
     def num_images(self) -> int:
         return len(self.selected)
+
+    def compute_training_fingerprint(
+        self, config: TrainConfig, features: Path, start: Path | None
+    ) -> str:
+        return compute_training_fingerprint(
+            config, images_fingerprint=self.fingerprint, features_dir=features, initial_folder=start
+        )
 
 
 def _load_inputs(
@@ -177,6 +186,7 @@ def _build_loop(
     device: torch.device,
     processes: Processes,
     initial: BundleInfo | None,
+    evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
     logger.log_params(_flatten("train", config.model_dump(mode="json")))
     step = family.build_step(networks, conditions, processes)
@@ -185,29 +195,42 @@ def _build_loop(
     )
     folder = run_folder / SAMPLES_FOLDER
     sheet = SampleSheet(networks.generator_ema, conditions, config, monitoring, folder)
-    checkpoints = CheckpointStore(
-        run_folder / "checkpoints",
-        keep=monitoring.keep_checkpoints,
-        fingerprint=fingerprint,
-        subject=describe_subject(
-            networks,
-            family=config.family,
-            clip=dict(conditions.table.clip),
-            initial_images_seen=0 if initial is None else initial.images_seen,
-            training=fingerprint,
-            means=conditions.means,
-        ),
-    )
+    found = run_folder / EVALUATIONS_FOLDER
     return TrainingLoop(
         step,
         loader.batch_at,
         schedule=Schedule(config.total_images, config.batch_size, config.seed),
         monitoring=monitoring,
-        checkpoints=checkpoints,
+        checkpoints=CheckpointStore(
+            run_folder / "checkpoints",
+            keep=monitoring.keep_checkpoints,
+            fingerprint=fingerprint,
+            subject=_describe_subject(config, networks, conditions, initial, fingerprint),
+        ),
         save_samples=sheet.save,
         run_logger=logger,
         device=device,
         processes=processes,
+        evaluate=evaluate_snapshots(
+            evaluate, networks, conditions, family=config.family, initial=initial, folder=found
+        ),
+    )
+
+
+def _describe_subject(
+    config: TrainConfig,
+    networks: Networks[Any, Any],
+    conditions: Conditions,
+    initial: BundleInfo | None,
+    fingerprint: str,
+) -> Subject:
+    return describe_subject(
+        networks,
+        family=config.family,
+        clip=dict(conditions.table.clip),
+        initial_images_seen=0 if initial is None else initial.images_seen,
+        training=fingerprint,
+        means=conditions.means,
     )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import explain_mlflow_errors, global_tracking_uri, load_mlflow
+from clipgan.tracking.environment import (
+    explain_mlflow_errors,
+    global_tracking_uri,
+    load_mlflow,
+    open_client,
+)
 
 
 def download_generator(
@@ -40,3 +45,18 @@ def download_generator(
     if "generator" not in paths:
         raise RegistryError(f"{address}: holds no generator of clipgan")
     return paths["generator"], paths.get("clip")
+
+
+def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:
+    """``models:/NAME/VERSION`` of the generator that a run registered last.
+
+    Raises:
+        RegistryError: the run registered none, or the store cannot be used.
+    """
+    client = open_client(tracking_uri)
+    with explain_mlflow_errors(f"the versions of run {run_id} cannot be searched"):
+        found = client.search_model_versions(f"run_id = '{run_id}'")
+    if not found:
+        raise RegistryError(f"runs:/{run_id}: no registered version; `clipgan models` lists them")
+    newest = max(found, key=lambda version: int(version.version))
+    return f"models:/{newest.name}/{newest.version}"

@@ -10,16 +10,28 @@ from typing import Any
 from clipgan.config import RegisterConfig
 from clipgan.errors import RegistryError
 
-FindDifference = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
-"""Two protocols as JSON trees -> the first difference in words, None where they agree."""
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger minus champion: the difference, and the ends of its confidence interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+Entry = Mapping[str, Any]
+"""One metric of one model version as a JSON tree: value, interval, protocol."""
+CompareEntries = Callable[[Entry, Entry], Comparison | str]
+"""Challenger's and champion's entry -> their difference, or why they cannot be compared."""
 
 
 @dataclass(frozen=True)
 class GateValue:
-    """One metric of one model version: the number and the protocol (JSON tree) that made it."""
+    """One metric of one model version: the number and the JSON tree it came from."""
 
     value: float
-    protocol: Mapping[str, Any]
+    entry: Entry
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ def parse_gate_value(entry: Any, source: str) -> GateValue:
         raise RegistryError(f"{source} = {value!r} is no finite number; evaluate again")
     if not isinstance(protocol, Mapping):
         raise RegistryError(f"{source} has no protocol; evaluate again")
-    return GateValue(float(value), protocol)
+    return GateValue(float(value), entry)
 
 
 def decide_promotion(
@@ -80,14 +92,14 @@ def decide_promotion(
     challenger: GateValue,
     champion_version: int | None,
     champion: GateValue | None,
-    find_difference: FindDifference,
+    compare: CompareEntries,
 ) -> PromotionDecision:
-    """Compare the challenger with the champion under one protocol.
+    """Compare the challenger with the champion under one protocol, by the interval, not the point.
 
     The first version is promoted; a champion is not compared with itself; values made under
-    different protocols, or a champion without a value of this metric, are never compared: the
-    challenger is refused, and the reason says what differs. Otherwise the challenger must be better
-    by more than nothing and by at least ``min_improvement``.
+    different protocols or without intervals, or a champion without a value of this metric, are
+    never compared: the challenger is refused, and the reason says what differs. Otherwise the whole
+    interval of the difference must lie on the better side, by at least ``min_improvement``.
     """
     metric = config.gate_metric
 
@@ -111,24 +123,38 @@ def decide_promotion(
         return decide(
             False, f"champion version {champion_version} has no value of {metric}; {by_hand}"
         )
-    difference = find_difference(challenger.protocol, champion.protocol)
-    if difference is not None:
+    found = compare(challenger.entry, champion.entry)
+    if isinstance(found, str):
         return decide(
             False,
             f"version {version} and champion version {champion_version} were not evaluated alike "
-            f"({difference}); {by_hand}",
+            f"({found}); {by_hand}",
         )
-    gain = champion.value - challenger.value
-    if config.gate_direction == "higher":
-        gain = -gain
     numbers = (
         f"{metric} {challenger.value:.4g} against {champion.value:.4g} of champion version "
         f"{champion_version} ({config.gate_direction} is better)"
     )
-    if gain > 0 and gain >= config.min_improvement:
-        return decide(True, f"version {version} is better by {gain:.4g}: {numbers}")
-    if gain > 0:
-        needed = f"better by only {gain:.4g}, {config.min_improvement:g} are needed"
+    promoted, words = _judge_gain(config, found)
+    return decide(promoted, f"version {version} is {words}: {numbers}")
+
+
+def _judge_gain(config: RegisterConfig, found: Comparison) -> tuple[bool, str]:
+    """Whether the challenger wins, and how that is said."""
+    if config.gate_direction == "lower":
+        # 0 - x, because -0.0 is printed as such.
+        gain, low, high = (0.0 - x for x in (found.difference, found.high, found.low))
     else:
-        needed = "no better" if gain == 0 else f"worse by {-gain:.4g}"
-    return decide(False, f"version {version} is {needed}: {numbers}")
+        gain, low, high = found.difference, found.low, found.high
+    interval = f"[{low:.4g}, {high:.4g}]"
+    if gain < 0:
+        return False, f"worse by {-gain:.4g}, gain {interval}"
+    if gain == 0:
+        return False, "no better"
+    if low <= 0:
+        return False, f"better by {gain:.4g}, but its interval {interval} holds 0"
+    if low < config.min_improvement:
+        return False, (
+            f"better by only {gain:.4g} {interval}: the whole interval must be at least "
+            f"{config.min_improvement:g}"
+        )
+    return True, f"better by {gain:.4g} {interval}"

@@ -27,6 +27,7 @@ from clipgan.tracking.provenance import HOST_TAG, describe_process, is_process_d
 
 REPLACES_TAG = "clipgan.replaces_run"
 FINGERPRINT_TAG = "clipgan.fingerprint"
+COMPARISON_TAG = "clipgan.compared_models"
 
 
 @contextmanager
@@ -107,6 +108,29 @@ def continue_run(
         yield logger
     finally:
         logger.flush()
+
+
+@contextmanager
+def open_comparison_run(
+    *, tracking_uri: str, experiment: str, models: str
+) -> Iterator[MlflowRunLogger]:
+    """A run of its own for the report of a comparison; it belongs to no training.
+
+    Raises:
+        RegistryError: the store cannot be used.
+    """
+    client = open_client(tracking_uri)
+    experiment_id = ensure_experiment(client, tracking_uri, experiment)
+    run_id = _create_run(client, experiment_id, "comparison", {COMPARISON_TAG: models})
+    logger = MlflowRunLogger(client, run_id, continued=False)
+    status = "FAILED"
+    try:
+        yield logger
+        status = "FINISHED"
+    finally:
+        logger.flush()
+        with explain_mlflow_errors(f"MLflow run {run_id} cannot be ended"):
+            client.set_terminated(run_id, status)
 
 
 def resolve_run(client: Any, run_id: str | None, *, tracking_uri: str, experiment: str) -> str:

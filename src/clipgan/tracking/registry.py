@@ -23,7 +23,7 @@ from clipgan.tracking.environment import (
     open_client,
 )
 from clipgan.tracking.gate import (
-    FindDifference,
+    CompareEntries,
     GateValue,
     PromotionDecision,
     decide_promotion,
@@ -75,7 +75,7 @@ def register_model(
     run_id: str | None,
     tracking_uri: str,
     experiment: str,
-    find_difference: FindDifference,
+    compare: CompareEntries,
 ) -> RegistrationReport:
     """Register a generator as challenger and let the gate decide.
 
@@ -88,7 +88,7 @@ def register_model(
         source: where the evaluation was read, for messages.
         run_id: the training's run; see :func:`~clipgan.tracking.mlflow_run.resolve_run`.
         experiment: where a run is made if the store lacks ``run_id``.
-        find_difference: compares two protocols.
+        compare: two values of the gate's metric, challenger first.
 
     Raises:
         RegistryError: the store cannot be used, or the evaluation lacks the gate's metric.
@@ -120,7 +120,7 @@ def register_model(
             _replace_metric_tags(client, found, tags)
         version = int(found.version)
         client.set_registered_model_alias(name, CHALLENGER, str(version))
-    decision = _run_gate(client, config, version, value, find_difference)
+    decision = _run_gate(client, config, version, value, compare)
     return RegistrationReport(name, version, created, str(found.run_id), decision)
 
 
@@ -188,7 +188,7 @@ def _run_gate(
     config: RegisterConfig,
     version: int,
     value: GateValue,
-    find_difference: FindDifference,
+    compare: CompareEntries,
 ) -> PromotionDecision:
     champion_version = _read_aliases(client, config.model_name).get(CHAMPION)
     champion = None
@@ -200,7 +200,7 @@ def _run_gate(
         challenger=value,
         champion_version=champion_version,
         champion=champion,
-        find_difference=find_difference,
+        compare=compare,
     )
     if decision.promoted:
         _make_champion(client, config.model_name, version, decision.reason)

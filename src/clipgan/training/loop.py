@@ -72,8 +72,10 @@ class TrainingLoop:
         run_logger: RunLogger,
         device: torch.device,
         processes: Processes = SINGLE,
+        evaluate: Callable[[int], None] | None = None,
     ) -> None:
-        """``save_samples(images_seen)`` writes a grid of samples and gives its path.
+        """``save_samples(images_seen)`` writes a grid of samples and gives its path;
+        ``evaluate(images_seen)`` measures the generator every ``evaluation_interval_images``.
 
         Of several ``processes`` the first alone logs and writes; all read the same checkpoints.
         """
@@ -83,6 +85,7 @@ class TrainingLoop:
         self.monitoring = monitoring
         self.checkpoints = checkpoints
         self.save_samples = save_samples
+        self.evaluate = evaluate
         self.run_logger = run_logger
         self.device = device
         self.processes = processes
@@ -183,6 +186,9 @@ class TrainingLoop:
             self._close_window()
         if self._crosses(self.monitoring.sample_interval_images) or self._is_finished():
             self._log_samples()
+        interval = self.monitoring.evaluation_interval_images
+        if interval and self._crosses(interval):
+            self._evaluate()
         if self._crosses(self.monitoring.checkpoint_interval_images):
             self._save_checkpoint()
 
@@ -213,6 +219,10 @@ class TrainingLoop:
     def _log_samples(self) -> None:
         if self.processes.is_lead:
             self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
+
+    def _evaluate(self) -> None:
+        if self.evaluate is not None and self.processes.is_lead:
+            self.evaluate(self.images_seen)
 
     def _save_checkpoint(self) -> None:
         if self._saved_at == self.images_seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,11 +86,13 @@ def place_output(
     loop_report: LoopReport,
     *,
     means: ModalityMeans | None,
-    samples: Path,
+    folders: Sequence[Path],
     initial: Path | None,
     run_id: str | None,
 ) -> None:
     """Build the whole output folder beside ``output``, then move it into place.
+
+    ``folders`` of the run, where they are there, are copied into it under their names.
 
     Raises:
         CheckpointError: the disk is full; what stood in ``output`` is untouched.
@@ -108,7 +111,9 @@ def place_output(
         write_json(building / "mlflow.json", {"run_id": run_id})
         write_json(building / "training.json", asdict(report))
         write_json(building / "history.json", loop_report.history)
-        shutil.copytree(samples, building / "samples")
+        for folder in folders:
+            if folder.is_dir():
+                shutil.copytree(folder, building / folder.name)
         if initial is not None:
             _copy_bundle(initial, building / "initial")
         replace_folder(building, output)

@@ -7,9 +7,24 @@ from torch import Tensor
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.distances import (
     compute_frechet_distance,
-    compute_kernel_distance,
     compute_precision_recall,
+    estimate_inception_score,
+    estimate_kernel_distance,
 )
+from clipgan.evaluation.intervals import Estimate, Grouping
+
+
+def compute_kernel_distance(
+    generated: Tensor, reference: Tensor, *, subset_size: int, num_subsets: int, seed: int
+) -> Estimate:
+    return estimate_kernel_distance(
+        generated,
+        reference,
+        subset_size=subset_size,
+        num_subsets=num_subsets,
+        seed=seed,
+        grouping=Grouping(len(generated), 4, 0),
+    )
 
 
 def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:
@@ -51,7 +66,7 @@ def test_kernel_distance_equals_the_unbiased_estimator() -> None:
     within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (num * (num - 1)) for x in (a, b))
     expected = float(within - 2 * kernel(a, b).mean())
     found = compute_kernel_distance(a, b, subset_size=num, num_subsets=2, seed=0)
-    assert found.mean == pytest.approx(expected, rel=1e-5)
+    assert found.value == pytest.approx(expected, rel=1e-5)
     assert found.standard_deviation == pytest.approx(0.0, abs=1e-5)
 
 
@@ -59,7 +74,8 @@ def test_kernel_distance_depends_on_the_seed_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(40, 5, generator=generator), torch.randn(40, 5, generator=generator)
     runs = [
-        compute_kernel_distance(a, b, subset_size=10, num_subsets=3, seed=s).mean for s in (1, 1, 2)
+        compute_kernel_distance(a, b, subset_size=10, num_subsets=3, seed=s).value
+        for s in (1, 1, 2)
     ]
     assert runs[0] == runs[1] != runs[2]
 
@@ -98,3 +114,14 @@ def test_too_few_images_are_refused_with_the_parameter_to_change() -> None:
         compute_kernel_distance(few, many, subset_size=10, num_subsets=2, seed=0)
     with pytest.raises(EvaluationError, match="neighbourhood = 5 needs more"):
         compute_precision_recall(many, few, neighbourhood=5)
+
+
+def test_inception_score_of_certain_and_even_classes_is_their_number() -> None:
+    logits = torch.eye(5).repeat(40, 1) * 100.0
+    found = estimate_inception_score(logits, Grouping(200, 10, 0))
+    # Uneven splits fall a little short of 5.
+    assert 4.5 < found.value <= 5.0
+    assert len(found.leave_out) == 10
+    assert estimate_inception_score(torch.ones(200, 5), Grouping(200, 10, 0)).value == 1.0
+    with pytest.raises(EvaluationError, match="10 splits, there are 9 images"):
+        estimate_inception_score(logits[:9], Grouping(9, 2, 0))

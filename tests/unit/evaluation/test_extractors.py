@@ -8,8 +8,8 @@ from torch import Tensor
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.distances import (
     compute_frechet_distance,
-    compute_kernel_distance,
     compute_precision_recall,
+    estimate_kernel_distance,
 )
 from clipgan.evaluation.extractors import (
     JUDGE_NAME,
@@ -18,7 +18,8 @@ from clipgan.evaluation.extractors import (
     extract_features,
     register_judge,
 )
-from clipgan.evaluation.inception import TensorImages
+from clipgan.evaluation.intervals import Grouping
+from tests.unit.evaluation.tensor_images import TensorImages
 
 CPU = torch.device("cpu")
 NUM_IMAGES = 12
@@ -57,12 +58,19 @@ def test_values_are_torch_fidelitys_on_the_same_images(judge: EfficientNetLite0E
         verbose=False,
     )
     generated, reference = (extract_features(i, judge, batch_size=5, device=CPU) for i in images)
-    kid = compute_kernel_distance(generated, reference, subset_size=8, num_subsets=4, seed=7)
+    kid = estimate_kernel_distance(
+        generated,
+        reference,
+        subset_size=8,
+        num_subsets=4,
+        seed=7,
+        grouping=Grouping(NUM_IMAGES, 4, 0),
+    )
     found = compute_precision_recall(generated, reference, neighbourhood=2)
     assert compute_frechet_distance(generated, reference) == pytest.approx(
         by_hand["frechet_inception_distance"], rel=1e-6
     )
-    assert kid.mean == pytest.approx(by_hand["kernel_inception_distance_mean"], rel=1e-6)
+    assert kid.value == pytest.approx(by_hand["kernel_inception_distance_mean"], rel=1e-6)
     assert kid.standard_deviation == pytest.approx(by_hand["kernel_inception_distance_std"])
     assert found.precision == by_hand["precision"]
     assert found.recall == by_hand["recall"]

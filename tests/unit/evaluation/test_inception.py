@@ -1,18 +1,39 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from clipgan.errors import EvaluationError
+from clipgan.evaluation.extraction import FeatureCollector
+from clipgan.evaluation.feature_spaces import FeatureSpace, find_space
 from clipgan.evaluation.inception import (
-    WEIGHTS_NAME,
-    InceptionWeights,
-    compute_inception_fid,
+    TORCHVISION_URL,
+    TensorFlowInception,
+    TorchvisionInception,
+    WeightsFile,
+    find_hub_weights,
     find_inception_weights,
+    find_torchvision_weights,
+    resize_as_tensorflow,
 )
+from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.protocols import build_offline_protocol
+from clipgan.evaluation.space_metrics import Measured, SpaceFeatures, SpaceJudge
+from tests.params import params_with
+from tests.unit.evaluation.inception_weights import save_inception, save_torchvision_inception
+
+CPU = torch.device("cpu")
+WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 
 
 @pytest.fixture
@@ -23,17 +44,29 @@ def weights_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_inception(tmp_path_factory.mktemp("weights") / WEIGHTS_NAME)
+
+
+def draw_images(count: int, side: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.rand(count, 3, 4, 4, generator=generator) * 255
+    return torch.nn.functional.interpolate(small, size=side, mode="bilinear").to(torch.uint8)
+
+
 def test_absent_weights_give_one_line_with_place_and_source(weights_path: Path) -> None:
-    reason = find_inception_weights()
-    assert isinstance(reason, str)
-    assert str(weights_path) in reason
-    assert "https://" in reason
-    assert "\n" not in reason
+    for find in (find_inception_weights, find_torchvision_weights):
+        reason = find()
+        assert isinstance(reason, str)
+        assert str(weights_path.parent) in reason
+        assert "https://" in reason
+        assert "\n" not in reason
 
 
 def test_damaged_weights_are_refused_with_the_fix(weights_path: Path) -> None:
     weights_path.write_bytes(b"cut off")
-    with pytest.raises(EvaluationError, match=r"damaged.*not 6726825d.*inception to off"):
+    with pytest.raises(EvaluationError, match=r"damaged.*not 6726825d.*remove it and put https"):
         find_inception_weights()
 
 
@@ -42,29 +75,149 @@ def test_weights_with_the_named_hash_are_found(
 ) -> None:
     weights_path.write_bytes(b"whole")
     monkeypatch.setattr("clipgan.evaluation.inception.hash_file", lambda _: "6726825d" + "0" * 56)
-    assert find_inception_weights() == InceptionWeights(weights_path, "6726825d" + "0" * 56)
+    assert find_inception_weights() == WeightsFile(weights_path, "6726825d" + "0" * 56)
+    assert isinstance(find_hub_weights(TORCHVISION_URL), str)
+
+
+@pytest.mark.parametrize("side", [16, 64, 299, 400])
+def test_resize_is_torch_fidelitys(side: int) -> None:
+    images = draw_images(2, side, 0)[..., : side - 3].float()
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(images, size=(299, 299), align_corners=False)
+    torch.testing.assert_close(resize_as_tensorflow(images, 299), theirs, rtol=0, atol=1e-3)
+
+
+def test_features_are_torch_fidelitys(inception_file: Path) -> None:
+    theirs = FeatureExtractorInceptionV3(
+        "inception-v3-compat",
+        ["2048", "logits_unbiased"],
+        feature_extractor_weights_path=str(inception_file),
+    )
+    images = draw_images(3, 40, 0)
+    with torch.inference_mode():
+        expected = theirs(images)
+        found = TensorFlowInception(inception_file)(images)
+    for ours, wanted in zip(found, expected, strict=True):
+        scale = float(wanted.abs().max())
+        assert scale > 0.1, "these weights say nothing about agreement"
+        assert float((ours - wanted).abs().max()) < 1e-3 * scale
 
 
 @pytest.mark.slow
-def test_fid_comes_out_of_a_weights_file_without_a_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_values_are_those_of_torch_fidelitys_command_line(
+    inception_file: Path, tmp_path: Path
 ) -> None:
-    # Random weights in the real file format: the way through torch-fidelity is what is tested.
-    torch.manual_seed(0)
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        patch.setattr(torch, "load", lambda *_, **__: {})
-        network = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path="none"
-        )
-    torch.save(network.state_dict(), tmp_path / "weights.pth")
-    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
-    device = torch.device("cpu")
-    same, other = (
-        compute_inception_fid(
-            images, reference, tmp_path / "weights.pth", batch_size=2, device=device
-        )
-        for reference in (images, images // 8)
+    # More images than the 64 dimensions of this layer: with fewer, torch-fidelity's root of a
+    # rank-deficient product is off by some 1e-6 itself (test_frechet.py shows which is right).
+    images = [draw_images(70, 24, seed) for seed in (0, 1)]
+    folders = [save_images(tmp_path / str(n), part) for n, part in enumerate(images)]
+    command = [f"--input{n}={folder}" for n, folder in enumerate(folders, 1)]
+    for metric in ("fid", "kid", "prc"):
+        command += [f"--{metric}", f"--feature-layer-{metric}=64"]
+    command += ["--kid-subset-size=40", "--kid-subsets=5", "--prc-neighborhood=2"]
+    theirs = run_torch_fidelity(inception_file, *command)
+
+    found = judge_as_torch_fidelity(inception_file, "64", images)
+    for name, key in (
+        ("fid", "frechet_inception_distance"),
+        ("kid", "kernel_inception_distance_mean"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+    ):
+        assert found[name].estimate.value == pytest.approx(theirs[key], rel=1e-6), name
+    deviation = theirs["kernel_inception_distance_std"]
+    assert found["kid"].estimate.standard_deviation == pytest.approx(deviation, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_inception_score_is_that_of_torch_fidelitys_command_line(
+    inception_file: Path, tmp_path: Path
+) -> None:
+    images = draw_images(12, 24, 0)
+    folder = save_images(tmp_path / "images", images)
+    theirs = run_torch_fidelity(inception_file, f"--input1={folder}", "--isc")
+    found = judge_as_torch_fidelity(inception_file, "2048", [images, images])
+    score = found["inception_score"].estimate
+    assert score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert score.standard_deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
+
+
+def save_images(folder: Path, images: Tensor) -> Path:
+    folder.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def run_torch_fidelity(weights: Path, *arguments: str) -> dict[str, float]:
+    options = ["--feature-extractor=inception-v3-compat", "--cpu", "--json", "--no-cache"]
+    options.append(f"--feature-extractor-weights-path={weights}")
+    command = [sys.executable, "-m", "torch_fidelity.fidelity", *options, *arguments, "--silent"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout[done.stdout.index("{") :])
+    return found
+
+
+def judge_as_torch_fidelity(
+    weights: Path, layer: str, images: Sequence[Tensor]
+) -> dict[str, Measured]:
+    """All that comes after the extractor is ours; the extractor is torch-fidelity's."""
+    layers = [layer] if layer == "64" else [layer, "logits_unbiased"]
+    extractor = FeatureExtractorInceptionV3(
+        "inception-v3-compat", layers, feature_extractor_weights_path=str(weights)
     )
-    assert same == pytest.approx(0.0, abs=1e-3)
-    assert other > same
+
+    def encode(part: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, *logits = extractor(part)
+        return features, (logits[0] if logits else None)
+
+    space = FeatureSpace("inception-tf", "", "fid", "x", "0", "x", encode)
+    features = [collect(space, part) for part in images]
+    config = params_with(
+        {
+            "evaluate.kid_subset_size": 40,
+            "evaluate.kid_subsets": 5,
+            "evaluate.neighbourhood": 2,
+            "evaluate.seed": 2020,  # the command line's default
+        }
+    ).evaluate
+    judge = SpaceJudge(space, features[1], build_offline_protocol(config))
+    return judge.measure(features[0], Grouping(len(images[0]), 6, 0))
+
+
+def collect(space: FeatureSpace, images: Tensor) -> SpaceFeatures:
+    collector = FeatureCollector(space, (), batch_size=64, device=CPU)
+    collector.add(images)
+    return collector.collect("images")
+
+
+def test_the_three_inceptions_differ_in_resize_and_range(
+    inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {TORCHVISION_URL: save_torchvision_inception(tmp_path / "torchvision.pth")}
+    monkeypatch.setattr(
+        "clipgan.evaluation.inception.find_hub_weights",
+        lambda url: WeightsFile(files.get(url, inception_file), "x"),
+    )
+    images = draw_images(2, 20, 0)
+    found = {}
+    for spec in ("inception-tf", "inception-clean", "inception-torchvision"):
+        space = find_space(spec, CPU, None)
+        assert isinstance(space, FeatureSpace)
+        with torch.inference_mode():
+            found[space.fd_name] = space.encode(images)[0]
+    assert {name: tuple(f.shape) for name, f in found.items()} == dict.fromkeys(
+        ("fid", "fid_clean", "fd_inception_torchvision"), (2, 2048)
+    )
+    assert not torch.allclose(found["fid"], found["fid_clean"], rtol=1e-3)
+
+
+def test_galips_network_reads_unit_pixels_as_normalised(tmp_path: Path) -> None:
+    network = TorchvisionInception(save_torchvision_inception(tmp_path / "w.pth"))
+    seen: list[Tensor] = []
+    network.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
+    with torch.inference_mode():
+        network(torch.full((1, 3, 299, 299), 255, dtype=torch.uint8))
+    # x * std / 0.5 + (mean - 0.5) / 0.5 of a white pixel, x = 1.
+    means, deviations = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = [d / 0.5 + (m - 0.5) / 0.5 for m, d in zip(means, deviations, strict=True)]
+    assert seen[0][0, :, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)

@@ -6,20 +6,34 @@ from pathlib import Path
 import pytest
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.protocol import build_value
-from clipgan.evaluation.report import Evaluation, load_evaluation, save_evaluation
+from clipgan.evaluation.intervals import Estimate
+from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
+from clipgan.evaluation.report import (
+    Evaluation,
+    is_lower_better,
+    key_metric,
+    load_evaluation,
+    save_evaluation,
+)
 from tests.unit.evaluation.test_protocol import PROTOCOL
 
 KID = PROTOCOL.model_copy(update={"metric": "kid_efficientnet_lite0", "clip": None})
 CLIP = PROTOCOL.model_copy(update={"metric": "clip_score", "independent": False})
+
+
+def value_of(number: float, protocol: Protocol, spread: float = 0.0) -> MetricValue:
+    left = (number - spread, number + spread) if spread else ()
+    return build_value(Estimate(number, left), protocol, 0.95)
+
+
 EVALUATION = Evaluation(
     values={
         "trained": {
-            "kid_efficientnet_lite0": build_value(0.0123456789, KID, 0.001),
-            "clip_score": build_value(0.31, CLIP),
+            "kid_efficientnet_lite0": value_of(0.0123456789, KID, 0.001),
+            "clip_score": value_of(0.31, CLIP),
         },
-        "initial": {"kid_efficientnet_lite0": build_value(0.5, KID, 0.002)},
-        "real": {"clip_score": build_value(0.4, CLIP)},
+        "initial": {"kid_efficientnet_lite0": value_of(0.5, KID, 0.002)},
+        "real": {"clip_score": value_of(0.4, CLIP)},
     },
     skipped={"fid": "no weights"},
     warnings=("few images",),
@@ -42,8 +56,9 @@ def test_report_is_a_table_with_everything_a_reader_needs(tmp_path: Path) -> Non
     save_evaluation(tmp_path, EVALUATION)
     text = (tmp_path / "report.md").read_text()
     assert "| metric | better | trained | initial | real |" in text
-    assert "| kid_efficientnet_lite0 | lower | 0.01235 ± 0.001 | 0.5 ± 0.002 |  |" in text
+    assert "| kid_efficientnet_lite0 | lower | 0.01235 [-0.0003605, 0.02505] | " in text
     assert "| clip_score | higher | 0.31 |  | 0.4 |" in text
+    assert "95% intervals" in text
     assert "- fid: no weights" in text
     assert "- few images" in text
     assert "training CLIP" in text
@@ -72,3 +87,13 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str | None, reason: str) 
         (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(EvaluationError, match=reason):
         load_evaluation(tmp_path)
+
+
+def test_values_of_other_protocols_go_by_both_names() -> None:
+    assert key_metric("fd-offline", "fd_x") == "fd_x"
+    assert key_metric("fid30k-val", "fid") == "fid30k-val/fid"
+    assert is_lower_better("fid30k-val/fid")
+    assert is_lower_better("kid")
+    assert is_lower_better("memorised_share_x")
+    assert not is_lower_better("clip_score")
+    assert not is_lower_better("cub/inception_score")

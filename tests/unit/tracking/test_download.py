@@ -11,6 +11,7 @@ import pytest
 from clipgan.errors import RegistryError
 from clipgan.models.bundle import GENERATOR_FILE, load_bundle
 from clipgan.tracking.download import download_generator
+from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import register_model
 from tests.mlflow_stores import save_tiny_bundle
@@ -29,7 +30,7 @@ def register(tracking_uri: str, bundle: Path, clip_weights: Path | None = None) 
         run_id=None,
         tracking_uri=tracking_uri,
         experiment="test",
-        find_difference=lambda a, b: None,
+        compare=lambda a, b: Comparison(-1.0, -2.0, -0.5),
     )
 
 

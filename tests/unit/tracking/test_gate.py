@@ -9,6 +9,7 @@ import pytest
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.gate import (
+    Comparison,
     GateValue,
     PromotionDecision,
     decide_promotion,
@@ -17,10 +18,18 @@ from clipgan.tracking.gate import (
 from tests.params import params_with
 
 PROTOCOL = {"extractor": "lite0", "seed": 0}
+HALF_WIDTH = 0.25
 
 
-def differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    return None if a == b else f"seed: {a['seed']} against {b['seed']}"
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
+    if a["protocol"] != b["protocol"]:
+        return f"seed: {a['protocol']['seed']} against {b['protocol']['seed']}"
+    difference = a["value"] - b["value"]
+    return Comparison(difference, difference - HALF_WIDTH, difference + HALF_WIDTH)
+
+
+def value_of(number: float, protocol: Mapping[str, Any] = PROTOCOL) -> GateValue:
+    return GateValue(number, {"value": number, "protocol": protocol})
 
 
 def decide(
@@ -43,10 +52,10 @@ def decide(
     return decide_promotion(
         config,
         version=version,
-        challenger=GateValue(challenger, PROTOCOL),
+        challenger=value_of(challenger),
         champion_version=champion_version,
-        champion=None if champion is None else GateValue(champion, champion_protocol),
-        find_difference=differ,
+        champion=None if champion is None else value_of(champion, champion_protocol),
+        compare=compare,
     )
 
 
@@ -58,11 +67,14 @@ def decide(
         (2.0, 1.0, "higher", 0.0, True, "better by 1"),
         (1.0, 2.0, "higher", 0.0, False, "worse by 1"),
         (1.0, 1.0, "lower", 0.0, False, "no better"),
-        (1.5, 2.0, "lower", 0.5, True, "better by 0.5"),
-        (1.75, 2.0, "lower", 0.5, False, "by only 0.25, 0.5 are needed"),
+        (1.25, 2.0, "lower", 0.5, True, "better by 0.75 [0.5, 1]"),
+        (1.5, 2.0, "lower", 0.5, False, "by only 0.5 [0.25, 0.75]: the whole interval must be"),
+        (1.875, 2.0, "lower", 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
+        (2.125, 2.0, "higher", 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
+        (1.75, 2.0, "lower", 0.0, False, "but its interval [0, 0.5] holds 0"),
     ],
 )
-def test_direction_and_margin(
+def test_the_interval_decides(
     challenger: float, champion: float, direction: str, margin: float, promoted: bool, says: str
 ) -> None:
     decision = decide(challenger, champion, direction=direction, margin=margin)

@@ -11,6 +11,7 @@ import pytest
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.environment import open_client
+from clipgan.tracking.gate import Comparison
 from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import (
@@ -27,8 +28,11 @@ NAME = "clipgan-emoji"
 CONFIG = params_with({"register.gate_metric": "fd"}).register_model
 
 
-def differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    return None if a == b else f"seed: {a['seed']} against {b['seed']}"
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
+    if a["protocol"] != b["protocol"]:
+        return f"seed: {a['protocol']['seed']} against {b['protocol']['seed']}"
+    difference = a["value"] - b["value"]
+    return Comparison(difference, difference - 0.01, difference + 0.01)
 
 
 def register(
@@ -50,7 +54,7 @@ def register(
         run_id=run_id,
         tracking_uri=tracking_uri,
         experiment="test",
-        find_difference=differ,
+        compare=compare,
     )
 
 
@@ -141,7 +145,7 @@ def test_a_failed_registration_leaves_no_version(tracking_uri: str, tmp_path: Pa
             run_id=None,
             tracking_uri=tracking_uri,
             experiment="test",
-            find_difference=differ,
+            compare=compare,
         )
     assert list_versions(NAME, tracking_uri=tracking_uri) == []
 

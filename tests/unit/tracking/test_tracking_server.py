@@ -15,6 +15,7 @@ import pytest
 
 from clipgan.tracking.download import download_generator
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client
+from clipgan.tracking.gate import Comparison
 from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import register_model
@@ -77,7 +78,7 @@ def test_a_training_is_tracked_and_registered_through_a_server(
         run_id=logger.run_id,
         tracking_uri=server_uri,
         experiment="served",
-        find_difference=lambda a, b: None,
+        compare=lambda a, b: Comparison(-1.0, -2.0, -0.5),
     )
     assert report.decision.promoted
     client = open_client(server_uri)

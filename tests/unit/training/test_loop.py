@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,16 @@ def _batch_at(images_seen: int) -> Batch:
 
 
 def _run(
-    folder: Path, step: RandomWalk, logger: RecordingLogger | None = None, **monitoring: int
+    folder: Path,
+    step: RandomWalk,
+    logger: RecordingLogger | None = None,
+    evaluate: Callable[[int], None] | None = None,
+    **monitoring: int,
 ) -> LoopReport:
     intervals: dict[str, Any] = {
         "log_interval_images": 8,
         "sample_interval_images": 16,
+        "evaluation_interval_images": 0,
         "checkpoint_interval_images": 12,
         "keep_checkpoints": 2,
         "sample_prompts": ["a"],
@@ -103,6 +108,7 @@ def _run(
         save_samples=lambda images_seen: folder / f"{images_seen}.png",
         run_logger=logger or RecordingLogger(),
         device=torch.device("cpu"),
+        evaluate=evaluate,
     ).run()
 
 
@@ -114,6 +120,15 @@ def test_intervals_in_images(tmp_path: Path) -> None:
     assert logger.files == [f"samples/{seen}.png" for seen in (0, 16, 32, 40)]
     assert [row["images_seen"] for row in report.history] == [8, 16, 24, 32, 40]
     assert logger.flushed[0][1]["train/position"] == report.history[0]["position"]
+
+
+@pytest.mark.parametrize(("interval", "places"), [(0, []), (12, [12, 24, 36]), (16, [16, 32])])
+def test_the_generator_is_evaluated_in_between(
+    tmp_path: Path, interval: int, places: list[int]
+) -> None:
+    seen: list[int] = []
+    _run(tmp_path, RandomWalk(), evaluate=seen.append, evaluation_interval_images=interval)
+    assert seen == places
 
 
 def test_last_short_window_is_logged(tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""``clipgan evaluate SUBJECT`` and ``clipgan compare``: anything by its address, outside DVC."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipgan.config import Params, load_params
+from clipgan.errors import ConfigError
+from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.tracking.environment import resolve_tracking_uri
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipgan.stages.model_sources import ModelLoader
+
+REPORT = "report.html"
+
+
+def describe_protocols() -> str:
+    """Every protocol of this project, with all that each fixes.
+
+    Raises:
+        ConfigError, EvaluationError: params.yaml is wrong.
+    """
+    from clipgan.evaluation.protocols import format_protocols
+
+    _, params = _open_project()
+    return format_protocols(params.evaluate)
+
+
+def refuse_options(reference: Path | None, protocols: Sequence[str] | None) -> None:
+    """The pipeline's evaluation takes everything from params.yaml.
+
+    Raises:
+        ConfigError: an option was given without a subject.
+    """
+    for name, value in (("--reference", reference), ("--protocol", protocols)):
+        if value:
+            raise ConfigError(f"{name} {value}: name what to evaluate too, such as built-in")
+
+
+def evaluate_subject(
+    subject: str, reference: Path | None, protocols: tuple[str, ...], out: Path
+) -> str:
+    """Evaluate a folder of images or a model into ``out``; gives the table to print.
+
+    Raises:
+        ConfigError: the options do not fit the subject, or ``out`` holds something else.
+        EvaluationError, CheckpointError, RegistryError, ClipError: see the stages.
+    """
+    workspace, params = _open_project()
+    chosen = protocols or params.evaluate.protocols
+    _check_output(out)
+    if reference is not None:
+        return _evaluate_folder(params, workspace, Path(subject), reference, (chosen, out))
+    _refuse_bare_images(subject)
+    from clipgan.evaluation.report import format_report
+    from clipgan.stages.compare import measure_models
+
+    loader, device = _build_loader(params, workspace)
+    report = measure_models(
+        params.evaluate,
+        [subject],
+        protocols=chosen,
+        loader=loader,
+        images=workspace.images,
+        output=out,
+        cache=workspace.work("evaluate"),
+        device=device,
+    )
+    return f"{format_report(report.evaluation)}\n{out / REPORT}"
+
+
+def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Path) -> str:
+    """Measure models side by side into ``out``, and into an MLflow run; gives lines to print.
+
+    Raises:
+        ConfigError: fewer than two models, or ``out`` holds something else.
+        EvaluationError, CheckpointError, RegistryError, ClipError: see the stages.
+    """
+    if len(models) < 2:
+        raise ConfigError(f"compare {' '.join(models)}: name at least two models")
+    workspace, params = _open_project()
+    _check_output(out)
+    from clipgan.evaluation.comparison import format_comparisons
+    from clipgan.stages.compare import measure_models
+    from clipgan.tracking.mlflow_run import open_comparison_run
+
+    loader, device = _build_loader(params, workspace)
+    with open_comparison_run(
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        experiment=params.register_model.model_name,
+        models=" ".join(models),
+    ) as logger:
+        report = measure_models(
+            params.evaluate,
+            models,
+            protocols=protocols or params.evaluate.protocols,
+            loader=loader,
+            images=workspace.images,
+            output=out,
+            cache=workspace.work("evaluate"),
+            device=device,
+            logger=logger,
+        )
+    return f"{format_comparisons(report.comparisons)}\n{out / REPORT}"
+
+
+def _evaluate_folder(
+    params: Params,
+    workspace: Workspace,
+    generated: Path,
+    reference: Path,
+    target: tuple[tuple[str, ...], Path],
+) -> str:
+    from clipgan.evaluation.report import format_report, save_evaluation
+    from clipgan.stages.evaluate_folder import evaluate_folder
+    from clipgan.stages.evaluation_files import built_folder
+    from clipgan.stages.evaluation_page import save_page
+
+    protocols, out = target
+    evaluation = evaluate_folder(
+        params.evaluate,
+        generated=generated,
+        reference=reference,
+        protocols=protocols,
+        cache=workspace.work("evaluate"),
+    )
+    with built_folder(out) as building:
+        save_evaluation(building, evaluation)
+        title = f"{generated.name} against {reference.name}"
+        save_page(building, params.evaluate, evaluation, title=title, baseline=None)
+    return f"{format_report(evaluation)}\n{out / REPORT}"
+
+
+def _build_loader(params: Params, workspace: Workspace) -> tuple[ModelLoader, torch.device]:
+    from clipgan.devices import resolve_device
+    from clipgan.stages.model_sources import ModelLoader
+
+    device = resolve_device(params.evaluate.device)
+    loader = ModelLoader(
+        params,
+        images=workspace.images,
+        features=workspace.features,
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        device=device,
+    )
+    return loader, device
+
+
+def _refuse_bare_images(subject: str) -> None:
+    folder = Path(subject)
+    if folder.is_dir() and any(folder.glob("*.png")) and not any(folder.glob("*.json")):
+        raise ConfigError(
+            f"{subject}: a folder of images needs real ones beside it: add --reference FOLDER"
+        )
+
+
+def _check_output(out: Path) -> None:
+    """Only an empty place or an earlier evaluation is replaced."""
+    if out.is_file():
+        raise ConfigError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
+        raise ConfigError(f"--out {out}: holds other files; name a new folder")
+
+
+def _open_project() -> tuple[Workspace, Params]:
+    workspace = find_workspace(Path.cwd())
+    return workspace, load_params(workspace.params_file)

@@ -1,0 +1,105 @@
+"""CLIP score and R-precision by one CLIP: the training's own, or one that trained nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipgan.errors import ClipError
+from clipgan.evaluation.feature_spaces import (
+    FeatureSpace,
+    TrainingClip,
+    build_training_clip,
+    describe_clip,
+    slug_of,
+)
+from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.retrieval import compute_clip_scores, compute_wins, index_captions
+from clipgan.evaluation.space_metrics import Measured
+
+NONE = "none"
+EncodeTexts = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class TextImageModel:
+    """A CLIP that judges: its images' ``space``, and captions -> unit vectors (N, D).
+
+    ``suffix`` ends its metrics' names: empty for the training CLIP.
+    """
+
+    space: FeatureSpace
+    encode_texts: EncodeTexts
+    suffix: str
+
+
+def build_training_model(clip: TrainingClip, encode_texts: EncodeTexts) -> TextImageModel:
+    """The CLIP of the training as a judge that is not independent."""
+    return TextImageModel(build_training_clip(clip), encode_texts, "")
+
+
+class ClipJudge:
+    """Image i against caption i, and against distractors.
+
+    Args:
+        conditions: captions, one an image.
+        candidates: for each image its own caption and distractors; None: no R-precision.
+    """
+
+    def __init__(
+        self,
+        model: TextImageModel,
+        conditions: Sequence[str],
+        candidates: list[list[str]] | None,
+    ) -> None:
+        self.model = model
+        self._texts = model.encode_texts(conditions).float().cpu()
+        self._num_candidates = len(candidates[0]) if candidates else 0
+        texts, self._rows = index_captions(candidates or [])
+        self._candidates = model.encode_texts(texts).float().cpu() if texts else None
+
+    def measure(self, features: Tensor, grouping: Grouping) -> tuple[dict[str, Measured], Tensor]:
+        """Metrics, and the CLIP score of each image, (N,).
+
+        Args:
+            features: (N, D) of the images in the judge's space, in the order of the conditions.
+        """
+        # Already of unit norm for the training CLIP; FeatureSpace does not promise it.
+        features = torch.nn.functional.normalize(features, dim=1)
+        scores = compute_clip_scores(features, self._texts)
+        found = {f"clip_score{self.model.suffix}": Measured(grouping.average(scores), {})}
+        if self._candidates is not None:
+            wins = compute_wins(features, self._candidates, self._rows)
+            settings = {"candidates": self._num_candidates}
+            found[f"r_precision{self.model.suffix}"] = Measured(grouping.average(wins), settings)
+        return found, scores
+
+
+def find_judge_clip(
+    model: str, weights: str, training: TrainingClip, device: torch.device
+) -> TextImageModel | str:
+    """The CLIP of ``evaluate.judge_clip_model``, or one line that says why there is none.
+
+    One with the training CLIP's own weights is refused: it would judge itself under another name.
+    """
+    if NONE in (model, weights):
+        return "evaluate.judge_clip_model is none: name a CLIP that trained nothing here"
+    from clipgan.clip.encoder import load_clip
+
+    try:
+        clip = load_clip(model, weights, precision="fp32", device=device)
+    except ClipError as error:
+        return str(error).replace("features.clip_", "evaluate.judge_clip_")
+    sha256 = clip.fingerprint["weights_sha256"]
+    if sha256 == training.fingerprint.get("weights_sha256"):
+        return (
+            f"evaluate.judge_clip_model = {model!r} has the training CLIP's own weights "
+            f"({sha256[:12]}): it is no independent judge; name another CLIP"
+        )
+    spec = f"open_clip:{model}:{weights}"
+    slug = slug_of(spec)
+    space = describe_clip(spec, slug, TrainingClip(clip.encode_images, clip.fingerprint))
+    return TextImageModel(space, clip.encode_texts, f"_{slug}")

@@ -1,0 +1,84 @@
+"""What measuring one generator found: values, and the images worth looking at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from clipgan.evaluation.image_store import ImageStore
+from clipgan.evaluation.memorisation import NearestTraining
+from clipgan.evaluation.protocol import MetricValue
+
+
+@dataclass(frozen=True)
+class WorstCaption:
+    """A caption whose image fits it least: CLIP score and (3, R, R) uint8 image."""
+
+    caption: str
+    score: float
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class NearestPair:
+    """A generated image and the training image nearest to it, (3, R, R) uint8 each."""
+
+    condition: str
+    distance: float
+    is_memorised: bool
+    generated: Tensor
+    training: Tensor
+    sample_id: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Metric name -> value; worst captions, lowest score first; closest pairs first."""
+
+    values: dict[str, MetricValue]
+    worst: tuple[WorstCaption, ...] = ()
+    nearest: tuple[NearestPair, ...] = ()
+
+
+def pick_worst(
+    captions: Sequence[str], scores: Tensor, images: ImageStore, count: int
+) -> tuple[WorstCaption, ...]:
+    """The ``count`` captions whose images fit them least, by scores (N,); none without scores."""
+    rows = [int(row) for row in scores.argsort(stable=True)[:count]]
+    if not rows:
+        return ()
+    return tuple(
+        WorstCaption(captions[row], float(scores[row]), image)
+        for row, image in zip(rows, images.load(rows), strict=True)
+    )
+
+
+def pick_nearest(
+    conditions: Sequence[str],
+    nearest: NearestTraining | None,
+    images: ImageStore,
+    *,
+    load_training: Callable[[Sequence[int]], Tensor],
+    sample_ids: Sequence[str],
+    count: int,
+) -> tuple[NearestPair, ...]:
+    """The ``count`` generated images closest to training, with their training images."""
+    if nearest is None or not count:
+        return ()
+    rows = [int(row) for row in nearest.closest(count)]
+    training_rows = [int(nearest.rows[row]) for row in rows]
+    return tuple(
+        NearestPair(
+            condition=conditions[row],
+            distance=float(nearest.distances[row]),
+            is_memorised=bool(nearest.memorised[row]),
+            generated=generated,
+            training=training,
+            sample_id=sample_ids[training_row],
+        )
+        for row, training_row, generated, training in zip(
+            rows, training_rows, images.load(rows), load_training(training_rows), strict=True
+        )
+    )

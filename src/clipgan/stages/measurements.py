@@ -1,0 +1,152 @@
+"""Several generators under several protocols: one evaluator for all that share a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipgan.config import EvaluateConfig
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.benchmark import Benchmark, build_benchmark
+from clipgan.evaluation.feature_spaces import TrainingClip
+from clipgan.evaluation.findings import Findings
+from clipgan.evaluation.measurement import Evaluator
+from clipgan.evaluation.protocol import MetricValue
+from clipgan.evaluation.protocols import EvaluationProtocol
+from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.report import REAL, key_metric
+from clipgan.models.bundle import GeneratorBundle
+from clipgan.progress import progress_bar
+from clipgan.stages.generator_under_test import FindConditions, GeneratorUnderTest
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """A generator and the CLIP it was trained against.
+
+    Attributes:
+        encode_texts: captions or sample ids -> features (N, D) as CLIP gave them: what judges see.
+        find_conditions: the same -> what this generator takes them as.
+    """
+
+    bundle: GeneratorBundle
+    clip: TrainingClip
+    encode_texts: Callable[[Sequence[str]], Tensor]
+    find_conditions: FindConditions
+
+
+@dataclass
+class Measurements:
+    """Values of every model under every protocol; sheets and findings of the first protocol.
+
+    Models are measured on the same captions, latents and groups: their values compare in pairs.
+    """
+
+    config: EvaluateConfig
+    images: Path
+    models: Mapping[str, ModelUnderTest]
+    device: torch.device
+    cache: FeatureCache
+    values: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    sheets: dict[str, Tensor] = field(default_factory=dict)
+    findings: dict[str, Findings] = field(default_factory=dict)
+
+    def measure(self, protocol: EvaluationProtocol) -> None:
+        """Measure every model, and real images in their place, under one more protocol.
+
+        Raises:
+            EvaluationError: the models' images differ in size, or see :class:`Evaluator`.
+        """
+        benchmark = build_benchmark(self.config, protocol, self.images, self._find_resolution())
+        evaluators: dict[int, Evaluator] = {}
+        for model in self.models.values():
+            if id(model.clip) not in evaluators:
+                evaluators[id(model.clip)] = build_evaluator(
+                    self.config, model, benchmark, self.device, self.cache
+                )
+        is_first = not self.prompts
+        if is_first:
+            self.prompts = _choose_prompts(self.config, benchmark)
+        first = next(iter(evaluators.values()))
+        total = first.count_generated() * len(self.models)
+        with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
+            for name, model in self.models.items():
+                evaluator = evaluators[id(model.clip)]
+                evaluator.advance = bar.advance
+                generator = build_generator_under_test(self.config, model, protocol, self.device)
+                found = evaluator.measure(generator.source)
+                self._keep(name, protocol, found.values)
+                if is_first:
+                    self.findings[name] = found
+                    columns = self.config.grid_samples
+                    self.sheets[name] = generator.generate_sheet(self.prompts, columns)
+        if real := first.measure_real():
+            self._keep(REAL, protocol, real)
+        for evaluator in evaluators.values():
+            for metric, reason in evaluator.skipped.items():
+                self.skipped[key_metric(protocol.name, metric)] = reason
+            self.warnings += [w for w in evaluator.warnings if w not in self.warnings]
+
+    def _keep(
+        self, section: str, protocol: EvaluationProtocol, found: Mapping[str, MetricValue]
+    ) -> None:
+        kept = self.values.setdefault(section, {})
+        kept |= {key_metric(protocol.name, metric): value for metric, value in found.items()}
+
+    def _find_resolution(self) -> int:
+        sides = {name: model.bundle.info.resolution_px for name, model in self.models.items()}
+        if len(set(sides.values())) > 1:
+            listed = ", ".join(f"{name} {side} px" for name, side in sides.items())
+            raise EvaluationError(
+                f"models of different sizes cannot share a reference: {listed}; compare models of "
+                "one size"
+            )
+        return next(iter(sides.values()))
+
+
+def build_evaluator(
+    config: EvaluateConfig,
+    model: ModelUnderTest,
+    benchmark: Benchmark,
+    device: torch.device,
+    cache: FeatureCache,
+) -> Evaluator:
+    """An evaluator of one benchmark for models with this CLIP."""
+    return Evaluator(
+        config,
+        benchmark,
+        clip=model.clip,
+        encode_texts=model.encode_texts,
+        device=device,
+        cache=cache,
+    )
+
+
+def build_generator_under_test(
+    config: EvaluateConfig,
+    model: ModelUnderTest,
+    protocol: EvaluationProtocol,
+    device: torch.device,
+) -> GeneratorUnderTest:
+    """A model that draws what the protocol asks for."""
+    return GeneratorUnderTest(
+        model.bundle,
+        model.find_conditions,
+        seed=protocol.seed,
+        truncation=protocol.truncation,
+        batch_size=config.batch_size,
+        device=device,
+    )
+
+
+def _choose_prompts(config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
+    """Names of concepts where there is a gallery, conditions otherwise; each once."""
+    names = benchmark.gallery.prompts if benchmark.gallery else benchmark.choice.conditions
+    return list(dict.fromkeys(names))[: config.grid_prompts]

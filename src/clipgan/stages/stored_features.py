@@ -1,0 +1,47 @@
+"""Text features as training saw them, by caption or by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipgan.clip.feature_store import FeatureTable
+from clipgan.errors import FeatureStoreError
+
+
+class StoredFeatures:
+    """Features as training saw them, from the store: of captions, or of images by sample id."""
+
+    def __init__(self, table: FeatureTable) -> None:
+        self._captions = _number(table.captions)
+        self._images = _number(table.sample_ids)
+        self._table = table
+
+    def are_captions(self, conditions: Sequence[str]) -> bool:
+        """Whether all are captions that have a feature, rather than sample ids."""
+        return all(name in self._captions for name in conditions)
+
+    def find(self, conditions: Sequence[str]) -> Tensor:
+        """All captions, or all sample ids -> (N, D) float32, unit norm, as CLIP gave them.
+
+        Raises:
+            FeatureStoreError: names a condition that has no feature.
+        """
+        if self.are_captions(conditions):
+            rows, stored = self._captions, self._table.text_features
+        elif all(name in self._images for name in conditions):
+            rows, stored = self._images, self._table.image_features
+        else:
+            unknown = next(name for name in conditions if name not in self._captions)
+            raise FeatureStoreError(
+                f"{unknown!r} has no feature: run `clipgan stage features` again"
+            )
+        found = stored[[rows[name] for name in conditions]]
+        return torch.from_numpy(found.astype(np.float32))
+
+
+def _number(names: Sequence[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}

@@ -1,0 +1,107 @@
+"""Evaluation in the middle of a training: what evaluating the checkpoint of that moment gives.
+
+The averaged generator goes through a bundle on disk and the very code of the evaluate stage, with
+its own CLIP, device and precision; the training's random numbers are not touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from clipgan.clip.encoder import ClipEncoder
+from clipgan.config import EvaluateConfig, FeaturesConfig
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocols import find_protocol
+from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
+from clipgan.models.bundle import load_bundle
+from clipgan.run_logger import RunLogger
+from clipgan.stages.evaluate import LOGGED_FOLDER, JudgeInputs, load_judge_inputs, number_values
+from clipgan.stages.evaluation_files import built_folder
+from clipgan.stages.measurements import Measurements
+from clipgan.training.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingEvaluation:
+    """Measures snapshots under the protocols of section ``evaluate``; give it to the train stage.
+
+    Args:
+        config: section ``evaluate``.
+        features_config: names the CLIP, unless ``clip`` is given.
+        images, features: artifacts of the stages before.
+        cache: folder for features of real images.
+        run_logger: receives the values at the snapshot's images seen.
+        clip: the encoder the generator is trained with.
+
+    Raises:
+        EvaluationError: a protocol is unknown.
+        DataError, FeatureStoreError, ClipError: inputs are damaged or do not fit.
+    """
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        *,
+        features_config: FeaturesConfig,
+        images: Path,
+        features: Path,
+        cache: Path | None,
+        run_logger: RunLogger,
+        clip: ClipEncoder | None = None,
+    ) -> None:
+        self._config, self._images = config, images
+        self._cache, self._run_logger = FeatureCache(cache), run_logger
+        # Before the training rather than in its middle.
+        self._protocols = [find_protocol(name, config) for name in config.protocols]
+        self._inputs: JudgeInputs = load_judge_inputs(
+            config, features_config, images=images, features=features, clip=clip
+        )
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Measure, write ``images-<images_seen>/evaluation.json`` and log.
+
+        A generator that cannot be measured, such as a collapsed one, ends no training: a warning
+        says why.
+        """
+        try:
+            with _plain_precision():
+                evaluation = self._measure(snapshot)
+        except EvaluationError as error:
+            logger.warning("not evaluated after %s images: %s", f"{snapshot.images_seen:,}", error)
+            return
+        with built_folder(snapshot.folder / f"images-{snapshot.images_seen:08d}") as building:
+            save_evaluation(building, evaluation)
+        numbers = number_values(evaluation.values[TRAINED], LOGGED_FOLDER)
+        self._run_logger.log_metrics(numbers, snapshot.images_seen)
+
+    def _measure(self, snapshot: Snapshot) -> Evaluation:
+        with TemporaryDirectory(prefix="clipgan-snapshot-") as scratch:
+            snapshot.save(Path(scratch))
+            bundle = load_bundle(Path(scratch), with_discriminator=False)
+        models = {TRAINED: self._inputs.describe_model(bundle)}
+        measured = Measurements(
+            self._config, self._images, models, self._inputs.device, self._cache
+        )
+        for protocol in self._protocols:
+            measured.measure(protocol)
+        return Evaluation(measured.values, measured.skipped, tuple(measured.warnings))
+
+
+@contextmanager
+def _plain_precision() -> Iterator[None]:
+    """The numerics of a fresh process: training allows itself TF32 and picks kernels by speed."""
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolutions.benchmark
+    matmul.allow_tf32, convolutions.benchmark = False, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolutions.benchmark = before

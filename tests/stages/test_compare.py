@@ -1,0 +1,181 @@
+"""Models by address on the tiny world: bundles, checkpoints, registered versions and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clipgan.config import Params
+from clipgan.errors import CheckpointError, EvaluationError, RegistryError
+from clipgan.evaluation.report import load_evaluation
+from clipgan.models.bundle import BundleInfo, save_bundle
+from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.modality_gap import ModalityMeans
+from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.compare import ComparisonReport, measure_models
+from clipgan.stages.model_sources import ModelLoader
+from clipgan.tracking.gate import Comparison
+from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.tracking.registry import register_model
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.checkpoint_export import describe_subject
+from clipgan.training.fine_tuning import build_networks
+from tests.stages.test_evaluate import (
+    CHANGES,
+    RecordingLogger,
+    build_generator,
+    run,
+    save_training,
+)
+from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
+from tests.unit.tracking.tiny_sampler import LOADER
+
+FD = "fd_efficientnet_lite0"
+CLIP = TinyClip().fingerprint
+MEANS = ModalityMeans(image=torch.arange(6.0) / 9, text=-torch.arange(6.0) / 9)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    build_world(root)
+    save_training(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _tiny_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models name a CLIP that open_clip does not know."""
+    for name in (
+        "clipgan.stages.model_sources.load_matching_clip",
+        "clipgan.clip.encoder.load_clip",
+    ):
+        monkeypatch.setattr(name, lambda *_, **__: TinyClip())
+    yield
+
+
+def measure(
+    root: Path,
+    *addresses: str,
+    changes: dict[str, Any] | None = None,
+    uri: str = "",
+    logger: RunLogger = NULL_LOGGER,
+) -> ComparisonReport:
+    params: Params = tiny_params(CHANGES | (changes or {}))
+    device = torch.device("cpu")
+    loader = ModelLoader(
+        params,
+        images=root / "images",
+        features=root / "features",
+        tracking_uri=uri,
+        device=device,
+    )
+    return measure_models(
+        params.evaluate,
+        addresses,
+        protocols=params.evaluate.protocols,
+        loader=loader,
+        images=root / "images",
+        output=root / "compared",
+        cache=root / "cache",
+        device=device,
+        logger=logger,
+    )
+
+
+def numbers(report: ComparisonReport, model: str) -> dict[str, float]:
+    return {name: value.value for name, value in report.evaluation.values[model].items()}
+
+
+def test_a_bundle_has_the_values_of_the_evaluate_stage(world: Path) -> None:
+    stage = run(world, {"evaluate.compare_initial": False})
+    report = measure(world, str(world / "training"))
+    assert numbers(report, "trained") == stage.values["trained"]
+    assert report.comparisons == []
+    assert {"evaluation.json", "metrics.json", "report.md", "report.html", "nearest.png"} <= {
+        path.name for path in (world / "compared").iterdir()
+    }
+    assert load_evaluation(world / "compared") == report.evaluation
+
+
+def test_two_models_are_compared_in_pairs(world: Path) -> None:
+    logger = RecordingLogger()
+    first, second = str(world / "training" / "initial"), str(world / "training")
+    report = measure(world, first, second, logger=logger)
+    found = {comparison.metric: comparison for comparison in report.comparisons}
+    assert set(found) == set(numbers(report, first))
+    fd = found[FD]
+    assert fd.difference == pytest.approx(numbers(report, second)[FD] - numbers(report, first)[FD])
+    assert fd.low is not None and fd.high is not None
+    assert fd.low < fd.difference < fd.high
+    assert (fd.model, fd.baseline) == (second, first)
+    tree = json.loads((world / "compared" / "comparison.json").read_text())
+    assert tree["models"] == [first, second]
+    assert "comparison/report.html" in logger.files
+    page = (world / "compared" / "report.html").read_text()
+    assert "Paired comparisons" in page
+
+
+def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Path) -> None:
+    bundle = world / "bundle"
+    networks = build_networks(tiny_params().train, TinyClip.embed_dim)
+    subject = describe_subject(
+        networks, clip=CLIP, initial_images_seen=0, training="t", means=MEANS
+    )
+    store = CheckpointStore(world / "checkpoints", keep=2, fingerprint="t", subject=subject)
+    state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}
+    folder = store.save(96, {"seed": 0}, state)
+    info = BundleInfo("lafite", CLIP, SIDE_PX, 96)
+    save_bundle(bundle, networks.generator_ema, None, info, dtype="fp32", means=MEANS)
+    report = measure(world, str(bundle), str(folder))
+    assert numbers(report, str(folder)) == numbers(report, str(bundle))
+    for comparison in report.comparisons:
+        assert (comparison.difference, comparison.p_value) == (0.0, 1.0)
+    path = folder / "generator_ema.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(CheckpointError, match=r"generator_ema\.safetensors"):
+        measure(world, str(folder))
+
+
+def test_registered_versions_and_runs_are_found(world: Path, tracking_uri: str) -> None:
+    config = tiny_params({"register.model_name": "tiny", "register.gate_metric": "fd"})
+    registered = register_model(
+        config.register_model,
+        GeneratorPackage(world / "training", LOADER),
+        evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
+        source="evaluation.json",
+        run_id=None,
+        tracking_uri=tracking_uri,
+        experiment="test",
+        compare=lambda a, b: Comparison(0.0, 0.0, 0.0),
+    )
+    version, run_address = "models:/tiny@champion", f"runs:/{registered.run_id}"
+    report = measure(world, version, run_address, uri=tracking_uri)
+    assert numbers(report, version) == numbers(report, run_address)
+    with pytest.raises(RegistryError, match="runs:/nothing: no registered version"):
+        measure(world, "runs:/nothing", uri=tracking_uri)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "error", "reason"),
+    [
+        (["{training}", "{training}"], EvaluationError, "stands there twice"),
+        (["nowhere"], CheckpointError, "nowhere: no generator bundle or checkpoint there"),
+        (["{training}", "{large}"], EvaluationError, "of different sizes cannot share"),
+    ],
+)
+def test_mistakes(world: Path, addresses: list[str], error: type[Exception], reason: str) -> None:
+    large = world / "large"
+    if not large.exists():
+        generator = LafiteGenerator(
+            **{**build_generator(tiny_params(), 1).architecture, "resolution_px": 2 * SIDE_PX}
+        )
+        info = BundleInfo("lafite", CLIP, 2 * SIDE_PX, 0)
+        save_bundle(large, generator, None, info, dtype="fp32")
+    named = [a.format(training=world / "training", large=large) for a in addresses]
+    with pytest.raises(error, match=reason):
+        measure(world, *named)

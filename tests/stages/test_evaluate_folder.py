@@ -1,0 +1,152 @@
+"""A folder of PNGs against a folder of PNGs, with the real judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch_fidelity
+from PIL import Image
+from torch import Tensor
+
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.extractors import JUDGE_NAME, register_judge
+from clipgan.evaluation.report import Evaluation
+from clipgan.stages.evaluate_folder import evaluate_folder
+from tests.params import params_with
+
+CHANGES: dict[str, Any] = {
+    "evaluate.device": "cpu",
+    "evaluate.feature_spaces": [],
+    "evaluate.kid_subset_size": 8,
+    "evaluate.kid_subsets": 4,
+    "evaluate.neighbourhood": 2,
+    "evaluate.seed": 2020,
+}
+
+
+def save_images(folder: Path, seed: int, count: int = 12, side: int = 32) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.rand(count, 3, 4, 4, generator=generator) * 255
+    images: Tensor = torch.nn.functional.interpolate(small, size=side, mode="bilinear")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images.to(torch.uint8)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{side}-{number:03d}.png")
+    return folder
+
+
+def run(tmp_path: Path, changes: dict[str, Any] | None = None, **others: Any) -> Evaluation:
+    arguments: dict[str, Any] = {
+        "generated": tmp_path / "generated",
+        "reference": tmp_path / "reference",
+        "protocols": ("fd-offline",),
+        "cache": tmp_path / "cache",
+    }
+    return evaluate_folder(params_with(CHANGES | (changes or {})).evaluate, **arguments | others)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    save_images(tmp_path / "generated", 0)
+    save_images(tmp_path / "reference", 1)
+    return tmp_path
+
+
+def test_values_are_torch_fidelitys_of_the_same_folders(folders: Path) -> None:
+    register_judge()
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(folders / "generated"),
+        input2=str(folders / "reference"),
+        feature_extractor=JUDGE_NAME,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=8,
+        kid_subsets=4,
+        prc_neighborhood=2,
+        batch_size=5,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    values = run(folders).values["trained"]
+    for kind, key in (
+        ("fd", "frechet_inception_distance"),
+        ("kid", "kernel_inception_distance_mean"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+    ):
+        value = values[f"{kind}_efficientnet_lite0"]
+        assert value.value == pytest.approx(theirs[key], rel=1e-6), kind
+        assert value.interval is not None
+    protocol = values["fd_efficientnet_lite0"].protocol
+    assert (protocol.reference_split, protocol.truncation) == ("files", None)
+    assert (protocol.generated_count, protocol.reference_count) == (12, 12)
+
+
+def test_the_reference_is_extracted_once_and_never_stale(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(folders)
+    read: list[str] = []
+    from clipgan.evaluation import image_folder
+
+    original = image_folder.load_rgb
+
+    def load(path: Path) -> Tensor:
+        read.append(path.parent.name)
+        return original(path)
+
+    monkeypatch.setattr(image_folder, "load_rgb", load)
+    again = run(folders)
+    assert again.values == first.values
+    assert set(read) == {"generated"}
+    save_images(folders / "reference", 2, count=1)
+    changed = run(folders)
+    assert "reference" in read
+    assert changed.values != first.values
+
+
+def test_copies_of_the_reference_are_memorised(folders: Path) -> None:
+    save_images(folders / "generated", 1)
+    values = run(folders).values["trained"]
+    assert values["memorised_share_efficientnet_lite0"].value == 1.0
+    assert values["fd_efficientnet_lite0"].value == pytest.approx(0.0, abs=1e-3)
+
+
+def test_mixed_sizes_are_measured_with_a_warning(folders: Path) -> None:
+    save_images(folders / "generated", 3, count=4, side=24)
+    evaluation = run(folders)
+    assert any("images of 2 sizes (32x32: 12, 24x24: 4)" in text for text in evaluation.warnings)
+    assert any("biased upwards: trust kid_" in text for text in evaluation.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "protocols", "reason"),
+    [
+        ({}, ("fid30k-val",), r"fid30k-val asks for 30,000 generated images, .* has 12: make more"),
+        ({}, ("cub",), r"nothing could be measured: weights are not at"),
+        ({}, ("fid",), r"protocol 'fid' is unknown"),
+    ],
+)
+def test_mistakes(
+    folders: Path,
+    changes: dict[str, Any],
+    protocols: tuple[str, ...],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(folders))
+    with pytest.raises(EvaluationError, match=reason):
+        run(folders, changes, protocols=protocols)
+
+
+def test_constant_images_are_refused(folders: Path) -> None:
+    flat = Image.new("RGB", (32, 32), "red")
+    for path in (folders / "generated").iterdir():
+        flat.save(path)
+    with pytest.raises(EvaluationError, match="all 12 images look the same"):
+        run(folders)

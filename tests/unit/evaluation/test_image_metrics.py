@@ -1,0 +1,170 @@
+"""Blur, memorisation, diversity, path length, objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.blur import blur
+from clipgan.evaluation.diversity import compute_caption_diversity
+from clipgan.evaluation.inception import WeightsFile
+from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.memorisation import find_nearest_training
+from clipgan.evaluation.object_accuracy import (
+    ObjectDetector,
+    compute_object_accuracy,
+    find_detector_weights,
+    list_things,
+    name_things,
+)
+from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
+from clipgan.evaluation.path_length import compute_path_lengths
+
+GENERATOR = torch.Generator().manual_seed(0)
+CPU = torch.device("cpu")
+
+
+class TestBlur:
+    def test_a_point_becomes_a_gaussian(self) -> None:
+        image = torch.zeros(1, 3, 41, 41, dtype=torch.uint8)
+        image[..., 20, 20] = 255
+        row = blur(image, 1)[0, 0, 20].double()
+        expected = 255 * torch.exp(-torch.arange(-20, 21).double().square() / 2) / (2 * torch.pi)
+        assert float((row - expected).abs().max()) < 0.6
+
+    @pytest.mark.parametrize("radius", [1, 8])
+    def test_flat_images_stay_and_edges_do_not_darken(self, radius: int) -> None:
+        image = torch.full((2, 3, 16, 12), 200, dtype=torch.uint8)
+        assert torch.equal(blur(image, radius), image)
+
+
+class TestMemorisation:
+    def test_copies_are_found_and_new_images_are_not(self) -> None:
+        training = torch.randn(50, 8, generator=GENERATOR)
+        copies = training[[7, 3]] + 1e-3
+        new = torch.randn(5, 8, generator=GENERATOR) * 4 + 10
+        found = find_nearest_training(torch.cat([copies, new]), training)
+        assert found.rows[:2].tolist() == [7, 3]
+        assert found.memorised.tolist() == [1, 1, 0, 0, 0, 0, 0]
+        assert set(found.closest(2).tolist()) == {0, 1}
+
+    def test_real_images_count_as_memorised_half_the_time(self) -> None:
+        """Images of the same distribution are as near to training as training is to itself."""
+        training, held_out = (torch.randn(400, 4, generator=GENERATOR) for _ in range(2))
+        share = float(find_nearest_training(held_out, training).memorised.mean())
+        assert 0.4 < share < 0.6
+
+    def test_a_training_image_has_distance_zero(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("clipgan.evaluation.memorisation._BLOCK", 3)
+        training = 100 * torch.randn(10, 300, generator=GENERATOR)
+        found = find_nearest_training(training, training)
+        assert found.rows.tolist() == list(range(10))
+        assert found.distances.tolist() == [0.0] * 10
+
+
+class TestDiversity:
+    def test_is_the_mean_cosine_distance_of_all_pairs(self) -> None:
+        features = torch.randn(6, 5, generator=GENERATOR)
+        found = compute_caption_diversity(features, 3)
+        for caption, part in enumerate(torch.split(features.double(), 3)):
+            cosines = torch.nn.functional.cosine_similarity(part[:, None], part[None], dim=2)
+            expected = (1 - cosines)[~torch.eye(3, dtype=torch.bool)].mean()
+            assert float(found[caption]) == pytest.approx(float(expected))
+
+    def test_equal_images_have_none(self) -> None:
+        assert compute_caption_diversity(torch.ones(4, 5), 4).tolist() == pytest.approx([0.0])
+        with pytest.raises(EvaluationError, match="samples_per_concept = 1"):
+            compute_caption_diversity(torch.ones(4, 5), 1)
+
+
+class TestPathLength:
+    def test_of_a_linear_generator_is_the_closed_form(self) -> None:
+        """Features (cos t, sin t) at angle t = w.z: the squared step is (w . dz)^2."""
+        weights = torch.randn(6, generator=GENERATOR)
+
+        def generate(latents: Tensor, texts: Tensor) -> Tensor:
+            angle = latents.double() @ weights.double() + texts[:, 0].double()
+            return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+        found = compute_path_lengths(
+            generate,
+            torch.arange(400.0)[:, None],
+            latent_dim=6,
+            encode=lambda images: images,
+            epsilon=1e-4,
+            seed=0,
+            batch_size=64,
+        )
+        # dz = z1 - z0 of two standard normals: E (w . dz)^2 = 2 |w|^2.
+        assert found.shape == (400,)
+        expected = 2 * float(weights.square().sum())
+        assert float(found.mean()) == pytest.approx(expected, rel=0.25)
+        assert float((found / expected).median()) == pytest.approx(0.455, rel=0.25)  # chi^2(1)
+
+
+class TestObjects:
+    def test_captions_name_things_in_any_number(self) -> None:
+        things = list_things()
+        assert len(things) == 80
+        named = name_things(
+            ["Two dogs and a bus", "women with umbrellas", "a hot dog", "a doghouse", "nothing"]
+        )
+        found = [{name for name, n in things.items() if row[n]} for row in named]
+        assert found[0] == {"dog", "bus"}
+        assert found[1] == {"person", "umbrella"}
+        assert {"hot dog"} <= found[2]
+        assert found[3] == found[4] == set()
+
+    def test_accuracy_by_class_weighs_things_equally(self) -> None:
+        named, present = (torch.zeros(8, 91, dtype=torch.bool) for _ in range(2))
+        named[:6, 1], named[6:, 2] = True, True
+        present[:3, 1], present[6:, 2], present[:, 3] = True, True, True
+        found = compute_object_accuracy(named, present, Grouping(8, 4, 0))
+        assert found.by_class.value == pytest.approx((3 / 6 + 1) / 2)
+        assert found.by_image.value == pytest.approx(5 / 8)
+        assert len(found.by_image.leave_out) == 4
+
+    def test_absent_detector_and_captions_without_things_are_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        reason = find_detector_weights()
+        assert isinstance(reason, str)
+        assert "fasterrcnn_resnet50_fpn_v2_coco" in reason
+        assert find_object_judge(["a dog"], CPU) == reason
+        monkeypatch.setattr(
+            "clipgan.evaluation.object_judge.find_detector_weights",
+            lambda: WeightsFile(tmp_path, "0"),
+        )
+        assert "no caption names" in str(find_object_judge(["a rocket"], CPU))
+
+    def test_what_is_detected_counts(self) -> None:
+        class AlwaysDog(nn.Module):
+            weights_sha256 = "0" * 64
+
+            def find_things(self, images: Tensor) -> Tensor:
+                present = torch.zeros(len(images), 91, dtype=torch.bool)
+                present[:, list_things()["dog"]] = True
+                return present
+
+        judge = ObjectJudge(AlwaysDog(), name_things(["a dog"] * 6 + ["a cat"] * 2))  # type: ignore[arg-type]
+        for _ in range(2):
+            judge.add(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+        found = judge.measure(Grouping(8, 4, 0))
+        assert found["soa_i"].estimate.value == pytest.approx(6 / 8)
+        assert found["soa_c"].estimate.value == pytest.approx(1 / 2)
+
+    @pytest.mark.slow
+    def test_the_detector_loads_torchvisions_file_format(self, tmp_path: Path) -> None:
+        from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
+
+        torch.manual_seed(0)
+        network = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+        torch.save(network.state_dict(), tmp_path / "w.pth")
+        detector = ObjectDetector(WeightsFile(tmp_path / "w.pth", "0"))
+        images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+        assert detector.find_things(images).shape == (2, 91)

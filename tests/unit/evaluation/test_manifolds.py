@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clipgan.evaluation.distances import compute_precision_recall
+from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.manifolds import compute_overlap, compute_radii
+
+GENERATOR = torch.Generator().manual_seed(0)
+REFERENCE = torch.randn(50, 4, generator=GENERATOR)
+GENERATED = 0.6 * torch.randn(40, 4, generator=GENERATOR) + 0.9
+
+
+@pytest.mark.parametrize("block", [2048, 9])
+def test_precision_and_recall_are_torch_fidelitys(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipgan.evaluation.manifolds._BLOCK", block)
+    found = compute_overlap(GENERATED, REFERENCE, neighbourhood=3, grouping=Grouping(40, 5, 0))
+    theirs = compute_precision_recall(GENERATED, REFERENCE, neighbourhood=3)
+    assert 0.2 < theirs.precision < 1.0
+    assert 0.2 < theirs.recall < 1.0
+    assert found.precision.value == pytest.approx(theirs.precision, abs=1e-7)
+    assert found.recall.value == pytest.approx(theirs.recall, abs=1e-7)
+
+
+def test_density_and_coverage_are_their_definitions() -> None:
+    """Naeem et al. 2020, equations 4 and 5, written out."""
+    distances = torch.cdist(REFERENCE, GENERATED)
+    own = torch.cdist(REFERENCE, REFERENCE).sort(dim=1).values[:, 3]
+    inside = distances <= own[:, None]
+    found = compute_overlap(GENERATED, REFERENCE, neighbourhood=3, grouping=Grouping(40, 5, 0))
+    assert found.density.value == pytest.approx(float(inside.sum()) / (3 * 40))
+    assert found.coverage.value == pytest.approx(float(inside.any(1).double().mean()))
+
+
+def test_density_is_about_one_for_the_same_distribution() -> None:
+    a, b = (torch.randn(400, 3, generator=GENERATOR) for _ in range(2))
+    found = compute_overlap(a, b, neighbourhood=5, grouping=Grouping(400, 20, 0))
+    assert found.density.value == pytest.approx(1.0, abs=0.1)
+    assert found.coverage.value > 0.9
+
+
+def test_a_group_that_alone_reaches_an_image_takes_it_along() -> None:
+    reference = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    generated = torch.tensor([[0.05], [0.15], [9.05], [9.15]])
+    grouping = Grouping(4, 2, 0)
+    grouping.labels = torch.tensor([0, 0, 1, 1])
+    found = compute_overlap(generated, reference, neighbourhood=1, grouping=grouping)
+    assert found.coverage.value == 1.0
+    assert found.coverage.leave_out == (0.5, 0.5)
+    assert found.precision.leave_out == (1.0, 1.0)
+
+
+def test_radii_reach_the_kth_other_image() -> None:
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert compute_radii(line, 2).tolist() == [3.0, 2.0, 3.0, 6.0]
