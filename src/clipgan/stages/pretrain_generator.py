@@ -112,6 +112,8 @@ def build_warm_up(
         "generator_learning_rate": config.learning_rates[index],
         "beta1": config.beta1,
     }
+    # The only term, whatever it weighs in the game; Adam does not see the factor.
+    family["losses"]["reconstruction_weight"] = 1.0
     tree["ema"]["half_life_kimg"] = config.half_life_kimg
     return TrainConfig.model_validate(tree)
 
