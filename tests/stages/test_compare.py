@@ -124,7 +124,7 @@ def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Pat
     bundle = world / "bundle"
     networks = build_networks(tiny_params().train, TinyClip.embed_dim)
     subject = describe_subject(
-        networks, clip=CLIP, initial_images_seen=0, training="t", means=MEANS
+        networks, family="lafite", clip=CLIP, initial_images_seen=0, training="t", means=MEANS
     )
     store = CheckpointStore(world / "checkpoints", keep=2, fingerprint="t", subject=subject)
     state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}

@@ -42,6 +42,7 @@ def run_evaluation(root: Path, **changes: object) -> EvaluationReport:
         images=root / "images",
         features=root / "features",
         output=root / "evaluation",
+        cache=None,
         clip=TinyVitClip(),  # type: ignore[arg-type]
     )
 

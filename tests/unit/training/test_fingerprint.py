@@ -15,6 +15,7 @@ WITHOUT_EFFECT = {
     "artifacts.py",
     "loading.py",
     "fields.py",
+    "evaluation.py",
     "galip.py",
     "sections.py",
     "training.py",

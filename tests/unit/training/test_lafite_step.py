@@ -32,6 +32,7 @@ CHANGES: dict[str, Any] = {
     "train.generator.channel_max": 8,
     "train.discriminator.channel_base": 64,
     "train.discriminator.channel_max": 8,
+    "train.losses.reconstruction_weight": 50.0,
 }
 
 
