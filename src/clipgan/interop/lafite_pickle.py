@@ -109,6 +109,7 @@ def _describe_zip(path: Path) -> str:
                 return f"is a zip file with {describe(names[0])}; unpack it and name the .pkl"
             with archive.open(index) as file:
                 content = file.read(MAX_INDEX_BYTES)
+    # RuntimeError: an encrypted member; NotImplementedError: a compression that zipfile lacks.
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
         return f"is a damaged zip file ({describe(error)}); get the file again"
     if b"netG" in content:

@@ -10,7 +10,6 @@ paper: the average of the generator's weights, and augmentation before CLIP's ey
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,23 +33,17 @@ from clipgan.losses.ma_gp import compute_ma_gp
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
-from clipgan.models.pseudo_text import compute_training_text
 from clipgan.random_draws import draw_normal
-from clipgan.training.augmenter import build_augmenter
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.galip_networks import GalipNetworks
+from clipgan.training.game_step import GameStep
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import StateTensors
 from clipgan.training.updates import (
     LossScale,
-    NetworkUpdates,
-    capture_updates,
-    restore_updates,
 )
 
 
-class GalipStep:
+class GalipStep(GameStep):
     """Networks and optimizers of a GALIP training."""
 
     advice = (
@@ -77,69 +70,31 @@ class GalipStep:
             mapper: makes the pseudo text where ``pseudo_text.kind`` is ``mapper``.
             processes: train these networks together, each with its rows of the batch.
         """
-        self.generator = networks.generator
-        self.discriminator = networks.discriminator
-        self.generator_ema = networks.generator_ema
-        self.tower, self.config, self.galip = tower, config, config.galip
-        self.means, self.mapper, self.processes = means, mapper, processes
-        self.augmenter = build_augmenter(config.augmentation, config.batch_size)
+        galip = config.galip
+        super().__init__(
+            networks,
+            config,
+            rates=galip.optimizer,
+            reconstruction_weight=galip.losses.reconstruction_weight,
+            build_loss_scale=lambda: _build_loss_scale(config.precision, galip),
+            lazy_intervals=(None, None),
+            mapper=mapper,
+            processes=processes,
+        )
+        self.tower, self.galip, self.means = tower, galip, means
         self.device = next(self.generator.parameters()).device
-        rates = config.galip.optimizer
-        self.generator_updates = NetworkUpdates(
-            self.generator,
-            rates.generator_learning_rate,
-            rates,
-            loss_scale=_build_loss_scale(config.precision, config.galip),
-            lazy_interval=None,
-            processes=processes,
-        )
-        self.discriminator_updates = NetworkUpdates(
-            self.discriminator,
-            rates.discriminator_learning_rate,
-            rates,
-            loss_scale=_build_loss_scale(config.precision, config.galip),
-            lazy_interval=None,
-            processes=processes,
-        )
 
-    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
-        """Update both networks and the average; see the protocol ``TrainingStep``."""
-        text_features = compute_training_text(
-            batch.image_features,
-            batch.text_features,
-            self.config.pseudo_text,
-            random.device,
-            self.mapper,
-        )
-        if images_seen < self.config.warm_up_images:
-            values = self._warm_up(batch.images, text_features, random)
-        else:
-            values = self._play(batch.images, text_features, random)
-
-        ema = self.config.ema
-        decay = compute_ema_decay(
-            images_seen, self.config.batch_size, ema.half_life_kimg, ema.ramp_up_fraction
-        )
-        update_ema(self.generator_ema, self.generator, decay)
-        return values
-
-    def _warm_up(
-        self, images: Tensor, text_features: Tensor, random: StepRandom
+    def _play(
+        self, batch: Batch, text_features: Tensor, images_seen: int, random: StepRandom
     ) -> dict[str, float]:
-        """Reconstruction alone, before the game starts (not in the paper; see ADR 0008)."""
-        fake = self._generate(text_features, random)
-        terms = {"reconstruction": compute_reconstruction_loss(fake.float(), images)}
-        total = self.galip.losses.reconstruction_weight * terms["reconstruction"]
-        return self.generator_updates.apply(total, terms, "generator")
-
-    def _play(self, images: Tensor, text_features: Tensor, random: StepRandom) -> dict[str, float]:
         """The paper's step: the discriminator, then the generator, on the same fakes."""
-        fake = self._generate(text_features, random)
+        del images_seen  # nothing is lazy in GALIP
+        fake = self._draw_fakes(text_features, random)
         fake_taps, fake_embeddings = self._encode_fakes(fake, random)
         with torch.no_grad():
-            real_taps = self._encode_taps(images, random)
+            real_taps = self._encode_taps(batch.images, random)
         values = self._update_discriminator(real_taps, fake_taps.detach(), text_features)
-        distance = self._measure_distance(fake, images)
+        distance = self._measure_distance(fake, batch.images)
         return values | self._update_generator(fake_taps, fake_embeddings, text_features, distance)
 
     def _measure_distance(self, fake: Tensor, images: Tensor) -> Tensor | None:
@@ -148,7 +103,7 @@ class GalipStep:
             return None
         return compute_reconstruction_loss(fake.float(), images)
 
-    def _generate(self, text_features: Tensor, random: StepRandom) -> Tensor:
+    def _draw_fakes(self, text_features: Tensor, random: StepRandom) -> Tensor:
         shape = (len(text_features), self.generator.latent_dim)
         latents = draw_normal(shape, random.device, device=random.device.device)
         with self._autocast():
@@ -247,25 +202,6 @@ class GalipStep:
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES[self.config.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-
-    def capture_state(self) -> StateTensors:
-        """Networks, average, both Adams and, under fp16, both loss scales."""
-        return {
-            "generator": dict(self.generator.state_dict()),
-            "discriminator": dict(self.discriminator.state_dict()),
-            "generator_ema": dict(self.generator_ema.state_dict()),
-            **capture_updates(self._list_updates()),
-        }
-
-    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Undo of :meth:`capture_state`."""
-        self.generator.load_state_dict(tensors["generator"])
-        self.discriminator.load_state_dict(tensors["discriminator"])
-        self.generator_ema.load_state_dict(tensors["generator_ema"])
-        restore_updates(self._list_updates(), tensors)
-
-    def _list_updates(self) -> dict[str, NetworkUpdates]:
-        return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
 
 
 def _build_loss_scale(precision: str, galip: GalipConfig) -> LossScale | None:

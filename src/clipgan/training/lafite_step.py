@@ -17,26 +17,20 @@ from torch import Tensor, nn
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.losses.penalties import PathLengthPenalty
-from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.noise_mapper import NoiseMapper
-from clipgan.models.pseudo_text import compute_training_text
 from clipgan.random_draws import draw_normal
-from clipgan.training.augmenter import build_augmenter
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import LafiteNetworks
+from clipgan.training.game_step import GameStep
 from clipgan.training.lafite_losses import REAL_LOGITS_SIGN, LafiteLosses
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors
 from clipgan.training.updates import (
     LossScale,
-    NetworkUpdates,
-    capture_updates,
-    restore_updates,
 )
 
 
-class LafiteStep:
+class LafiteStep(GameStep):
     """Networks, optimizers and running means of a LAFITE training."""
 
     advice = "lower train.optimizer's learning rates or change train.losses.r1_gamma"
@@ -55,13 +49,20 @@ class LafiteStep:
         differentiable with respect to the images; ``clip_side_px`` is the side of its input;
         ``mapper`` makes the pseudo text where ``pseudo_text.kind`` is ``mapper``; ``processes``
         train these networks together, each with its rows of the batch."""
-        self.generator = networks.generator
-        self.discriminator = networks.discriminator
-        self.generator_ema = networks.generator_ema
-        self.config = config
-        self.mapper = mapper
-        self.processes = processes
-        self.augmenter = build_augmenter(config.augmentation, config.batch_size)
+        losses = config.losses
+        super().__init__(
+            networks,
+            config,
+            rates=config.optimizer,
+            reconstruction_weight=losses.reconstruction_weight,
+            build_loss_scale=lambda: LossScale() if config.precision == "fp16" else None,
+            lazy_intervals=(
+                losses.path_length_interval if losses.path_length_weight > 0 else None,
+                losses.r1_interval if losses.r1_gamma > 0 else None,
+            ),
+            mapper=mapper,
+            processes=processes,
+        )
         self.losses = LafiteLosses(
             networks.discriminator,
             encode_images,
@@ -73,66 +74,20 @@ class LafiteStep:
         self.path_length = PathLengthPenalty(config.losses.path_length_decay, processes.average).to(
             networks.generator.constant.device
         )
-        losses, rates = config.losses, config.optimizer
-        self.generator_updates = NetworkUpdates(
-            networks.generator,
-            rates.generator_learning_rate,
-            rates,
-            loss_scale=_build_loss_scale(config),
-            lazy_interval=losses.path_length_interval if losses.path_length_weight > 0 else None,
-            processes=processes,
-        )
-        self.discriminator_updates = NetworkUpdates(
-            networks.discriminator,
-            rates.discriminator_learning_rate,
-            rates,
-            loss_scale=_build_loss_scale(config),
-            lazy_interval=losses.r1_interval if losses.r1_gamma > 0 else None,
-            processes=processes,
-        )
 
-    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
-        """Update both networks and the average; see the protocol ``TrainingStep``."""
-        step_index = images_seen // self.config.batch_size
-        text_features = compute_training_text(
-            batch.image_features,
-            batch.text_features,
-            self.config.pseudo_text,
-            random.device,
-            self.mapper,
-        )
-
-        if images_seen < self.config.warm_up_images:
-            values = self._warm_up(batch.images, text_features, random)
-        else:
-            values = self._play(batch, text_features, step_index, random)
-
-        ema = self.config.ema
-        decay = compute_ema_decay(
-            images_seen, self.config.batch_size, ema.half_life_kimg, ema.ramp_up_fraction
-        )
-        update_ema(self.generator_ema, self.generator, decay)
-        return values
-
-    def _warm_up(
-        self, images: Tensor, text_features: Tensor, random: StepRandom
-    ) -> dict[str, float]:
-        """Reconstruction alone, before the game starts (not in the paper; see ADR 0008)."""
+    def _draw_fakes(self, text_features: Tensor, random: StepRandom) -> Tensor:
         self._train_only(self.generator)
         styles = self._draw_styles(text_features.shape[0], random, update_average=True)
-        fake = self.generator.synthesis(
+        fake: Tensor = self.generator.synthesis(
             styles, text_features, noise="random", generator=random.device
         )
-        terms = {"reconstruction": compute_reconstruction_loss(fake, images)}
-        total = self.config.losses.reconstruction_weight * terms["reconstruction"]
-        return self.generator_updates.apply(total, terms, "generator")
+        return fake
 
     def _play(
-        self, batch: Batch, text_features: Tensor, step_index: int, random: StepRandom
+        self, batch: Batch, text_features: Tensor, images_seen: int, random: StepRandom
     ) -> dict[str, float]:
         """The paper's step: generator, path length, discriminator, R1."""
-        losses = self.config.losses
-        self._train_only(self.generator)
+        losses, step_index = self.config.losses, images_seen // self.config.batch_size
         values = self._update_generator(batch, text_features, random)
         if losses.path_length_weight > 0 and step_index % losses.path_length_interval == 0:
             values |= self._regularize_generator(text_features, random)
@@ -146,10 +101,7 @@ class LafiteStep:
     def _update_generator(
         self, batch: Batch, text_features: Tensor, random: StepRandom
     ) -> dict[str, float]:
-        styles = self._draw_styles(text_features.shape[0], random, update_average=True)
-        fake = self.generator.synthesis(
-            styles, text_features, noise="random", generator=random.device
-        )
+        fake = self._draw_fakes(text_features, random)
         loss = self.losses.compute_generator_loss(fake, batch, text_features, random)
         return self.generator_updates.apply(loss.total, loss.terms, "generator")
 
@@ -199,7 +151,7 @@ class LafiteStep:
     def _draw_styles(self, count: int, random: StepRandom, *, update_average: bool) -> Tensor:
         """(count, num_layers, style_dim); with style mixing, one cutoff for the batch."""
         generator = self.generator
-        styles = generator.mapping(self._draw_latents(count, random))
+        styles: Tensor = generator.mapping(self._draw_latents(count, random))
         if update_average:
             generator.update_latent_average(self.processes.gather_rows(styles.detach()))
         if random.draw_fraction() < self.config.losses.style_mixing_probability:
@@ -220,31 +172,10 @@ class LafiteStep:
             block.requires_grad_(False)
 
     def capture_state(self) -> StateTensors:
-        """Networks, average, both Adams and the path-length mean; where there are such, loss
-        scales and the state of the augmentation."""
-        state: StateTensors = {
-            "generator": dict(self.generator.state_dict()),
-            "discriminator": dict(self.discriminator.state_dict()),
-            "generator_ema": dict(self.generator_ema.state_dict()),
-            "path_length": dict(self.path_length.state_dict()),
-            **capture_updates(self._list_updates()),
-        }
-        if augmentation := self.augmenter.capture_state():
-            state["augmentation"] = augmentation
-        return state
+        """All of :class:`GameStep`, and the path-length mean."""
+        return {**super().capture_state(), "path_length": dict(self.path_length.state_dict())}
 
     def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Undo of :meth:`capture_state`."""
-        self.generator.load_state_dict(tensors["generator"])
-        self.discriminator.load_state_dict(tensors["discriminator"])
-        self.generator_ema.load_state_dict(tensors["generator_ema"])
-        restore_updates(self._list_updates(), tensors)
+        super().restore_state(tensors)
         self.path_length.load_state_dict(tensors["path_length"])
-        self.augmenter.restore_state(tensors.get("augmentation", {}))
-
-    def _list_updates(self) -> dict[str, NetworkUpdates]:
-        return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
-
-
-def _build_loss_scale(config: TrainConfig) -> LossScale | None:
-    return LossScale() if config.precision == "fp16" else None
