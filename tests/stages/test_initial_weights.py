@@ -38,13 +38,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def copy(world: Path, tmp_path: Path) -> Path:
-    for name in ("images", "features"):
-        shutil.copytree(world / name, tmp_path / name)
-    return tmp_path
-
-
 def _train_from(root: Path, initial: str, uri: str = "unused") -> Any:
     """As `clipgan stage train` does it."""
     params = tiny_params({"train.initial_weights": initial, "train.total_images": 16})

@@ -13,10 +13,11 @@ from clipgan.config import Params
 from clipgan.errors import ConfigError, DataError
 from clipgan.models.bundle import BundleInfo, load_bundle, load_bundle_info
 from clipgan.stages import pretrain_generator as stage
-from clipgan.training import fingerprint
 from clipgan.training.fine_tuning import build_networks
 from tests.params import params_with
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
+
+pytestmark = pytest.mark.usefixtures("stable_code")
 
 RECIPE = {
     "pretrain_generator.resolutions_px": [8, 16],
@@ -33,19 +34,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     build_world(root, side_px=16)
     return root
-
-
-@pytest.fixture
-def copy(world: Path, tmp_path: Path) -> Path:
-    for name in ("images", "features"):
-        shutil.copytree(world / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources that may be edited while the tests run."""
-    monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
 
 
 def _run(root: Path, params: Params) -> BundleInfo:

@@ -20,11 +20,19 @@ import torch
 from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, ClipganError, DataError, TrainingDivergedError
 from clipgan.models.bundle import load_bundle, load_bundle_info
-from clipgan.training import checkpoint, fingerprint, lafite_losses, lafite_step, output
+from clipgan.training import checkpoint, lafite_losses, lafite_step, output
 from clipgan.training.checkpoint import CheckpointStore
-from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
+from tests.stages.tiny_training import (
+    TinyClip,
+    build_world,
+    hash_training,
+    run_training,
+    single_thread,
+    tiny_params,
+)
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("stable_code", "one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, features and an uninterrupted training; read only."""
     root = tmp_path_factory.mktemp("world")
     build_world(root)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run_training(root, tiny_params())
-    torch.set_num_threads(threads)
+    with single_thread():
+        run_training(root, tiny_params())
     return root
-
-
-@pytest.fixture
-def copy(world: Path, tmp_path: Path) -> Path:
-    """The world's images and features alone."""
-    for name in ("images", "features"):
-        shutil.copytree(world / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _steady(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One thread, and sources that may be edited while the tests run."""
-    monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """Everything in the output that must not depend on interruptions."""
-    names = ["generator.safetensors", "discriminator.safetensors", "history.json"]
-    pictures = [str(p.relative_to(folder)) for p in sorted(folder.glob("samples/*.png"))]
-    return {name: hash_file(folder / name) for name in names + pictures}
 
 
 def _read(path: Path) -> Any:
@@ -94,9 +75,9 @@ def test_working_state_is_gone_after_success(world: Path) -> None:
 
 def test_same_seed_same_bits_other_seed_others(copy: Path, world: Path) -> None:
     run_training(copy, tiny_params())
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
     run_training(copy, tiny_params({"train.seed": 1}), output="other")
-    assert _hashes(copy / "other") != _hashes(world / "training")
+    assert hash_training(copy / "other") != hash_training(world / "training")
 
 
 def _start(root: Path) -> subprocess.Popen[bytes]:
@@ -123,7 +104,7 @@ def test_killed_anywhere_and_restarted_ends_with_the_same_bits(copy: Path, world
         assert process.wait() == -signal.SIGKILL, "it ended by itself: kill earlier"
     assert _start(copy).wait() == 0
     assert _read(copy / "training" / "training.json")["resumed_from"] > 0
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_cut_at_every_checkpoint_ends_with_the_same_bits(
@@ -152,7 +133,7 @@ def test_cut_at_every_checkpoint_ends_with_the_same_bits(
             except Killed:
                 resumes += 1
     assert resumes == 7  # at 0, 16, ... 96 images
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def _stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int) -> None:
@@ -177,7 +158,7 @@ def test_ctrl_c_keeps_the_step_and_resumes(
     assert not (copy / "training").exists()
     report = run_training(copy, tiny_params())
     assert report.resumed_from == 48
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_half_a_checkpoint_means_the_one_before_and_is_said(
@@ -193,7 +174,7 @@ def test_half_a_checkpoint_means_the_one_before_and_is_said(
     report = run_training(copy, tiny_params())
     assert report.resumed_from == 32
     assert f"{newest.name} is damaged" in caplog.text
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_full_disk_at_a_checkpoint_is_said_and_costs_nothing(
@@ -212,7 +193,7 @@ def test_full_disk_at_a_checkpoint_is_said_and_costs_nothing(
         with pytest.raises(CheckpointError, match=r"48 images.*No space left.*000032 is intact"):
             run_training(copy, tiny_params())
     assert run_training(copy, tiny_params()).resumed_from == 32
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_full_disk_at_the_end_is_said_and_nothing_is_trained_twice(
@@ -227,7 +208,7 @@ def test_full_disk_at_the_end_is_said_and_nothing_is_trained_twice(
             run_training(copy, tiny_params())
     assert not (copy / "training").exists()
     assert run_training(copy, tiny_params()).resumed_from == 96
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_other_parameters_do_not_resume(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +242,7 @@ def test_nan_twice_stops_with_advice_and_keeps_the_old_output(
     )
     with pytest.raises(TrainingDivergedError, match=r"r1_penalty became nan at 0 images"):
         run_training(copy, tiny_params())
-    assert _hashes(copy / "training") == _hashes(world / "training")
+    assert hash_training(copy / "training") == hash_training(world / "training")
 
 
 def test_fine_tuning_starts_from_the_bundle_and_keeps_a_copy(copy: Path, world: Path) -> None:

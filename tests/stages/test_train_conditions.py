@@ -17,11 +17,12 @@ from clipgan.errors import CheckpointError, DataError
 from clipgan.generation.sampler import Sampler
 from clipgan.models.bundle import load_bundle
 from clipgan.models.noise_mapper import NoiseMapper, save_mapper
-from clipgan.training import fingerprint
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import build_conditions
 from clipgan.training.inputs import load_training_data, select_training_images
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
+
+pytestmark = pytest.mark.usefixtures("stable_code")
 
 CPU = torch.device("cpu")
 PSEUDO = "train.pseudo_text."
@@ -35,19 +36,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     build_world(root)
     return root
-
-
-@pytest.fixture
-def copy(world: Path, tmp_path: Path) -> Path:
-    for name in ("images", "features"):
-        shutil.copytree(world / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources that may be edited while the tests run."""
-    monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
 
 
 def _load(root: Path, changes: dict[str, Any], work: Path) -> Any:
@@ -164,7 +152,6 @@ class TestModalityGap:
         with pytest.raises(KeyboardInterrupt):
             run_training(copy, tiny_params(changes))
         monkeypatch.undo()
-        monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
         assert run_training(copy, tiny_params(changes)).resumed_from == 48
         assert [hash_file(file) for file in files] == expected
 

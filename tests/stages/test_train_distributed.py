@@ -15,11 +15,15 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from clipgan.artifacts import hash_file
-from clipgan.models.bundle import load_bundle
-from tests.stages.tiny_training import build_world, run_training, tiny_params
+from tests.stages.tiny_training import (
+    assert_same_training,
+    build_world,
+    run_training,
+    single_thread,
+    tiny_params,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -82,11 +86,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trainings in one process."""
     root = tmp_path_factory.mktemp("one")
     build_world(root)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for name, changes in (("diffaugment", GATHERED), ("ada", ADA), ("alone", ALONE)):
-        run_training(root, tiny_params(changes), output=name)
-    torch.set_num_threads(threads)
+    with single_thread():
+        for name, changes in (("diffaugment", GATHERED), ("ada", ADA), ("alone", ALONE)):
+            run_training(root, tiny_params(changes), output=name)
     return root
 
 
@@ -110,17 +112,11 @@ def _read(path: Path) -> Any:
 
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
 def test_two_processes_equal_one_with_the_double_batch(one: Path, two: Path, name: str) -> None:
-    first, second = load_bundle(one / name), load_bundle(two / name)
-    for network in ("generator", "discriminator"):
-        found = getattr(second, network).state_dict()
-        for key, expected in getattr(first, network).state_dict().items():
-            tolerance = 1e-3 * float(expected.abs().max()) + 1e-6
-            assert float((found[key] - expected).abs().max()) < tolerance, key
-    histories = [_read(root / name / "history.json") for root in (one, two)]
-    for expected, found in zip(*histories, strict=True):
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert_same_training(two / name, one / name)
     if name == "ada":
-        assert max(row["augmentation_probability"] for row in histories[0]) > 0, "ADA never began"
+        assert (
+            max(row["augmentation_probability"] for row in _read(one / name / "history.json")) > 0
+        ), "ADA never began"
 
 
 def test_the_first_process_alone_writes_and_reports(two: Path) -> None:

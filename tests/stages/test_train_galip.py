@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from clipgan.artifacts import hash_file
 from clipgan.errors import (
     CheckpointError,
     ClipError,
@@ -24,7 +22,7 @@ from clipgan.models.galip_generator import GalipGenerator
 from clipgan.models.noise_mapper import NoiseMapper, save_mapper
 from clipgan.stages.initial_weights import prepared_initial_weights
 from clipgan.stages.pretrain_generator import pretrain_generator
-from clipgan.training import fingerprint, galip_step
+from clipgan.training import galip_step
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.galip_networks import GalipNetworks, build_galip_networks
 from tests.galip_parts import TREE, build_tower, galip_tree
@@ -33,22 +31,16 @@ from tests.stages.tiny_training import (
     SIDE_PX,
     TinyClip,
     build_world,
+    hash_training,
     run_training,
+    single_thread,
     tiny_params,
 )
 
+pytestmark = pytest.mark.usefixtures("stable_code", "one_thread")
+
 SHORT = {"train.total_images": 16}
 PSEUDO = "train.pseudo_text."
-
-
-@pytest.fixture(autouse=True)
-def _steady(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and sources that may be edited while the tests run."""
-    monkeypatch.setattr(fingerprint, "compute_code_fingerprint", lambda: "code")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +48,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, features and an uninterrupted training; read only."""
     root = tmp_path_factory.mktemp("world")
     build_world(root, clip=TinyVitClip())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run_training(root, tiny_galip_params())
-    torch.set_num_threads(threads)
+    with single_thread():
+        run_training(root, tiny_galip_params())
     return root
-
-
-@pytest.fixture
-def copy(world: Path, tmp_path: Path) -> Path:
-    for name in ("images", "features"):
-        shutil.copytree(world / name, tmp_path / name)
-    return tmp_path
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    names = ["generator.safetensors", "discriminator.safetensors", "history.json"]
-    pictures = [str(p.relative_to(folder)) for p in sorted(folder.glob("samples/*.png"))]
-    return {name: hash_file(folder / name) for name in names + pictures}
 
 
 def test_output_is_a_galip_bundle_that_draws(world: Path) -> None:
@@ -118,12 +95,12 @@ def test_cut_at_every_checkpoint_ends_with_the_same_bits(
             except Killed:
                 resumes += 1
     assert resumes == 7
-    assert _hashes(copy / "training") == _hashes(copy / "whole")
+    assert hash_training(copy / "training") == hash_training(copy / "whole")
 
 
 def test_another_seed_gives_other_weights(copy: Path, world: Path) -> None:
     run_training(copy, tiny_galip_params({"train.seed": 1}))
-    assert _hashes(copy / "training") != _hashes(world / "training")
+    assert hash_training(copy / "training") != hash_training(world / "training")
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "mapper", "centred_gaussian"])

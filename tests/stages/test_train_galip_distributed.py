@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from clipgan.models.bundle import load_bundle
 from tests.stages.tiny_galip import CHANGES, TinyVitClip, tiny_galip_params
-from tests.stages.tiny_training import build_world, run_training
+from tests.stages.tiny_training import (
+    assert_same_training,
+    build_world,
+    run_training,
+    single_thread,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -38,11 +41,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trainings in one process."""
     root = tmp_path_factory.mktemp("one")
     build_world(root, clip=TinyVitClip())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for name, changes in TRAININGS.items():
-        run_training(root, tiny_galip_params(changes), output=name)
-    torch.set_num_threads(threads)
+    with single_thread():
+        for name, changes in TRAININGS.items():
+            run_training(root, tiny_galip_params(changes), output=name)
     return root
 
 
@@ -69,12 +70,4 @@ def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(TRAININGS))
 def test_two_processes_equal_one_with_the_double_batch(one: Path, two: Path, name: str) -> None:
-    first, second = load_bundle(one / name), load_bundle(two / name)
-    for network in ("generator", "discriminator"):
-        found = getattr(second, network).state_dict()
-        for key, expected in getattr(first, network).state_dict().items():
-            tolerance = 1e-3 * float(expected.abs().max()) + 1e-6
-            assert float((found[key] - expected).abs().max()) < tolerance, key
-    histories = [json.loads((root / name / "history.json").read_text()) for root in (one, two)]
-    for expected, found in zip(*histories, strict=True):
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert_same_training(two / name, one / name)

@@ -7,24 +7,28 @@ torchrun.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from clipgan import schemas
+from clipgan.artifacts import hash_file
 from clipgan.config import Params
 from clipgan.data.shards import ShardWriter, build_manifest, save_manifest
+from clipgan.models.bundle import load_bundle
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.features import extract_features
 from clipgan.stages.train import train
@@ -93,6 +97,37 @@ class TinyClip(nn.Module):
             draws = torch.Generator().manual_seed(seed)
             rows.append(torch.randn(self.embed_dim, generator=draws))
         return F.normalize(torch.stack(rows), dim=1)
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread of torch inside, as many as before after it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def hash_training(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that a training writes and interruptions must not change."""
+    names = ["generator.safetensors", "discriminator.safetensors", "history.json"]
+    pictures = [str(p.relative_to(folder)) for p in sorted(folder.glob("samples/*.png"))]
+    return {name: hash_file(folder / name) for name in names + pictures}
+
+
+def assert_same_training(found: Path, expected: Path) -> None:
+    """Weights and losses are equal up to the order of sums."""
+    found_bundle, expected_bundle = load_bundle(found), load_bundle(expected)
+    for network in ("generator", "discriminator"):
+        weights = getattr(found_bundle, network).state_dict()
+        for key, value in getattr(expected_bundle, network).state_dict().items():
+            tolerance = 1e-3 * float(value.abs().max()) + 1e-6
+            assert float((weights[key] - value).abs().max()) < tolerance, key
+    histories = [json.loads((folder / "history.json").read_text()) for folder in (found, expected)]
+    for found_row, expected_row in zip(*histories, strict=True):
+        assert found_row == pytest.approx(expected_row, rel=1e-3, abs=1e-3)
 
 
 def tiny_params(changes: dict[str, Any] | None = None) -> Params:
