@@ -36,23 +36,27 @@ class Arm(_Section):
 
 
 class Study(_Section):
-    """Arms that are compared with the first of them, at equal ``compute``."""
+    """Arms that are compared with the first of them, at equal ``compute`` unless that is none."""
 
     question: str
-    compute: Literal["images", "cpu_seconds"] = "images"
+    compute: Literal["images", "cpu_seconds", "none"] = "images"
     warm_up: WarmUp
     overrides: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, Arm]
 
 
 class Plan(_Section):
-    """A file of this folder."""
+    """A file of this folder.
+
+    ``metrics`` maps a name to the better direction, ``curves`` a logged loss to its title.
+    """
 
     title: str
     profile: Path
     overrides: dict[str, Any]
     seeds: list[int] = Field(min_length=2)
     metrics: dict[str, str]
+    curves: dict[str, str]
     studies: dict[str, Study]
 
 

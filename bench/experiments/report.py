@@ -21,7 +21,6 @@ from clipgan.config import load_params
 from clipgan.generation.sampler import load_sampler
 from clipgan.grids import save_grid
 
-CURVES = {"reconstruction": "distance to the real image", "clip_contrastive": "CLIP contrastive"}
 SHEET_SEED = 0
 SHEET_SCALE = 2
 
@@ -47,8 +46,8 @@ def render_table(plan: Plan, study: Study, records: Sequence[Record]) -> str:
     arrows = {"higher": "↑", "lower": "↓"}
     heads = [f"{metric} {arrows[way]}" for metric, way in plan.metrics.items()]
     lines = [
-        f"| arm | seeds | {' | '.join(heads)} | CPU minutes |",
-        "|---|---|" + "---|" * (len(heads) + 1),
+        f"| arm | seeds | {' | '.join(heads)} | CPU minutes | weights of G |",
+        "|---|---|" + "---|" * (len(heads) + 2),
     ]
     compared = {m: compare_arms(_collect(records, m), first) for m in plan.metrics}
     for arm in study.arms:
@@ -56,7 +55,9 @@ def render_table(plan: Plan, study: Study, records: Sequence[Record]) -> str:
         if own:
             cells = [_render(compared[metric][arm]) for metric in plan.metrics]
             minutes = statistics.fmean(r.cpu_seconds + r.warm_up_cpu_seconds for r in own) / 60
-            lines.append(f"| {arm} | {len(own)} | {' | '.join(cells)} | {minutes:.1f} |")
+            weights = f"{own[0].generator_parameters / 1e6:.2f} M"
+            cells += [f"{minutes:.1f}", weights]
+            lines.append(f"| {arm} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -114,8 +115,8 @@ def save_curves(folder: Path, plan: Plan, records: Sequence[Record]) -> None:
     for name, study in plan.studies.items():
         figure = Figure(figsize=(10.0, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(CURVES))
-        for axis, (loss, title) in zip(axes, CURVES.items(), strict=True):
+        axes = figure.subplots(1, len(plan.curves))
+        for axis, (loss, title) in zip(axes, plan.curves.items(), strict=True):
             for arm in study.arms:
                 own = [r.history for r in records if (r.study, r.arm) == (name, arm)]
                 points = _average(own, loss)

@@ -30,6 +30,7 @@ class Record:
     history: list[dict[str, float]]
     cpu_seconds: float
     warm_up_cpu_seconds: float
+    generator_parameters: int
 
     @property
     def place(self) -> tuple[str, str, int]:

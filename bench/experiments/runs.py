@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from bench.experiments.plan import Run
 from clipgan.artifacts import hash_json, write_json
 from clipgan.config import Params, TrainConfig
+from clipgan.models.bundle import load_bundle
 from clipgan.stages.evaluate import evaluate
 from clipgan.stages.features import extract_features
 from clipgan.stages.ingest import ingest
@@ -61,6 +62,7 @@ def _execute(run: Run, folder: Path, work: Path) -> None:
         "history": history,
         "cpu_seconds": round(seconds, 1),
         "warm_up_cpu_seconds": warm_up_seconds,
+        "generator_parameters": count_parameters(folder / "training"),
     }
     write_json(folder / RESULT, result)
 
@@ -157,6 +159,12 @@ def _measure(
         cache=work / "cache",
     )
     return report.values["trained"]
+
+
+def count_parameters(bundle: Path) -> int:
+    """Trained weights of the bundle's generator: GALIP's frozen CLIP is none of them."""
+    generator = load_bundle(bundle, with_discriminator=False).generator
+    return sum(parameter.numel() for parameter in generator.parameters())
 
 
 def _hash(*sections: BaseModel) -> str:
