@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from clipgan.interop.lafite_names import WeightName
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
-from tests.numerics.lafite_keys import (
-    KeyPair,
-    discriminator_keys,
-    generator_keys,
-    select_rows,
-)
 from tests.numerics.lafite_reference import facts, inputs
 
 CONDITIONS = ("paired", "langfree")
@@ -29,7 +24,7 @@ def condition(tag: str, name: str) -> Tensor:
 
 def assert_gradients(
     module: nn.Module,
-    pairs: Iterator[KeyPair],
+    names: Sequence[WeightName],
     section: str,
     noise_tolerance: float = 5e-4,
     tolerance: float = 5e-4,
@@ -45,22 +40,21 @@ def assert_gradients(
     }
     wanted = facts()["grads"][section]
     ours = {
-        pair.official: float(select_rows(pair, gradients).norm())
-        for pair in pairs
-        if pair.ours in gradients
+        name.official: float(_select_rows(name, gradients).norm())
+        for name in names
+        if name.ours in gradients
     }
     assert set(ours) == set(wanted)
     floor = 1e-3 * max(wanted.values())
-    for name, norm in wanted.items():
-        bound = noise_tolerance if name.endswith("noise_strength") else tolerance
-        assert abs(ours[name] - norm) <= bound * max(norm, floor), (name, ours[name], norm)
+    for official, norm in wanted.items():
+        bound = noise_tolerance if official.endswith("noise_strength") else tolerance
+        found = ours[official]
+        assert abs(found - norm) <= bound * max(norm, floor), (official, found, norm)
 
 
-def keys(tag: str, network: str) -> Iterator[KeyPair]:
-    config = facts()["config"][tag]
-    if network == "G":
-        return generator_keys(config["img_resolution"], config["mapping_num_layers"])
-    return discriminator_keys(config["img_resolution"])
+def _select_rows(name: WeightName, tensors: dict[str, Tensor]) -> Tensor:
+    ours = tensors[name.ours]
+    return ours if name.row is None else ours[name.row]
 
 
 def synthesise(generator: LafiteGenerator, tag: str, texts: Tensor) -> Tensor:

@@ -18,11 +18,16 @@ from torch import Tensor
 
 from clipgan.config import ClipViewConfig
 from clipgan.images import to_clip_input
+from clipgan.interop.lafite_names import (
+    WeightName,
+    list_discriminator_names,
+    list_generator_names,
+    rename_weights,
+)
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.training.clip_view import draw_clip_views
 from clipgan.training.random_streams import StepRandom
-from tests.numerics.lafite_keys import discriminator_keys, fill_state, generator_keys
 
 DATA = Path(__file__).parent / "data"
 TAGS = ("r64", "r32")
@@ -104,10 +109,9 @@ def build_generator(tag: str, change: int = 256) -> LafiteGenerator:
         channel_max=config["channel_max"],
         text_concat_max_px=change,
     )
-    keys = generator_keys(config["img_resolution"], config["mapping_num_layers"], change)
     shapes = facts()["state_dict_shapes"][tag if change == 256 else f"{tag}_change{change}"]
     official = official_weights(shapes["G"])
-    fill_state(keys, official, generator.state_dict())
+    generator.load_state_dict(rename_weights(list_names(tag, "G", change), official))
     return generator
 
 
@@ -123,9 +127,17 @@ def build_discriminator(tag: str, **options: Any) -> LafiteDiscriminator:
         **options,
     )
     official = official_weights(facts()["state_dict_shapes"][tag]["D"])
-    keys = discriminator_keys(config["img_resolution"])
-    fill_state(keys, official, discriminator.state_dict())
+    discriminator.load_state_dict(rename_weights(list_names(tag, "D"), official))
     return discriminator
+
+
+def list_names(tag: str, network: str, change: int = 256) -> list[WeightName]:
+    """Names of G's or D's weights, theirs and ours; ``change`` as in the official configuration."""
+    config = facts()["config"][tag]
+    side = config["img_resolution"]
+    if network == "G":
+        return list(list_generator_names(side, config["mapping_num_layers"], change))
+    return list(list_discriminator_names(side))
 
 
 def inputs(tag: str) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from clipgan.models.stylegan2 import (
     ToRgb,
     compute_minibatch_stddev,
 )
-from tests.numerics.lafite_keys import discriminator_keys, generator_keys
 from tests.numerics.lafite_reference import (
     TAGS,
     arrays,
@@ -26,6 +25,7 @@ from tests.numerics.lafite_reference import (
     draw_images,
     facts,
     inputs,
+    list_names,
     official_weights,
     unit,
 )
@@ -71,16 +71,12 @@ def test_rule_rebuilds_weights_and_inputs(tag: str) -> None:
 def test_key_mapping_is_complete(
     tag: str, generator: LafiteGenerator, discriminator: LafiteDiscriminator
 ) -> None:
-    config = facts()["config"][tag]
-    pairs = {
-        "G": list(generator_keys(config["img_resolution"], config["mapping_num_layers"])),
-        "D": list(discriminator_keys(config["img_resolution"])),
-    }
     for network, module in (("G", generator), ("D", discriminator)):
+        pairs = list_names(tag, network)
         names = facts()["state_dict_shapes"][tag][network]
         official = {name for name in names if not name.endswith("resample_filter")}
-        assert {pair.official for pair in pairs[network]} == official
-        assert {pair.ours for pair in pairs[network]} == set(module.state_dict())
+        assert {pair.official for pair in pairs} == official
+        assert {pair.ours for pair in pairs} == set(module.state_dict())
 
 
 def test_mapping_and_truncation(tag: str, generator: LafiteGenerator) -> None:

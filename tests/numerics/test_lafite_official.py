@@ -20,10 +20,8 @@ from tests.numerics.lafite_cases import (
     CONDITIONS,
     assert_gradients,
     condition,
-    keys,
     synthesise,
 )
-from tests.numerics.lafite_keys import generator_keys
 from tests.numerics.lafite_reference import (
     TAGS,
     ScriptedRandom,
@@ -37,6 +35,7 @@ from tests.numerics.lafite_reference import (
     encode_padded,
     facts,
     inputs,
+    list_names,
     official_view,
     unit,
 )
@@ -93,7 +92,9 @@ def test_generator_loss_and_gradients(name: str) -> None:
     # In `langfree` two of a million inputs of leaky ReLUs lie within 4e-7 of the kink and fall on
     # its other side in float32. In float64 every gradient is within 9e-5 of the official one.
     kinks = 5e-4 if name == "paired" else 2e-3
-    assert_gradients(generator, keys(tag, "G"), section, noise_tolerance=kinks, tolerance=kinks)
+    assert_gradients(
+        generator, list_names(tag, "G"), section, noise_tolerance=kinks, tolerance=kinks
+    )
 
 
 @pytest.mark.slow
@@ -113,7 +114,7 @@ def test_generator_gradients_through_clip(name: str) -> None:
     )
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
-    assert_gradients(generator, keys(tag, "G"), section, noise_tolerance=5e-3)
+    assert_gradients(generator, list_names(tag, "G"), section, noise_tolerance=5e-3)
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -132,7 +133,7 @@ def test_discriminator_loss_and_gradients(tag: str, name: str) -> None:
     loss = loss + hyper["itd"] * sharpened(tag, output.semantic_features, texts)
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
-    assert_gradients(discriminator, keys(tag, "D"), section)
+    assert_gradients(discriminator, list_names(tag, "D"), section)
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -147,18 +148,18 @@ def test_r1(tag: str, name: str) -> None:
     loss = hyper["r1_gamma"] / 2 * penalty
     assert_matches(loss, f"{section}.loss")
     loss.mean().backward()
-    assert_gradients(discriminator, keys(tag, "D"), section)
+    assert_gradients(discriminator, list_names(tag, "D"), section)
 
 
 @torch.no_grad()
 def test_text_by_scale_and_shift() -> None:
     """The second structure, in the block of 32 px."""
     generator = build_generator("r32", change=16)
-    names = facts()["state_dict_shapes"]["r32_change16"]["G"]
-    pairs = list(generator_keys(32, facts()["config"]["r32"]["mapping_num_layers"], 16))
-    official = {name for name in names if not name.endswith("resample_filter")}
-    assert {pair.official for pair in pairs} == official
-    assert {pair.ours for pair in pairs} == set(generator.state_dict())
+    shapes = facts()["state_dict_shapes"]["r32_change16"]["G"]
+    official = {name for name in shapes if not name.endswith("resample_filter")}
+    names = list_names("r32", "G", 16)
+    assert {name.official for name in names} == official
+    assert {name.ours for name in names} == set(generator.state_dict())
     images = synthesise(generator, "r32", inputs("r32")["text_features"])
     assert_matches(images[:, :, ::2, ::2], "r32.change16.img")
 
