@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-import torch_fidelity
 from PIL import Image
 from torch import Tensor
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.extractors import JUDGE_NAME, register_judge
+from clipgan.evaluation.extractors import register_judge
 from clipgan.evaluation.report import Evaluation
 from clipgan.stages.evaluate_folder import evaluate_folder
 from tests.params import params_with
+from tests.unit.evaluation.fidelity import measure_by_fidelity
 
 CHANGES: dict[str, Any] = {
     "evaluate.device": "cpu",
@@ -56,22 +56,7 @@ def folders(tmp_path: Path) -> Path:
 
 def test_values_are_torch_fidelitys_of_the_same_folders(folders: Path) -> None:
     register_judge()
-    theirs = torch_fidelity.calculate_metrics(
-        input1=str(folders / "generated"),
-        input2=str(folders / "reference"),
-        feature_extractor=JUDGE_NAME,
-        fid=True,
-        kid=True,
-        prc=True,
-        kid_subset_size=8,
-        kid_subsets=4,
-        prc_neighborhood=2,
-        batch_size=5,
-        cuda=False,
-        cache=False,
-        save_cpu_ram=True,
-        verbose=False,
-    )
+    theirs = measure_by_fidelity(str(folders / "generated"), str(folders / "reference"))
     values = run(folders).values["trained"]
     for kind, key in (
         ("fd", "frechet_inception_distance"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch_fidelity
 from torch import Tensor
 
 from clipgan.errors import EvaluationError
@@ -12,13 +11,13 @@ from clipgan.evaluation.distances import (
     estimate_kernel_distance,
 )
 from clipgan.evaluation.extractors import (
-    JUDGE_NAME,
     EfficientNetLite0Extractor,
     build_judge,
     extract_features,
     register_judge,
 )
 from clipgan.evaluation.intervals import Grouping
+from tests.unit.evaluation.fidelity import measure_by_fidelity
 from tests.unit.evaluation.tensor_images import TensorImages
 
 CPU = torch.device("cpu")
@@ -40,23 +39,7 @@ def judge() -> EfficientNetLite0Extractor:
 
 def test_values_are_torch_fidelitys_on_the_same_images(judge: EfficientNetLite0Extractor) -> None:
     images = [draw_images(0), draw_images(1)]
-    by_hand = torch_fidelity.calculate_metrics(
-        input1=TensorImages(images[0]),
-        input2=TensorImages(images[1]),
-        feature_extractor=JUDGE_NAME,
-        fid=True,
-        kid=True,
-        prc=True,
-        kid_subset_size=8,
-        kid_subsets=4,
-        prc_neighborhood=2,
-        rng_seed=7,
-        batch_size=5,
-        cuda=False,
-        cache=False,
-        save_cpu_ram=True,
-        verbose=False,
-    )
+    by_hand = measure_by_fidelity(*(TensorImages(own) for own in images), rng_seed=7)
     generated, reference = (extract_features(i, judge, batch_size=5, device=CPU) for i in images)
     kid = estimate_kernel_distance(
         generated,
