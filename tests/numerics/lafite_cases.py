@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from clipgan.config import ContrastiveKind, SemanticLogit
 from clipgan.interop.lafite_names import WeightName
+from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.lafite import LafiteGenerator
+from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
-from tests.numerics.lafite_reference import facts, inputs
+from tests.numerics.lafite_reference import build_discriminator, facts, inputs
 
 CONDITIONS = ("paired", "langfree")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How semantic logits and contrastive terms are computed; ``name`` as the arrays have it."""
+
+    name: str
+    semantic_logit: SemanticLogit
+    contrastive: ContrastiveKind
+
+    def build_discriminator(self, tag: str) -> LafiteDiscriminator:
+        return build_discriminator(tag, semantic_logit=self.semantic_logit)
+
+    def contrast(self, tag: str, features: Tensor, texts: Tensor) -> Tensor:
+        temperature = facts()["hyper"][tag]["temp"]
+        return compute_contrastive_loss(features, texts, temperature, kind=self.contrastive)
+
+
+FIXED = Form("fixed", "per_sample", "infonce")  # the paper's
+OFFICIAL = Form("official", "batch_sum", "sharpened")  # the released code's
 
 
 def condition(tag: str, name: str) -> Tensor:

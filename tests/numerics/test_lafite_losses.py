@@ -1,7 +1,7 @@
-"""Losses, penalties and their gradients equal the official ones where those are right.
+"""Losses, penalties and their gradients equal the official ones, in two forms.
 
-"Right" is the official code with two changes: the text term of the logit is summed per sample, and
-the contrastive term is standard InfoNCE. The official forms are in ``test_lafite_official.py``.
+``official`` is the released code; ``fixed`` is that code with two changes: the text term of the
+logit is summed per sample, and the contrastive term is standard InfoNCE.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
-from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
 from tests.numerics.lafite_cases import (
     CONDITIONS,
+    FIXED,
+    OFFICIAL,
+    Form,
     assert_gradients,
     condition,
     synthesise,
@@ -22,7 +24,6 @@ from tests.numerics.lafite_reference import (
     TAGS,
     arrays,
     assert_matches,
-    build_discriminator,
     build_generator,
     clip_image_tower,
     encode_padded,
@@ -31,6 +32,8 @@ from tests.numerics.lafite_reference import (
     list_names,
 )
 
+FORMS = (FIXED, OFFICIAL)
+
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -38,27 +41,31 @@ def test_text_features(tag: str, name: str) -> None:
     assert_matches(condition(tag, name), f"{tag}.{name}.txt_fts_used", 1e-5)
 
 
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_generator_loss_and_gradients(name: str) -> None:
+def test_generator_loss_and_gradients(form: Form, name: str) -> None:
     tag = "r32"
-    section, hyper = f"{tag}.{name}.fixed.Gmain", facts()["hyper"][tag]
-    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    section, hyper = f"{tag}.{name}.{form.name}.Gmain", facts()["hyper"][tag]
+    generator, discriminator = build_generator(tag), form.build_discriminator(tag)
     texts = condition(tag, name)
     output = discriminator(synthesise(generator, tag, texts))
     logits = discriminator.compute_logits(output, texts)
     assert_matches(logits[:, None], f"{section}.fake_logits")
-    loss = compute_generator_loss(logits) + hyper["itd"] * compute_contrastive_loss(
-        output.semantic_features, texts, hyper["temp"]
-    )
+    contrast = form.contrast(tag, output.semantic_features, texts)
+    loss = compute_generator_loss(logits) + hyper["itd"] * contrast
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
-    assert_gradients(generator, list_names(tag, "G"), section)
+    # Of `langfree`, two of a million inputs of leaky ReLUs lie within 4e-7 of the kink and fall on
+    # its other side in float32. In float64 every gradient is within 9e-5 of the official one.
+    kinks = 2e-3 if (form, name) == (OFFICIAL, "langfree") else 5e-4
+    names = list_names(tag, "G")
+    assert_gradients(generator, names, section, noise_tolerance=kinks, tolerance=kinks)
 
 
 def test_generator_loss_with_the_clip_term() -> None:
     tag = "r64"
     section, hyper = f"{tag}.paired.fixed.Gmain", facts()["hyper"][tag]
-    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    generator, discriminator = build_generator(tag), FIXED.build_discriminator(tag)
     texts = condition(tag, "paired")
     with torch.no_grad():
         output = discriminator(synthesise(generator, tag, texts))
@@ -66,19 +73,19 @@ def test_generator_loss_with_the_clip_term() -> None:
         embeddings = arrays()[f"{tag}.paired.clip_emb"]
         loss = (
             compute_generator_loss(logits)
-            + hyper["itd"]
-            * compute_contrastive_loss(output.semantic_features, texts, hyper["temp"])
-            + hyper["itc"] * compute_contrastive_loss(embeddings, texts, hyper["temp"])
+            + hyper["itd"] * FIXED.contrast(tag, output.semantic_features, texts)
+            + hyper["itc"] * FIXED.contrast(tag, embeddings, texts)
         )
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_generator_gradients_through_clip(name: str) -> None:
+def test_generator_gradients_through_clip(form: Form, name: str) -> None:
     tag = "r64"
-    section, hyper = f"{tag}.{name}.fixed.Gmain", facts()["hyper"][tag]
-    generator, discriminator = build_generator(tag), build_discriminator(tag)
+    section, hyper = f"{tag}.{name}.{form.name}.Gmain", facts()["hyper"][tag]
+    generator, discriminator = build_generator(tag), form.build_discriminator(tag)
     texts = condition(tag, name)
     images = synthesise(generator, tag, texts)
     output = discriminator(images)
@@ -87,8 +94,8 @@ def test_generator_gradients_through_clip(name: str) -> None:
         assert_matches(embeddings, f"{tag}.paired.clip_emb")
     loss = (
         compute_generator_loss(discriminator.compute_logits(output, texts))
-        + hyper["itd"] * compute_contrastive_loss(output.semantic_features, texts, hyper["temp"])
-        + hyper["itc"] * compute_contrastive_loss(embeddings, texts, hyper["temp"])
+        + hyper["itd"] * form.contrast(tag, output.semantic_features, texts)
+        + hyper["itc"] * form.contrast(tag, embeddings, texts)
     )
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
@@ -96,10 +103,11 @@ def test_generator_gradients_through_clip(name: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_discriminator_loss_and_gradients(tag: str, name: str) -> None:
-    section, hyper = f"{tag}.{name}.fixed.Dmain", facts()["hyper"][tag]
-    discriminator, texts = build_discriminator(tag), condition(tag, name)
+def test_discriminator_loss_and_gradients(form: Form, tag: str, name: str) -> None:
+    section, hyper = f"{tag}.{name}.{form.name}.Dmain", facts()["hyper"][tag]
+    discriminator, texts = form.build_discriminator(tag), condition(tag, name)
     with torch.no_grad():
         fakes = synthesise(build_generator(tag), tag, texts)
     fake_logits = discriminator.compute_logits(discriminator(fakes), texts)
@@ -108,19 +116,18 @@ def test_discriminator_loss_and_gradients(tag: str, name: str) -> None:
     assert_matches(fake_logits[:, None], f"{section}.fake_logits")
     assert_matches(real_logits[:, None], f"{section}.real_logits")
     loss = compute_discriminator_loss(real_logits, fake_logits)
-    loss = loss + hyper["itd"] * compute_contrastive_loss(
-        output.semantic_features, texts, hyper["temp"]
-    )
+    loss = loss + hyper["itd"] * form.contrast(tag, output.semantic_features, texts)
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
     assert_gradients(discriminator, list_names(tag, "D"), section)
 
 
 @pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_r1(tag: str, name: str) -> None:
-    section, hyper = f"{tag}.{name}.fixed.Dreg", facts()["hyper"][tag]
-    discriminator = build_discriminator(tag)
+def test_r1(form: Form, tag: str, name: str) -> None:
+    section, hyper = f"{tag}.{name}.{form.name}.Dreg", facts()["hyper"][tag]
+    discriminator = form.build_discriminator(tag)
     images = inputs(tag)["images"].requires_grad_()
     logits = discriminator.compute_logits(discriminator(images), condition(tag, name))
     penalty = compute_r1_penalty(logits, images)
