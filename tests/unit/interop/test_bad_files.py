@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from clipgan.errors import ImportWeightsError
 from clipgan.interop.lafite import load_lafite_weights
 from clipgan.interop.lafite_names import list_discriminator_names, list_generator_names
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from tests.unit.interop import official_pickle as official
 from tests.unit.interop.audit import recorded_events
+from tests.unit.models.released_lafite import build_released_size
 
 DATA = Path(__file__).parent / "data"
 NUM_MUTATED = 1000
@@ -101,24 +100,7 @@ def test_names_of_the_released_size() -> None:
     """The official key lists at 256 px: every name has a place, and the shapes fit."""
     texts = {name: (DATA / f"keys_lafite_{name}.json").read_text() for name in "GD"}
     trees = {name: json.loads(text) for name, text in texts.items()}
-    with torch.device("meta"):
-        generator = LafiteGenerator(
-            resolution_px=256,
-            text_dim=512,
-            latent_dim=512,
-            style_dim=512,
-            text_hidden_dim=512,
-            mapping_layers=8,
-            channel_base=32768,
-            channel_max=512,
-        )
-        discriminator = LafiteDiscriminator(
-            resolution_px=256,
-            text_dim=512,
-            channel_base=32768,
-            channel_max=512,
-            minibatch_std_group=4,
-        )
+    generator, discriminator = build_released_size()
     cases = {
         "G": (list(list_generator_names(256, 8, 256)), generator.state_dict()),
         "D": (list(list_discriminator_names(256)), discriminator.state_dict()),

@@ -15,6 +15,7 @@ from clipgan.losses.adversarial import compute_discriminator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.lafite_discriminator import LafiteDiscriminator
+from tests.unit.models.released_lafite import build_released_size
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -67,24 +68,7 @@ def test_shapes_and_slots(resolution_px: int) -> None:
 
 
 def test_official_size_has_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        generator = LafiteGenerator(
-            resolution_px=256,
-            text_dim=512,
-            latent_dim=512,
-            style_dim=512,
-            text_hidden_dim=512,
-            mapping_layers=8,
-            channel_base=32768,
-            channel_max=512,
-        )
-        discriminator = LafiteDiscriminator(
-            resolution_px=256,
-            text_dim=512,
-            channel_base=32768,
-            channel_max=512,
-            minibatch_std_group=4,
-        )
+    generator, discriminator = build_released_size()
     # The official state dicts: these values without their noise buffers and latent average.
     assert sum(p.numel() for p in generator.parameters()) == 44_997_026
     assert sum(p.numel() for p in discriminator.parameters()) == 29_126_785

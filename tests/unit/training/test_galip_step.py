@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipgan.clip.vit_taps import VitTower
 from clipgan.config import TrainConfig
@@ -24,6 +23,7 @@ from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import NonFiniteLossError
 from tests.galip_parts import EMBED_DIM, build_tower, galip_config, galip_tree
 from tests.params import params_with
+from tests.unit.training.step_parts import copy_state, draw_batch, find_changes, seed_step
 
 SIDE, BATCH = 16, 4
 
@@ -59,33 +59,21 @@ def _build(
 
 
 def _batch(seed: int = 0) -> Batch:
-    draws = torch.Generator().manual_seed(seed)
-    return Batch(
-        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
-        image_features=F.normalize(torch.randn(BATCH, EMBED_DIM, generator=draws), dim=1),
-        text_features=F.normalize(torch.randn(BATCH, EMBED_DIM, generator=draws), dim=1),
-    )
+    return draw_batch(BATCH, SIDE, EMBED_DIM, seed=seed)
 
 
 def _run(step: GalipStep, images_seen: int = 0, seed: int = 0) -> dict[str, float]:
-    random = StepRandom(torch.device("cpu"))
-    random.seed(seed, 0, 0, images_seen)
-    return step.step(_batch(images_seen), images_seen, random)
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def _changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    after = module.state_dict()
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return step.step(_batch(images_seen), images_seen, seed_step(images_seen, seed=seed))
 
 
 def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
     step = _build()
-    tower = _copy(step.tower.visual)
-    before = _copy(step.generator), _copy(step.discriminator), _copy(step.generator_ema)
+    tower = copy_state(step.tower.visual)
+    before = (
+        copy_state(step.generator),
+        copy_state(step.discriminator),
+        copy_state(step.generator_ema),
+    )
     # Gates and affines start at zero: what is behind them learns from the second step on.
     losses = [_run(step, index * BATCH) for index in range(3)][-1]
     assert set(losses) == {
@@ -101,10 +89,10 @@ def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
         "clip_similarity",
         "generator_gradient_norm",
     }
-    assert _changed(step.generator, before[0]) == set(before[0])
-    assert _changed(step.discriminator, before[1]) == set(before[1])
-    assert _changed(step.generator_ema, before[2]) == set(before[2])
-    assert _changed(step.tower.visual, tower) == set()
+    assert find_changes(step.generator, before[0]) == set(before[0])
+    assert find_changes(step.discriminator, before[1]) == set(before[1])
+    assert find_changes(step.generator_ema, before[2]) == set(before[2])
+    assert find_changes(step.tower.visual, tower) == set()
     assert all(p.grad is None and not p.requires_grad for p in step.tower.visual.parameters())
 
 
@@ -121,11 +109,15 @@ def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
 
 def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() -> None:
     step = _build({"losses.reconstruction_weight": 1.0}, {"warm_up_images": BATCH})
-    before = _copy(step.discriminator), _copy(step.generator), _copy(step.generator_ema)
+    before = (
+        copy_state(step.discriminator),
+        copy_state(step.generator),
+        copy_state(step.generator_ema),
+    )
     assert set(_run(step)) == {"reconstruction", "generator_gradient_norm"}
-    assert _changed(step.discriminator, before[0]) == set()
-    assert _changed(step.generator, before[1])
-    assert _changed(step.generator_ema, before[2])
+    assert find_changes(step.discriminator, before[0]) == set()
+    assert find_changes(step.generator, before[1])
+    assert find_changes(step.generator_ema, before[2])
     assert {"reconstruction", "matched_hinge"} <= set(_run(step, BATCH))
 
 
@@ -138,10 +130,9 @@ def test_reconstruction_pulls_fakes_to_the_images_of_their_conditions() -> None:
 
 def _run_with_plain_images(step: GalipStep, images_seen: int) -> float:
     """A step on the same images again, each of one colour."""
-    batch, random = _batch(), StepRandom(torch.device("cpu"))
+    batch = _batch()
     batch = dataclasses.replace(batch, images=batch.images[..., :1, :1].expand_as(batch.images))
-    random.seed(0, 0, 0, images_seen)
-    return step.step(batch, images_seen, random)["reconstruction"]
+    return step.step(batch, images_seen, seed_step(images_seen))["reconstruction"]
 
 
 def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,16 +147,16 @@ def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
 def test_each_update_leaves_the_other_network_alone() -> None:
     step = _build()
     real, fake, texts = _taps(step)
-    before = _copy(step.generator), _copy(step.discriminator)
+    before = copy_state(step.generator), copy_state(step.discriminator)
     step._update_discriminator(real, fake.detach(), texts)
-    assert _changed(step.generator, before[0]) == set()
-    assert _changed(step.discriminator, before[1]) != set()
+    assert find_changes(step.generator, before[0]) == set()
+    assert find_changes(step.discriminator, before[1]) != set()
     assert all(p.grad is None for p in step.generator.parameters())
-    middle = _copy(step.discriminator)
+    middle = copy_state(step.discriminator)
     step._update_generator(fake, None, texts)
-    assert _changed(step.discriminator, middle) == set()
+    assert find_changes(step.discriminator, middle) == set()
     assert all(p.grad is None for p in step.discriminator.parameters())
-    assert _changed(step.generator, before[0]) != set()
+    assert find_changes(step.generator, before[0]) != set()
 
 
 def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,11 +231,9 @@ def test_language_free_training_never_looks_at_captions() -> None:
     for scale in (1.0, float("nan")):
         step = _build(train={"pseudo_text.pseudo_text_probability": 1.0})
         batch = _batch()
-        random = StepRandom(torch.device("cpu"))
-        random.seed(0)
         spoiled = Batch(batch.images, batch.image_features, batch.text_features * scale)
-        step.step(spoiled, 0, random)
-        results.append(_copy(step.generator))
+        step.step(spoiled, 0, seed_step(0))
+        results.append(copy_state(step.generator))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
@@ -262,9 +251,9 @@ def test_adam_is_the_papers() -> None:
 def test_average_follows_and_can_be_switched_off() -> None:
     step = _build(train={"ema.half_life_kimg": 1.0e-9})
     _run(step)
-    assert _changed(step.generator_ema, _copy(step.generator)) == set()
+    assert find_changes(step.generator_ema, copy_state(step.generator)) == set()
     slow = _build(train={"ema.half_life_kimg": 1.0})
-    before = _copy(slow.generator)
+    before = copy_state(slow.generator)
     _run(slow)
     for name, tensor in slow.generator_ema.state_dict().items():
         decay = 0.5 ** (BATCH / 1000)
@@ -299,11 +288,11 @@ def test_nan_stops_before_any_update_of_its_network(
     monkeypatch.setattr(
         step.tower, "encode_taps", lambda *given: encode_taps(*given) * float("nan")
     )
-    before = _copy(step.discriminator)
+    before = copy_state(step.discriminator)
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step)
     assert stop.value.name == "matched_hinge"
-    assert _changed(step.discriminator, before) == set()
+    assert find_changes(step.discriminator, before) == set()
     assert all(p.grad is None for p in step.discriminator.parameters())
 
 
@@ -325,18 +314,18 @@ def test_fp16_overflow_in_ma_gp_skips_the_update_and_halves_the_scale(
 ) -> None:
     step = _build(train={"precision": "fp16"})
     _spoil_penalty(monkeypatch, 300.0)
-    before = _copy(step.discriminator)
+    before = copy_state(step.discriminator)
     scales = []
     for index in range(2):
         losses = _run(step, index * BATCH)
         assert "ma_gp" not in losses  # it is no number that could be averaged
         scales.append(losses["discriminator_loss_scale"])
     assert scales == [1024.0, 512.0]
-    assert _changed(step.discriminator, before) == set()
+    assert find_changes(step.discriminator, before) == set()
     losses = _run(step, 2 * BATCH)
     assert losses["discriminator_loss_scale"] == 256.0
     assert losses["ma_gp"] >= 0.0
-    assert _changed(step.discriminator, before) != set()
+    assert find_changes(step.discriminator, before) != set()
 
 
 def test_fp16_nan_that_no_scale_cures_is_raised_for_the_roll_back(

@@ -7,17 +7,15 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-import torch.nn.functional as F
 
 from clipgan.clip.builtin import BUILTIN_MODEL
 from clipgan.clip.encoder import load_clip
 from clipgan.clip.vit_taps import VitTower, build_vit_tower
-from clipgan.data.batches import Batch
 from clipgan.training.galip_networks import build_galip_networks
 from clipgan.training.galip_step import GalipStep
-from clipgan.training.random_streams import StepRandom
 from tests.galip_parts import build_tower, galip_tree
 from tests.params import params_with
+from tests.unit.training.step_parts import draw_batch, seed_step
 
 BATCH = 2
 SIZES = {  # grid side, width, depth, text width; what the names promise
@@ -119,14 +117,7 @@ def check_step(tower: VitTower, resolution_px: int) -> None:
     before = {name: tensor.clone() for name, tensor in tower.visual.state_dict().items()}
     step = build_step(tower, resolution_px)
     old = {name: tensor.clone() for name, tensor in step.generator.state_dict().items()}
-    draws = torch.Generator().manual_seed(0)
-    batch = Batch(
-        images=torch.rand(BATCH, 3, resolution_px, resolution_px, generator=draws) * 2 - 1,
-        image_features=F.normalize(torch.randn(BATCH, tower.embed_dim, generator=draws), dim=1),
-        text_features=F.normalize(torch.randn(BATCH, tower.embed_dim, generator=draws), dim=1),
-    )
-    random = StepRandom(torch.device("cpu"))
-    random.seed(0)
+    batch = draw_batch(BATCH, resolution_px, tower.embed_dim)
     discriminators: list[dict[str, torch.Tensor]] = []
     update = step._update_generator
 
@@ -135,7 +126,7 @@ def check_step(tower: VitTower, resolution_px: int) -> None:
         return update(*given)
 
     step._update_generator = recording  # type: ignore[method-assign]
-    losses = step.step(batch, 0, random)
+    losses = step.step(batch, 0, seed_step(0))
     after = step.discriminator.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in discriminators[0].items())
     assert losses["generator_gradient_norm"] > 0

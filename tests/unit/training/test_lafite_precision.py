@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.models.stylegan2 import choose_block_dtype
 from clipgan.training.fine_tuning import build_networks
 from clipgan.training.lafite_step import LafiteStep
-from clipgan.training.random_streams import StepRandom
 from tests.params import params_with
+from tests.unit.training.step_parts import copy_state, draw_batch, seed_step
 from tests.unit.training.test_lafite_step import BATCH, CHANGES, CLIP_SIDE, DIM, Eye
 
 SIDE = 16
@@ -32,19 +30,8 @@ def _build(changes: dict[str, Any]) -> LafiteStep:
 
 
 def _run(step: LafiteStep, index: int) -> dict[str, float]:
-    draws = torch.Generator().manual_seed(index)
-    batch = Batch(
-        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
-        image_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-        text_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-    )
-    random = StepRandom(torch.device("cpu"))
-    random.seed(index)
-    return step.step(batch, index * BATCH, random)
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    batch = draw_batch(BATCH, SIDE, DIM, seed=index)
+    return step.step(batch, index * BATCH, seed_step(index * BATCH))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.02), ("bf16", 0.12)])
@@ -118,7 +105,7 @@ def test_an_overflowing_path_length_leaves_its_mean_alone(
 def test_frozen_blocks_do_not_learn_and_all_others_do(frozen: int) -> None:
     changes = {"initial_weights": "built-in", "freeze_discriminator_blocks": frozen}
     step = _build(changes)
-    before = _copy(step.discriminator)
+    before = copy_state(step.discriminator)
     for index in range(2):
         _run(step, index)
     after = step.discriminator.state_dict()

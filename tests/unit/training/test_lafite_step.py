@@ -18,6 +18,7 @@ from clipgan.training.lafite_step import LafiteStep
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import NonFiniteLossError
 from tests.params import params_with
+from tests.unit.training.step_parts import copy_state, draw_batch, find_changes, seed_step
 
 SIDE, DIM, BATCH, CLIP_SIDE = 8, 6, 4, 12
 CHANGES: dict[str, Any] = {
@@ -63,27 +64,11 @@ def _build(changes: dict[str, Any] | None = None, eye: Eye | None = None) -> Laf
 
 
 def _batch(seed: int = 0) -> Batch:
-    draws = torch.Generator().manual_seed(seed)
-    return Batch(
-        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
-        image_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-        text_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-    )
+    return draw_batch(BATCH, SIDE, DIM, seed=seed)
 
 
 def _run(step: LafiteStep, images_seen: int, seed: int = 0) -> dict[str, float]:
-    random = StepRandom(torch.device("cpu"))
-    random.seed(seed, 0, 0, images_seen)
-    return step.step(_batch(images_seen), images_seen, random)
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def _changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    after = module.state_dict()
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return step.step(_batch(images_seen), images_seen, seed_step(images_seen, seed=seed))
 
 
 def test_lazy_phases_run_on_their_steps() -> None:
@@ -101,7 +86,11 @@ def test_lazy_phases_run_on_their_steps() -> None:
 
 def test_every_weight_learns_and_every_term_is_reported() -> None:
     step = _build()
-    before = _copy(step.generator), _copy(step.discriminator), _copy(step.generator_ema)
+    before = (
+        copy_state(step.generator),
+        copy_state(step.discriminator),
+        copy_state(step.generator_ema),
+    )
     losses = _run(step, 0)
     assert set(losses) == {
         "generator_adversarial",
@@ -120,22 +109,26 @@ def test_every_weight_learns_and_every_term_is_reported() -> None:
         "r1_gradient_norm",
     }
     constant = {name for name in before[0] if name.endswith("noise_constant")}
-    assert _changed(step.generator, before[0]) == set(before[0]) - constant
-    assert _changed(step.discriminator, before[1]) == set(before[1])
-    assert _changed(step.generator_ema, before[2]) == set(before[2]) - constant
+    assert find_changes(step.generator, before[0]) == set(before[0]) - constant
+    assert find_changes(step.discriminator, before[1]) == set(before[1])
+    assert find_changes(step.generator_ema, before[2]) == set(before[2]) - constant
     assert torch.equal(step.generator_ema.latent_average, step.generator.latent_average)
 
 
 def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() -> None:
     step = _build({"warm_up_images": 2 * BATCH})
-    before = _copy(step.discriminator), _copy(step.generator), _copy(step.generator_ema)
+    before = (
+        copy_state(step.discriminator),
+        copy_state(step.generator),
+        copy_state(step.generator_ema),
+    )
     for index in range(2):
         losses = _run(step, index * BATCH)
         assert "reconstruction" in losses
         assert not any(name.startswith(("discriminator", "r1", "path")) for name in losses)
-    assert _changed(step.discriminator, before[0]) == set()
-    assert "constant" in _changed(step.generator, before[1])
-    assert "constant" in _changed(step.generator_ema, before[2])
+    assert find_changes(step.discriminator, before[0]) == set()
+    assert "constant" in find_changes(step.generator, before[1])
+    assert "constant" in find_changes(step.generator_ema, before[2])
     assert "discriminator_adversarial" in _run(step, 2 * BATCH)
 
 
@@ -174,17 +167,16 @@ def test_adam_is_corrected_for_lazy_phases() -> None:
 
 def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> None:
     step = _build()
-    before = _copy(step.discriminator)
-    random = StepRandom(torch.device("cpu"))
-    random.seed(0)
+    before = copy_state(step.discriminator)
+    random = seed_step(0)
     step._train_only(step.generator)
     step._update_generator(_batch(), _batch().image_features, random)
-    assert _changed(step.discriminator, before) == set()
+    assert find_changes(step.discriminator, before) == set()
     assert all(p.grad is None for p in step.discriminator.parameters())
-    after = _copy(step.generator)
+    after = copy_state(step.generator)
     step._train_only(step.discriminator)
     step._update_discriminator(_batch().images, _batch().image_features, random)
-    assert _changed(step.generator, after) == set()
+    assert find_changes(step.generator, after) == set()
     assert all(p.grad is None for p in step.generator.parameters())
 
 
@@ -239,12 +231,12 @@ def test_style_mixing(probability: float, mixed: bool) -> None:
 def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
     step = _build()
     step.losses.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
-    before = _copy(step.generator)
+    before = copy_state(step.generator)
     optimizer = copy.deepcopy(step.generator_updates.optimizer.state_dict())
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step, 0)
     assert stop.value.name == "clip_contrastive"
-    assert _changed(step.generator, before) <= {"latent_average"}
+    assert find_changes(step.generator, before) <= {"latent_average"}
     assert step.generator_updates.optimizer.state_dict() == optimizer
     assert all(p.grad is None for p in step.generator.parameters())
 

@@ -17,8 +17,8 @@ from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.training.fine_tuning import build_networks, load_initial_weights
 from clipgan.training.lafite_step import LafiteStep
-from clipgan.training.random_streams import StepRandom
 from tests.params import params_with
+from tests.unit.training.step_parts import draw_batch, seed_step
 
 SIDE, DIM, BATCH, CLIP_SIDE = 16, 7, 4, 20
 SMALL: dict[str, Any] = {
@@ -68,18 +68,7 @@ def _build(changes: dict[str, Any] | None = None) -> LafiteStep:
 
 
 def _batch() -> Batch:
-    draws = torch.Generator().manual_seed(1)
-    return Batch(
-        images=torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1,
-        image_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-        text_features=F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1),
-    )
-
-
-def _random() -> StepRandom:
-    random = StepRandom(torch.device("cpu"))
-    random.seed(0)
-    return random
+    return draw_batch(BATCH, SIDE, DIM, seed=1)
 
 
 def _state(step: LafiteStep) -> dict[str, Tensor]:
@@ -92,21 +81,21 @@ def _state(step: LafiteStep) -> dict[str, Tensor]:
 
 def test_every_variant_trains_and_changes_the_result() -> None:
     plain = _build()
-    plain.step(_batch(), 0, _random())
+    plain.step(_batch(), 0, seed_step(0))
     results = [_state(plain)]
     for changes in VARIANTS:
         step = _build(changes)
-        values = [step.step(_batch(), index * BATCH, _random()) for index in range(2)]
+        values = [step.step(_batch(), index * BATCH, seed_step(0)) for index in range(2)]
         assert all(math.isfinite(value) for one in values for value in one.values()), changes
         step = _build(changes)
-        step.step(_batch(), 0, _random())
+        step.step(_batch(), 0, seed_step(0))
         state = _state(step)
         same = state.keys() == results[0].keys() and all(
             torch.equal(state[name], results[0][name]) for name in state
         )
         assert not same, f"{changes} is not heard"
     again = _build()
-    again.step(_batch(), 0, _random())
+    again.step(_batch(), 0, seed_step(0))
     assert all(torch.equal(results[0][name], tensor) for name, tensor in _state(again).items())
 
 
@@ -117,7 +106,7 @@ def _generator_loss(changes: dict[str, Any]) -> tuple[LafiteStep, Tensor, Tensor
     fake = torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1
     texts = F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1)
     with torch.no_grad():
-        loss = step.losses.compute_generator_loss(fake, _batch(), texts, _random())
+        loss = step.losses.compute_generator_loss(fake, _batch(), texts, seed_step(0))
     values = {name: float(value) for name, value in loss.terms.items()}
     return step, fake, texts, {**values, "total": float(loss.total)}
 
@@ -155,7 +144,7 @@ def test_image_terms_leave_the_discriminator_alone() -> None:
     step = _build({"losses.discriminator_image_contrastive_weight": 1.0})
     step._train_only(step.generator)
     fake = torch.rand(BATCH, 3, SIDE, SIDE, requires_grad=True)
-    loss = step.losses.compute_generator_loss(fake, _batch(), _batch().text_features, _random())
+    loss = step.losses.compute_generator_loss(fake, _batch(), _batch().text_features, seed_step(0))
     loss.total.backward()
     assert fake.grad is not None
     assert all(parameter.grad is None for parameter in step.discriminator.parameters())
@@ -164,7 +153,7 @@ def test_image_terms_leave_the_discriminator_alone() -> None:
 def test_several_crops_are_averaged() -> None:
     changes = {"clip_view.kind": "multi_crop", "clip_view.crops": 3}
     step, fake, texts, values = _generator_loss(changes)
-    random, contrasts = _random(), []
+    random, contrasts = seed_step(0), []
     for _ in range(3):
         side = random.draw_integer(math.ceil(SIDE * step.config.clip_view.min_side), SIDE)
         top, left = (random.draw_integer(0, SIDE - side) for _ in range(2))
