@@ -35,12 +35,12 @@ PROVED_BY = {
     11: ["tests/unit/tracking/test_registry.py::test_the_life_of_a_model"],
     12: ["tests/unit/tracking/test_registry.py::test_the_same_generator_is_one_version"],
     17: [
-        "tests/unit/test_cli.py::test_status_asks_dvc_nothing_while_a_pipeline_runs",
+        "tests/unit/cli/test_project_folder.py::test_status_asks_dvc_nothing_while_a_pipeline_runs",
         "tests/pipelines/test_killing.py::test_the_second_of_two_pipelines_is_told_who_runs",
     ],
     19: ["tests/pipelines/test_dvc_project.py::test_an_experiment_in_a_copy_runs_its_own_tree"],
     23: [
-        "tests/unit/test_cli.py::test_sigterm_and_ctrl_c_end_a_command",
+        "tests/unit/cli/test_commands.py::test_sigterm_and_ctrl_c_end_a_command",
         "tests/unit/tracking/test_mlflow_run.py::test_sigterm_ends_the_run_as_killed",
     ],
     24: [

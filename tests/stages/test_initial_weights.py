@@ -148,3 +148,9 @@ def test_frozen_blocks_stay_as_they_came(copy: Path, world: Path) -> None:
     trained = after.discriminator.state_dict()
     same = {k for k, v in before.discriminator.state_dict().items() if torch.equal(v, trained[k])}
     assert same == {name for name in trained if name.startswith("blocks.8.")}
+
+
+def test_a_missing_bundle_is_refused(copy: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere.*no generator bundle.*none"):
+        run_training(copy, tiny_params({"train.initial_weights": str(copy / "nowhere")}))
+    assert not (copy / "training").exists()

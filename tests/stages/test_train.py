@@ -309,11 +309,6 @@ def test_bundle_of_another_width_is_refused(copy: Path, world: Path) -> None:
     _refuse(copy, CheckpointError, r"style_dim = 8, train asks for 16.*none", changes)
 
 
-def test_missing_bundle_is_refused(copy: Path) -> None:
-    changes = {"train.initial_weights": str(copy / "nowhere")}
-    _refuse(copy, CheckpointError, r"nowhere.*no generator bundle.*none", changes)
-
-
 def test_bundle_for_another_clip_is_refused(copy: Path, world: Path) -> None:
     bundle = copy / "bundle"
     shutil.copytree(world / "training", bundle)
@@ -346,18 +341,6 @@ def test_more_images_in_a_batch_than_there_are_is_refused(copy: Path) -> None:
 
 def test_larger_images_than_stored_are_refused(copy: Path) -> None:
     _refuse(copy, DataError, r"resolution_px = 16.*8 px.*ingest", {"train.resolution_px": 16})
-
-
-def test_missing_captions_are_refused_unless_language_free(tmp_path: Path) -> None:
-    build_world(tmp_path, captioned=14)
-    changes = {"train.pseudo_text.pseudo_text_probability": 0.5}
-    _refuse(tmp_path, DataError, r"10 of 20 training images have no caption.*1\.0", changes)
-    assert run_training(tmp_path, tiny_params()).images_seen == 96
-
-
-def test_captions_can_be_mixed_in(copy: Path) -> None:
-    params = tiny_params({"train.pseudo_text.pseudo_text_probability": 0.5})
-    assert run_training(copy, params).images_seen == 96
 
 
 def test_deleted_shard_is_refused(copy: Path) -> None:

@@ -58,6 +58,20 @@ def _training_rows(root: Path) -> tuple[FeatureTable, torch.Tensor, torch.Tensor
     return table, images, texts
 
 
+class TestCaptions:
+    def test_missing_ones_are_refused_unless_language_free(self, tmp_path: Path) -> None:
+        build_world(tmp_path, captioned=14)
+        mixed = tiny_params({PSEUDO + "pseudo_text_probability": 0.5})
+        with pytest.raises(DataError, match=r"10 of 20 training images have no caption.*1\.0"):
+            run_training(tmp_path, mixed)
+        assert not (tmp_path / "training").exists()
+        assert run_training(tmp_path, tiny_params()).images_seen == 96
+
+    def test_they_can_be_mixed_in(self, copy: Path) -> None:
+        mixed = tiny_params({PSEUDO + "pseudo_text_probability": 0.5})
+        assert run_training(copy, mixed).images_seen == 96
+
+
 class TestCaptionBudget:
     def test_other_captions_are_not_even_loaded(self, world: Path, tmp_path: Path) -> None:
         data, conditions = _load(world, HALF, tmp_path)

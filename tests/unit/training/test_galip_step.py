@@ -1,73 +1,34 @@
-"""GALIP's step: who is updated when, what has a graph, fp16's loss scale, state, resume."""
+"""GALIP's step: who is updated when, what has a graph, what is refused, what it depends on."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from clipgan.clip.vit_taps import VitTower
-from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.errors import ConfigError
-from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.distributed import Processes
 from clipgan.training.galip_networks import build_galip_networks
 from clipgan.training.galip_step import GalipStep
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import NonFiniteLossError
-from tests.galip_parts import EMBED_DIM, build_tower, galip_config, galip_tree
-from tests.params import params_with
-from tests.unit.training.step_parts import copy_state, draw_batch, find_changes, seed_step
-
-SIDE, BATCH = 16, 4
-
-
-def _config(
-    train: dict[str, Any] | None = None, galip: dict[str, Any] | None = None
-) -> TrainConfig:
-    settings = {
-        "family": "galip",
-        "resolution_px": SIDE,
-        "precision": "fp32",
-        "batch_size": BATCH,
-        "augmentation.kind": "none",
-        "galip": galip_tree(galip),
-    } | (train or {})
-    return params_with({f"train.{key}": value for key, value in settings.items()}).train
-
-
-def _diffaugment(*policies: str) -> dict[str, Any]:
-    return {"augmentation.kind": "diffaugment", "augmentation.policies": list(policies)}
-
-
-def _build(
-    galip: dict[str, Any] | None = None,
-    train: dict[str, Any] | None = None,
-    tower: VitTower | None = None,
-    seed: int = 0,
-    **more: Any,
-) -> GalipStep:
-    tower, config = tower or build_tower(), _config(train, galip)
-    networks = build_galip_networks(config.galip, tower, resolution_px=SIDE, seed=seed)
-    return GalipStep(networks, tower, config, **more)
-
-
-def _batch(seed: int = 0) -> Batch:
-    return draw_batch(BATCH, SIDE, EMBED_DIM, seed=seed)
-
-
-def _run(step: GalipStep, images_seen: int = 0, seed: int = 0) -> dict[str, float]:
-    return step.step(_batch(images_seen), images_seen, seed_step(images_seen, seed=seed))
+from tests.galip_parts import EMBED_DIM, build_tower, galip_config
+from tests.unit.training.step_parts import copy_state, find_changes, seed_step
+from tests.unit.training.tiny_galip_step import (
+    BATCH,
+    build_step,
+    only_diffaugment,
+    run_step,
+    tiny_batch,
+)
 
 
 def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
-    step = _build()
+    step = build_step()
     tower = copy_state(step.tower.visual)
     before = (
         copy_state(step.generator),
@@ -75,7 +36,7 @@ def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
         copy_state(step.generator_ema),
     )
     # Gates and affines start at zero: what is behind them learns from the second step on.
-    losses = [_run(step, index * BATCH) for index in range(3)][-1]
+    losses = [run_step(step, index * BATCH) for index in range(3)][-1]
     assert set(losses) == {
         "matched_hinge",
         "mismatched_hinge",
@@ -104,40 +65,40 @@ def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
     ],
 )
 def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
-    assert set(_run(_build())) - set(_run(_build({weight: 0.0}))) == terms
+    assert set(run_step(build_step())) - set(run_step(build_step({weight: 0.0}))) == terms
 
 
 def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() -> None:
-    step = _build({"losses.reconstruction_weight": 1.0}, {"warm_up_images": BATCH})
+    step = build_step({"losses.reconstruction_weight": 1.0}, {"warm_up_images": BATCH})
     before = (
         copy_state(step.discriminator),
         copy_state(step.generator),
         copy_state(step.generator_ema),
     )
-    assert set(_run(step)) == {"reconstruction", "generator_gradient_norm"}
+    assert set(run_step(step)) == {"reconstruction", "generator_gradient_norm"}
     assert find_changes(step.discriminator, before[0]) == set()
     assert find_changes(step.generator, before[1])
     assert find_changes(step.generator_ema, before[2])
-    assert {"reconstruction", "matched_hinge"} <= set(_run(step, BATCH))
+    assert {"reconstruction", "matched_hinge"} <= set(run_step(step, BATCH))
 
 
 def test_reconstruction_pulls_fakes_to_the_images_of_their_conditions() -> None:
     changes = {"losses.reconstruction_weight": 1.0, "optimizer.generator_learning_rate": 0.005}
-    step = _build(changes, {"warm_up_images": 60 * BATCH})
+    step = build_step(changes, {"warm_up_images": 60 * BATCH})
     distances = [_run_with_plain_images(step, index * BATCH) for index in range(60)]
     assert distances[-1] < 0.7 * distances[0]
 
 
 def _run_with_plain_images(step: GalipStep, images_seen: int) -> float:
     """A step on the same images again, each of one colour."""
-    batch = _batch()
+    batch = tiny_batch()
     batch = dataclasses.replace(batch, images=batch.images[..., :1, :1].expand_as(batch.images))
     return step.step(batch, images_seen, seed_step(images_seen))["reconstruction"]
 
 
 def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens of real and generated images, and text features."""
-    batch, blocks = _batch(), step.discriminator.tapped_blocks
+    batch, blocks = tiny_batch(), step.discriminator.tapped_blocks
     texts = batch.text_features
     fake = step.generator(torch.randn(BATCH, 8), texts)
     real_taps = step.tower.encode_taps(step.tower.prepare(batch.images, "correct"), blocks)
@@ -145,7 +106,7 @@ def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_each_update_leaves_the_other_network_alone() -> None:
-    step = _build()
+    step = build_step()
     real, fake, texts = _taps(step)
     before = copy_state(step.generator), copy_state(step.discriminator)
     step._update_discriminator(real, fake.detach(), texts)
@@ -160,7 +121,7 @@ def test_each_update_leaves_the_other_network_alone() -> None:
 
 
 def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = _build()
+    step = build_step()
     seen: list[tuple[str, bool]] = []
     for name in ("encode", "encode_taps"):
         method = getattr(step.tower, name)
@@ -172,7 +133,7 @@ def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) 
             return output
 
         monkeypatch.setattr(step.tower, name, recording)
-    _run(step)
+    run_step(step)
     # One pass over fakes with a graph serves both networks; reals stop at the last tapped block.
     assert seen == [("encode", True), ("encode_taps", False)]
 
@@ -180,7 +141,7 @@ def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) 
 def test_augmented_fakes_are_judged_but_whole_ones_compared_with_their_texts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    step = _build(train=_diffaugment("translation"))
+    step = build_step(train=only_diffaugment("translation"))
     given: list[Tensor] = []
     prepare = step.tower.prepare
 
@@ -189,10 +150,10 @@ def test_augmented_fakes_are_judged_but_whole_ones_compared_with_their_texts(
         return prepare(images, clip_input)
 
     monkeypatch.setattr(step.tower, "prepare", recording)
-    _run(step)
+    run_step(step)
     whole, moved, real = given
     assert not torch.equal(whole, moved)
-    assert not torch.equal(real, _batch().images)
+    assert not torch.equal(real, tiny_batch().images)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
@@ -200,7 +161,7 @@ def test_sentences_are_unit_features_times_the_gain(
     probability: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With captions and without: pseudo text stands where the sentence feature stood."""
-    step = _build(
+    step = build_step(
         {"text_gain": 3.0},
         {
             "pseudo_text.pseudo_text_probability": probability,
@@ -216,8 +177,8 @@ def test_sentences_are_unit_features_times_the_gain(
         return compute(features, sentences)
 
     monkeypatch.setattr(step.discriminator, "compute_logits", recording)
-    _run(step)
-    batch = _batch()
+    run_step(step)
+    batch = tiny_batch()
     wanted = batch.image_features if probability else batch.text_features
     matched, mismatched, fake, generator = seen
     assert torch.allclose(matched, 3.0 * wanted, atol=1e-5)
@@ -229,8 +190,8 @@ def test_sentences_are_unit_features_times_the_gain(
 def test_language_free_training_never_looks_at_captions() -> None:
     results = []
     for scale in (1.0, float("nan")):
-        step = _build(train={"pseudo_text.pseudo_text_probability": 1.0})
-        batch = _batch()
+        step = build_step(train={"pseudo_text.pseudo_text_probability": 1.0})
+        batch = tiny_batch()
         spoiled = Batch(batch.images, batch.image_features, batch.text_features * scale)
         step.step(spoiled, 0, seed_step(0))
         results.append(copy_state(step.generator))
@@ -238,7 +199,7 @@ def test_language_free_training_never_looks_at_captions() -> None:
 
 
 def test_adam_is_the_papers() -> None:
-    step = _build()
+    step = build_step()
     group = step.discriminator_updates.optimizer.param_groups[0]
     assert (group["lr"], group["betas"]) == (0.004, (0.0, 0.9))
     own = {id(p) for p in step.discriminator.parameters()}
@@ -249,12 +210,12 @@ def test_adam_is_the_papers() -> None:
 
 
 def test_average_follows_and_can_be_switched_off() -> None:
-    step = _build(train={"ema.half_life_kimg": 1.0e-9})
-    _run(step)
+    step = build_step(train={"ema.half_life_kimg": 1.0e-9})
+    run_step(step)
     assert find_changes(step.generator_ema, copy_state(step.generator)) == set()
-    slow = _build(train={"ema.half_life_kimg": 1.0})
+    slow = build_step(train={"ema.half_life_kimg": 1.0})
     before = copy_state(slow.generator)
-    _run(slow)
+    run_step(slow)
     for name, tensor in slow.generator_ema.state_dict().items():
         decay = 0.5 ** (BATCH / 1000)
         wanted = decay * before[name] + (1 - decay) * slow.generator.state_dict()[name]
@@ -262,8 +223,8 @@ def test_average_follows_and_can_be_switched_off() -> None:
 
 
 def test_a_batch_of_one_is_refused() -> None:
-    step = _build()
-    batch = _batch()
+    step = build_step()
+    batch = tiny_batch()
     single = Batch(batch.images[:1], batch.image_features[:1], batch.text_features[:1])
     random = StepRandom(torch.device("cpu"))
     random.seed(0)
@@ -273,117 +234,16 @@ def test_a_batch_of_one_is_refused() -> None:
 
 def test_taps_and_features_that_do_not_fit_the_clip_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"tapped_blocks = \[1, 4\]: tiny-vit has 4 blocks"):
-        _build({"discriminator.tapped_blocks": [1, 4]})
-    step = _build(tower=build_tower(embed_dim=EMBED_DIM + 1))
+        build_step({"discriminator.tapped_blocks": [1, 4]})
+    step = build_step(tower=build_tower(embed_dim=EMBED_DIM + 1))
     with pytest.raises(ConfigError, match="12 wide, the generator was made for 13"):
-        _run(step)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nan_stops_before_any_update_of_its_network(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = _build(train={"precision": precision})
-    encode_taps = step.tower.encode_taps
-    monkeypatch.setattr(
-        step.tower, "encode_taps", lambda *given: encode_taps(*given) * float("nan")
-    )
-    before = copy_state(step.discriminator)
-    with pytest.raises(NonFiniteLossError) as stop:
-        _run(step)
-    assert stop.value.name == "matched_hinge"
-    assert find_changes(step.discriminator, before) == set()
-    assert all(p.grad is None for p in step.discriminator.parameters())
-
-
-def _spoil_penalty(monkeypatch: pytest.MonkeyPatch, largest_scale: float) -> None:
-    """MA-GP overflows wherever the loss scale is above ``largest_scale``."""
-    from clipgan.training import galip_step
-
-    compute = galip_step.compute_ma_gp
-
-    def overflowing(*given: Any, gradient_scale: float, **named: Any) -> Tensor:
-        penalty = compute(*given, gradient_scale=gradient_scale, **named)
-        return penalty * float("nan") if gradient_scale > largest_scale else penalty
-
-    monkeypatch.setattr(galip_step, "compute_ma_gp", overflowing)
-
-
-def test_fp16_overflow_in_ma_gp_skips_the_update_and_halves_the_scale(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    step = _build(train={"precision": "fp16"})
-    _spoil_penalty(monkeypatch, 300.0)
-    before = copy_state(step.discriminator)
-    scales = []
-    for index in range(2):
-        losses = _run(step, index * BATCH)
-        assert "ma_gp" not in losses  # it is no number that could be averaged
-        scales.append(losses["discriminator_loss_scale"])
-    assert scales == [1024.0, 512.0]
-    assert find_changes(step.discriminator, before) == set()
-    losses = _run(step, 2 * BATCH)
-    assert losses["discriminator_loss_scale"] == 256.0
-    assert losses["ma_gp"] >= 0.0
-    assert find_changes(step.discriminator, before) != set()
-
-
-def test_fp16_nan_that_no_scale_cures_is_raised_for_the_roll_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    step = _build({"loss_scale.initial_scale": 2.0}, {"precision": "fp16"})
-    start = {k: {n: t.clone() for n, t in v.items()} for k, v in step.capture_state().items()}
-    with monkeypatch.context() as patch:
-        _spoil_penalty(patch, 0.5)
-        assert "ma_gp" not in _run(step)
-        with pytest.raises(NonFiniteLossError) as stop:
-            _run(step, BATCH)
-        assert stop.value.name == "ma_gp"
-    step.restore_state(start)
-    assert _run(step, seed=1)["discriminator_loss_scale"] == 2.0
-
-
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("bf16", 0.1), pytest.param("fp16", 0.02, id="fp16")]
-)
-def test_half_precision_gives_about_the_same_losses(precision: str, tolerance: float) -> None:
-    changes = {"losses.ma_gp_weight": 1.0e3}
-    full, half = _run(_build(changes)), _run(_build(changes, {"precision": precision}))
-    for name, value in full.items():
-        assert half[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_checkpoint_on_disk_continues_bit_for_bit(precision: str, tmp_path: Path) -> None:
-    train = {"precision": precision, **_diffaugment("color", "cutout")}
-    whole = _build(train=train)
-    for index in range(6):
-        _run(whole, index * BATCH)
-    first = _build(train=train)
-    for index in range(3):
-        _run(first, index * BATCH)
-    store = CheckpointStore(tmp_path, keep=2, fingerprint="test")
-    store.save(3 * BATCH, {}, first.capture_state())
-    checkpoint = store.load_newest()
-    assert checkpoint is not None
-    second = _build(train=train, seed=5)
-    _run(second)
-    second.restore_state(checkpoint.tensors)
-    for index in range(3, 6):
-        _run(second, index * BATCH)
-    for group, tensors in whole.capture_state().items():
-        found = second.capture_state()[group]
-        assert tensors.keys() == found.keys()
-        assert all(torch.equal(tensors[name], found[name]) for name in tensors), group
-    if precision == "fp16":
-        # It grew every second step: the counter was carried over the restart too.
-        assert whole.capture_state()["loss_scales"]["generator"][0] == 1024.0 * 2**3
+        run_step(step)
 
 
 def test_step_does_not_touch_the_global_random_state() -> None:
-    step = _build()
+    step = build_step()
     before = torch.get_rng_state()
-    _run(step)
+    run_step(step)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -399,7 +259,7 @@ def test_networks_are_a_function_of_the_seed_alone() -> None:
 
 def test_generator_learns_to_please_clip() -> None:
     """With CLIP's term alone, fakes come closer to their texts."""
-    step = _build(
+    step = build_step(
         {
             "losses.clip_similarity_weight": 1000.0,
             "losses.ma_gp_weight": 0.0,
@@ -407,7 +267,7 @@ def test_generator_learns_to_please_clip() -> None:
         },
         {"pseudo_text.noise_level": 0.0},
     )
-    values = [_run(step, 0, seed=index)["clip_similarity"] for index in range(40)]
+    values = [run_step(step, 0, seed=index)["clip_similarity"] for index in range(40)]
     assert sum(values[-5:]) / 5 > sum(values[:5]) / 5 + 0.2
 
 
@@ -423,8 +283,8 @@ averaged: list[int] = []
 
 def test_only_weights_that_learn_are_averaged_over_processes() -> None:
     averaged.clear()
-    step = _build(processes=CountingProcesses())
-    _run(step)
+    step = build_step(processes=CountingProcesses())
+    run_step(step)
     networks = (step.discriminator, step.generator)
     # The discriminator's update, then the generator's: neither CLIP nor the other network.
     assert averaged == [sum(p.numel() for p in network.parameters()) for network in networks]

@@ -1,13 +1,11 @@
-"""The command line: light to import, one line for every mistake, nothing overwritten unasked."""
+"""What commands keep in a project folder: parameters, environment, lock, what is registered."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,147 +13,14 @@ import pytest
 
 from clipgan.cli import environment as environment_module
 from clipgan.cli.environment import apply_environment, process_environment
-from clipgan.cli.error_reports import reported_errors
-from clipgan.cli.generate import plan_files
 from clipgan.cli.models import Registered, compute_state_key, find_registered, registered_file
 from clipgan.cli.profiles import install_profile
 from clipgan.cli.servers import build_command
 from clipgan.cli.workspace_lock import find_lock_holder, lock_path, workspace_lock
 from clipgan.config import load_params
-from clipgan.errors import ConfigError, DataError, PipelineBusyError, TrainingDivergedError
-from clipgan.stages.catalog import STAGES, Workspace, find_workspace, run_stage
-
-ROOT = Path(__file__).parents[2]
-RECIPES = ("pretrain-clip", "pretrain-generator", "pretrain-mapper")
-
-
-def run_clipgan(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clipgan", *arguments],
-        cwd=folder,
-        env=process_environment(ROOT) | {"COLUMNS": "120", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Workspace:
-    """A project folder with parameters and profiles, no data."""
-    workspace = Workspace(tmp_path / "project")
-    workspace.profiles.mkdir(parents=True)
-    for profile in (ROOT / "profiles").glob("*.yaml"):
-        (workspace.profiles / profile.name).write_bytes(profile.read_bytes())
-    workspace.params_file.write_bytes((ROOT / "params.yaml").read_bytes())
-    (workspace.root / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
-    return workspace
-
-
-class TestImports:
-    def test_help_loads_nothing_heavy(self) -> None:
-        code = (
-            "import sys, clipgan.cli, clipgan.stages.catalog, clipgan.cli.models\n"
-            "heavy = {'torch', 'mlflow', 'prefect', 'dvc', 'pandas', 'numpy', 'pyarrow'}\n"
-            "print(sorted(heavy & set(sys.modules)))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-        )
-        assert done.stdout.strip() == "[]"
-
-    def test_help_names_every_command(self, tmp_path: Path) -> None:
-        done = run_clipgan("--help", folder=tmp_path)
-        assert done.returncode == 0
-        for command in ("run", "init", "generate", "register", "promote", "models", "status", "ui"):
-            assert command in done.stdout
-
-    def test_no_command_takes_a_hyper_parameter(self, tmp_path: Path) -> None:
-        for command in ("run", "stage", *RECIPES):
-            shown = run_clipgan(command, "--help", folder=tmp_path).stdout
-            options = {word for word in shown.split() if word.startswith("--")}
-            assert options <= {"--help"}, command
-        for command in ("evaluate", "compare"):
-            shown = run_clipgan(command, "--help", folder=tmp_path).stdout
-            options = {word for word in shown.split() if word.startswith("--")}
-            places = {"--help", "--out", "--protocol", "--reference", "--list-protocols"}
-            assert options <= places, command
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("error", "line", "code"),
-        [
-            (DataError("x = 1: use 2"), "error: x = 1: use 2", 2),
-            (TrainingDivergedError("NaN"), "error: NaN", 1),
-            (
-                OSError(28, "No space left on device"),
-                "error: OSError: [Errno 28] No space left on device (--debug shows where)",
-                1,
-            ),
-            (KeyboardInterrupt(), "interrupted; run the same command again to resume", 130),
-        ],
-    )
-    def test_each_is_one_line_and_an_exit_code(
-        self, error: BaseException, line: str, code: int, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        with pytest.raises(SystemExit) as left, reported_errors():
-            raise error
-        assert left.value.code == code
-        assert capsys.readouterr().err.splitlines() == [line]
-
-    def test_debug_shows_the_traceback_too(self, project: Workspace) -> None:
-        project.params_file.write_text("train: [")
-        plain = run_clipgan("stage", "train", folder=project.root)
-        debug = run_clipgan("stage", "train", "--debug", folder=project.root)
-        assert plain.returncode == debug.returncode == 2
-        assert len(plain.stderr.splitlines()) == 1
-        assert "Traceback" in debug.stderr
-        assert debug.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
-
-    @pytest.mark.parametrize("command", [["run"], ["stage", "ingest"], ["status"], ["evaluate"]])
-    def test_a_typo_in_params_ends_every_command_at_once(
-        self, project: Workspace, command: list[str]
-    ) -> None:
-        text = project.params_file.read_text().replace("  total_images:", "  totalimages:")
-        project.params_file.write_text(text)
-        done = run_clipgan(*command, folder=project.root)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith(f"error: {project.params_file}: train.totalimages = ")
-        assert done.stderr.endswith(" is an unknown key: did you mean total_images? (and 1 more)\n")
-
-    def test_outside_a_project(self, tmp_path: Path) -> None:
-        done = run_clipgan("run", folder=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert "no dvc.yaml here or above" in done.stderr
-
-    def test_an_unknown_stage_names_the_known_ones(self, project: Workspace) -> None:
-        with pytest.raises(ConfigError, match=r"trian is no stage: choose one of scan, ingest, "):
-            run_stage("trian", project)
-
-    def test_sigterm_and_ctrl_c_end_a_command(self, tmp_path: Path) -> None:
-        code = (
-            "import time\n"
-            "from clipgan.cli import error_reports\n"
-            "error_reports.exit_on_sigterm()\n"
-            "with error_reports.reported_errors():\n"
-            "    try:\n"
-            "        print('ready', flush=True); time.sleep(60)\n"
-            "    finally:\n"
-            "        print('cleaned', flush=True)\n"
-        )
-        for number, exit_code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-            process = subprocess.Popen(
-                [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-            )
-            assert process.stdout is not None
-            process.stdout.readline()
-            process.send_signal(number)
-            output, _ = process.communicate(timeout=30)
-            assert (process.returncode, output) == (exit_code, "cleaned\n")
+from clipgan.errors import ConfigError, PipelineBusyError
+from clipgan.stages.catalog import STAGES, Workspace, find_workspace
+from tests.unit.cli.commands import ROOT, run_clipgan
 
 
 class TestInit:
@@ -356,96 +221,6 @@ class TestRegistered:
         assert find_registered(params, project) is None
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
         assert find_registered(params, project) is None, "a remote store is always asked"
-
-
-class TestGenerate:
-    @pytest.mark.parametrize(
-        ("prompts", "num_images", "out", "names"),
-        [
-            (["a red apple"], 1, "x/apple.PNG", ["x/apple.PNG"]),
-            (["a red apple"], 2, "o", ["o/a-red-apple-seed1-0.png", "o/a-red-apple-seed1-1.png"]),
-            (["a?", "a!"], 1, "o", ["o/0-a-seed1-0.png", "o/1-a-seed1-0.png"]),
-            (["Äpfel/../x"], 1, "o", ["o/äpfel-x-seed1-0.png"]),
-            (["..."], 1, "o", ["o/image-seed1-0.png"]),
-        ],
-    )
-    def test_names(self, prompts: list[str], num_images: int, out: str, names: list[str]) -> None:
-        found = plan_files(prompts, seed=1, num_images=num_images, out=Path(out))
-        assert [path.as_posix() for path in found] == names
-
-    @pytest.mark.parametrize(
-        ("out", "count", "message"),
-        [
-            ("a.png", 2, "2 images do not fit in one file"),
-            ("a.jpg", 1, "end the name in .png"),
-            ("file", 1, "is a file; name a folder"),
-            ("folder.png", 1, "is a folder; name a file"),
-        ],
-    )
-    def test_out_that_does_not_fit(
-        self, tmp_path: Path, out: str, count: int, message: str
-    ) -> None:
-        (tmp_path / "file").touch()
-        (tmp_path / "folder.png").mkdir()
-        with pytest.raises(ConfigError, match=message):
-            plan_files(["a"], seed=0, num_images=count, out=tmp_path / out)
-
-    def test_mistakes_end_before_anything_is_loaded(self, tmp_path: Path) -> None:
-        started = time.monotonic()
-        for arguments, message in (
-            (["generate", "a", "--out", "a.gif"], "end the name in .png"),
-            (["generate", "a", "--model", "nowhere"], "--model nowhere: no such folder"),
-            (["generate", "a", "--mix", "7"], "mix = '7': write SEED:FIRST-LAST"),
-            (["generate", "a", "--latent-truncation", "0"], "latent_truncation = 0.0: use a num"),
-        ):
-            done = run_clipgan(*arguments, folder=tmp_path)
-            assert done.returncode == 2, done.stderr
-            assert message in done.stderr
-            assert done.stderr.count("\n") == 1
-        assert time.monotonic() - started < 60
-
-
-class TestEvaluate:
-    def test_protocols_are_listed_with_those_of_params(self, project: Workspace) -> None:
-        text = project.params_file.read_text()
-        mine = "custom_protocols: [{name: mine, based_on: cub, num_generated: 50}]"
-        project.params_file.write_text(text.replace("custom_protocols: []", mine))
-        done = run_clipgan("evaluate", "--list-protocols", folder=project.root)
-        assert done.returncode == 0, done.stderr
-        names = [line for line in done.stdout.splitlines() if line and line[0] != " "]
-        assert names == [
-            "fd-offline",
-            "fid30k-val",
-            "fid30k-train-lafite",
-            "galip-legacy",
-            "clean-fid",
-            "zero-shot-coco",
-            "cub",
-            "mine",
-        ]
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["evaluate", "--protocol", "cub"], "name what to evaluate too"),
-            (["evaluate", "nowhere"], "nowhere: no generator bundle or checkpoint there"),
-            (["evaluate", "pngs"], "add --reference FOLDER"),
-            (["evaluate", "pngs", "--reference", "empty"], "empty: holds no image"),
-            (["evaluate", "built-in", "--out", "pngs"], "holds other files; name a new folder"),
-            (["evaluate", "built-in", "--protocol", "fid"], "protocol 'fid' is unknown"),
-            (["compare", "built-in"], "name at least two models"),
-        ],
-    )
-    def test_mistakes_are_one_line(
-        self, project: Workspace, arguments: list[str], message: str
-    ) -> None:
-        (project.root / "pngs").mkdir()
-        (project.root / "pngs" / "a.png").write_bytes(b"x")
-        (project.root / "empty").mkdir()
-        done = run_clipgan(*arguments, folder=project.root)
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
 
 
 class TestCatalog:
