@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from clipgan.clip.encoder import load_clip
+from clipgan.config import load_params
 from clipgan.errors import (
     CheckpointError,
     ClipError,
@@ -17,6 +18,7 @@ from clipgan.errors import (
     ConfigError,
     TrainingDivergedError,
 )
+from clipgan.models.built_in import BUILT_IN_FOLDERS
 from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
 from clipgan.models.galip_generator import GalipGenerator
 from clipgan.models.noise_mapper import NoiseMapper, save_mapper
@@ -24,6 +26,8 @@ from clipgan.stages.initial_weights import prepared_initial_weights
 from clipgan.stages.pretrain_generator import pretrain_generator
 from clipgan.training import galip_step
 from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.families import choose_family
+from clipgan.training.fine_tuning import resolve_initial_folder
 from clipgan.training.galip_networks import GalipNetworks, build_galip_networks
 from tests.galip_parts import TREE, build_tower, galip_tree
 from tests.stages.tiny_galip import TinyVitClip, draw_conditions, tiny_galip_params
@@ -39,6 +43,7 @@ from tests.stages.tiny_training import (
 
 pytestmark = pytest.mark.usefixtures("stable_code", "one_thread")
 
+ROOT = Path(__file__).parents[2]
 SHORT = {"train.total_images": 16}
 PSEUDO = "train.pseudo_text."
 
@@ -211,19 +216,22 @@ def test_starts_of_another_family_or_shape_are_refused(
     _refuse(copy, CheckpointError, r"text_gain = 2\.0, train asks for 3\.0", louder)
 
 
-def test_there_is_no_built_in_start_yet(
+def test_the_built_in_start_is_galips(
     copy: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(BUILT_IN_FOLDERS, "galip", world / "training")
     start = {"train.initial_weights": "built-in"}
-    shipped = copy / "base_galip"
-    monkeypatch.setitem(
-        __import__("clipgan.training.fine_tuning", fromlist=["x"]).BUILT_IN_FOLDERS,
-        "galip",
-        shipped,
-    )
-    _refuse(copy, CheckpointError, "no galip generator is built in; set it to none", start)
-    shutil.copytree(world / "training", shipped)
     assert run_training(copy, tiny_galip_params({**start, **SHORT})).initial_images_seen == 96
+
+
+def test_the_shipped_generator_fits_the_profile() -> None:
+    params = load_params(ROOT / "profiles" / "emoji-galip.yaml")
+    clip = load_clip("clipgan-vit-h32-96", "built-in", precision="fp32", device=torch.device("cpu"))
+    family = choose_family(params.train, clip)
+    folder = resolve_initial_folder(params.train.initial_weights, "galip")
+    assert folder is not None
+    info = family.load_initial_weights(family.build_networks(), folder, clip.fingerprint)
+    assert (info.family, info.resolution_px) == ("galip", 64)
 
 
 def test_a_clip_that_does_not_fit_is_refused(copy: Path) -> None:

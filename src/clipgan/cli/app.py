@@ -202,7 +202,10 @@ def generate(
         Path, typer.Option("--out", help="A .png file for one image, else a folder.")
     ] = Path("generated"),
     model: Annotated[
-        str, typer.Option("--model", help="built-in, a bundle folder, or models:/NAME@ALIAS.")
+        str,
+        typer.Option(
+            "--model", help="built-in, built-in-galip, a bundle folder, or models:/NAME@ALIAS."
+        ),
     ] = "built-in",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from clipgan.artifacts import write_bytes
 from clipgan.errors import CheckpointError, ConfigError
+from clipgan.models.built_in import BUILT_IN_NAMES, find_built_in
 from clipgan.stages.catalog import find_workspace
 from clipgan.tracking.environment import resolve_tracking_uri
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from clipgan.generation.sampler import Sampler
     from clipgan.generation.styles import StyleChoice
 
-BUILT_IN = "built-in"
 _MODEL_URI = re.compile(r"^models:/")
 _SLUG_CHARACTERS = 40
 
@@ -93,7 +93,7 @@ def plan_files(prompts: Sequence[str], *, seed: int, num_images: int, out: Path)
 
 
 def load_model(model: str, device: str) -> Sampler:
-    """The sampler of ``built-in``, a bundle folder, or a version in the registry.
+    """The sampler of a built-in generator, a bundle folder, or a version in the registry.
 
     Raises:
         CheckpointError: no such folder, or what is in it cannot be loaded.
@@ -103,15 +103,15 @@ def load_model(model: str, device: str) -> Sampler:
     from clipgan.generation.sampler import load_sampler
 
     chosen = resolve_device(device)
-    if model == BUILT_IN:
-        return load_sampler(None, device=chosen)
+    if (folder := find_built_in(model)) is not None:
+        return load_sampler(folder, device=chosen)
     if _MODEL_URI.match(model):
         return _load_registered(model, chosen)
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
-            f"--model {model}: no such folder; use built-in, a bundle folder such as "
-            "data/training, or models:/NAME@champion"
+            f"--model {model}: no such folder; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder "
+            "such as data/training, or models:/NAME@champion"
         )
     return load_sampler(folder, device=chosen)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from clipgan.generation.styles import (
 )
 from clipgan.generation.towers import attach_tower
 from clipgan.images import to_uint8
+from clipgan.models.built_in import BUILT_IN_FOLDERS
 from clipgan.models.bundle import GeneratorBundle, load_bundle
 from clipgan.models.lafite import LafiteGenerator
 
@@ -171,8 +171,8 @@ class Sampler:
 
 
 def base_generator_folder() -> Path:
-    """Folder of the shipped base generator."""
-    return Path(str(resources.files("clipgan"))) / "assets" / "base_generator"
+    """Folder of LAFITE's, the one that is used where no other is named."""
+    return BUILT_IN_FOLDERS["lafite"]
 
 
 def load_sampler(

@@ -18,8 +18,9 @@ from clipgan.config import Params
 from clipgan.data.shards import load_manifest
 from clipgan.errors import CheckpointError, FeatureStoreError
 from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.generation.sampler import base_generator_folder, load_matching_clip
+from clipgan.generation.sampler import load_matching_clip
 from clipgan.generation.towers import attach_tower
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
 from clipgan.models.bundle import INFO_FILE, BundleInfo, load_bundle
 from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
@@ -28,7 +29,6 @@ from clipgan.tracking.download import download_generator, find_version_of_run
 from clipgan.training.checkpoint import is_checkpoint
 from clipgan.training.checkpoint_export import export_checkpoint
 
-BUILT_IN = "built-in"
 MODEL_PREFIX, RUN_PREFIX = "models:/", "runs:/"
 
 
@@ -75,8 +75,8 @@ class ModelLoader:
 
     @contextmanager
     def _open_folder(self, address: str) -> Iterator[tuple[Path, Path | None]]:
-        if address == BUILT_IN:
-            yield base_generator_folder(), None
+        if (built_in := find_built_in(address)) is not None:
+            yield built_in, None
             return
         if address.startswith(RUN_PREFIX):
             run_id = address.removeprefix(RUN_PREFIX)
@@ -95,10 +95,10 @@ class ModelLoader:
             return
         if not (folder / INFO_FILE).is_file():
             raise CheckpointError(
-                f"{address}: no generator bundle or checkpoint there; give built-in, a bundle "
-                "folder such as data/training, a checkpoint folder, models:/NAME@ALIAS, "
-                "models:/NAME/VERSION or runs:/ID (`clipgan import-weights` makes bundles of "
-                "official weights)"
+                f"{address}: no generator bundle or checkpoint there; give "
+                f"{', '.join(BUILT_IN_NAMES)}, a bundle folder such as data/training, a "
+                "checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID (`clipgan "
+                "import-weights` makes bundles of official weights)"
             )
         yield folder, None
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clipgan.config import Family, TrainConfig
 from clipgan.errors import CheckpointError
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -28,16 +29,9 @@ from clipgan.training.random_streams import derive_seed
 logger = logging.getLogger(__name__)
 
 NO_WEIGHTS = "none"
-BUILT_IN = "built-in"
 REGISTRY_PREFIX = "models:/"
 LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
 """How the discriminator's outputs are put together; its weights serve every form."""
-_ASSETS = Path(__file__).parents[1] / "assets"
-BUILT_IN_FOLDERS: dict[Family, Path] = {
-    "lafite": _ASSETS / "base_generator",
-    "galip": _ASSETS / "base_galip",
-}
-"""Of each family's shipped base generator, where there is one."""
 
 GeneratorT_co = TypeVar("GeneratorT_co", bound=nn.Module, covariant=True)
 DiscriminatorT_co = TypeVar("DiscriminatorT_co", bound=nn.Module, covariant=True)
@@ -62,8 +56,7 @@ def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> P
     (:mod:`clipgan.stages.initial_weights`).
 
     Raises:
-        CheckpointError: the folder does not exist or holds no bundle, or there is no built-in
-            generator of this family.
+        CheckpointError: the folder does not exist or holds no bundle.
     """
     if initial_weights == NO_WEIGHTS:
         return None
@@ -75,11 +68,6 @@ def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> P
     folder = Path(initial_weights)
     if initial_weights == BUILT_IN:
         folder = BUILT_IN_FOLDERS[family]
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"train.initial_weights = {BUILT_IN!r}: no {family} generator is built in; set it "
-                "to none to start from random weights, or to the folder of one you trained"
-            )
     if not (folder / "bundle.json").is_file():
         raise CheckpointError(
             f"train.initial_weights = {initial_weights!r}: {folder} holds no generator bundle; "

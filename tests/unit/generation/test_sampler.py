@@ -19,11 +19,11 @@ from clipgan.errors import CheckpointError, ClipError, ConfigError
 from clipgan.generation.sampler import (
     MAX_PROMPT_CHARACTERS,
     Sampler,
-    base_generator_folder,
     draw_latents,
     encode_png,
     load_sampler,
 )
+from clipgan.models.built_in import BUILT_IN_NAMES
 from tests.mlflow_stores import save_tiny_bundle
 from tests.unit.clip import tiny_open_clip
 from tests.unit.tracking.tiny_sampler import load_tiny_sampler
@@ -166,18 +166,18 @@ def test_a_generator_of_other_clip_weights_is_refused_naming_both(
 GENERATE = """
 import hashlib, sys, torch
 from clipgan.generation.sampler import load_sampler
-sampler = load_sampler(None, device=torch.device("cpu"))
+from clipgan.models.built_in import find_built_in
+sampler = load_sampler(find_built_in(sys.argv[1]), device=torch.device("cpu"))
 files = sampler.sample_png(["a red apple"], seed=1)
 print(hashlib.sha256(files[0]).hexdigest())
 """
 
 
-def test_the_base_generator_gives_the_same_bytes_in_two_processes() -> None:
-    if not base_generator_folder().exists():
-        pytest.fail("the package ships no base generator")
+@pytest.mark.parametrize("name", BUILT_IN_NAMES)
+def test_a_built_in_generator_gives_the_same_bytes_in_two_processes(name: str) -> None:
     answers = {
         subprocess.run(
-            [sys.executable, "-c", GENERATE], capture_output=True, text=True, check=True
+            [sys.executable, "-c", GENERATE, name], capture_output=True, text=True, check=True
         ).stdout
         for _ in range(2)
     }
