@@ -38,9 +38,7 @@ from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.galip_networks import GalipNetworks
 from clipgan.training.game_step import GameStep
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.updates import (
-    LossScale,
-)
+from clipgan.training.updates import LossScale
 
 
 class GalipStep(GameStep):

@@ -23,7 +23,8 @@ from clipgan.generation.sampler import (
     encode_png,
     load_sampler,
 )
-from clipgan.models.built_in import BUILT_IN_NAMES
+from clipgan.models.built_in import BUILT_IN_NAMES, find_built_in
+from clipgan.models.bundle import load_bundle_info
 from tests.mlflow_stores import save_tiny_bundle
 from tests.unit.clip import tiny_open_clip
 from tests.unit.tracking.tiny_sampler import load_tiny_sampler
@@ -171,6 +172,13 @@ sampler = load_sampler(find_built_in(sys.argv[1]), device=torch.device("cpu"))
 files = sampler.sample_png(["a red apple"], seed=1)
 print(hashlib.sha256(files[0]).hexdigest())
 """
+
+
+def test_built_in_names_lead_to_their_families() -> None:
+    folders = {name: find_built_in(name) for name in (*BUILT_IN_NAMES, "base_galip")}
+    assert folders.pop("base_galip") is None
+    families = {name: load_bundle_info(folder).family for name, folder in folders.items() if folder}
+    assert families == {"built-in": "lafite", "built-in-galip": "galip"}
 
 
 @pytest.mark.parametrize("name", BUILT_IN_NAMES)
