@@ -49,8 +49,6 @@ TINY = {
     "evaluate.retrieval_candidates": 10,
     "evaluate.num_concepts": 10,
     "evaluate.samples_per_concept": 1,
-    "evaluate.kid_subset_size": 20,
-    "evaluate.kid_subsets": 2,
     "evaluate.feature_spaces": [],
     "evaluate.path_length_samples": 0,
     "evaluate.nearest_pictures": 2,

@@ -32,8 +32,6 @@ class CustomProtocol(Section):
     num_generated: Annotated[int, Field(ge=2)] | None = None
     seed: Seed | None = None
     truncation: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    kid_subset_size: Annotated[int, Field(ge=2)] | None = None
-    kid_subsets: PositiveInt | None = None
     neighbourhood: PositiveInt | None = None
     blur_radii_px: Radii | None = None
 
@@ -60,8 +58,6 @@ class EvaluateConfig(Section):
     retrieval_candidates: Annotated[int, Field(ge=2)]
     num_concepts: Annotated[int, Field(ge=2)]
     samples_per_concept: PositiveInt
-    kid_subset_size: Annotated[int, Field(ge=2)]
-    kid_subsets: PositiveInt
     neighbourhood: Annotated[int, Field(ge=1, description="k of precision and recall")]
     path_length_samples: Annotated[int, Field(ge=0, description="0: no perceptual path length")]
     path_length_epsilon: Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -1,25 +1,19 @@
 """Distances between sets of features, each with what leaving groups of images out gives.
 
-KID, the Inception Score, precision and recall are torch-fidelity's own functions; the Frechet
-distance is its formula, computed exactly (:mod:`clipgan.evaluation.frechet`).
+The Inception Score, precision and recall are torch-fidelity's own functions; the Frechet distance
+is its formula, computed exactly (:mod:`clipgan.evaluation.frechet`), and KID its estimator on all
+images at once (:mod:`clipgan.evaluation.kernels`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import (
-    KEY_METRIC_ISC_MEAN,
-    KEY_METRIC_ISC_STD,
-    isc_features_to_metric,
-)
-from torch_fidelity.metric_kid import (
-    KEY_METRIC_KID_MEAN,
-    KEY_METRIC_KID_STD,
-    kid_features_to_metric,
-)
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 from torch_fidelity.metric_prc import (
     KEY_METRIC_PRECISION,
     KEY_METRIC_RECALL,
@@ -96,46 +90,27 @@ def estimate_frechet_distance(
     return Estimate(value, tuple(left))
 
 
-def estimate_kernel_distance(
-    generated: Tensor,
-    reference: Tensor,
-    *,
-    subset_size: int,
-    num_subsets: int,
-    seed: int,
-    grouping: Grouping,
-) -> Estimate:
+def estimate_kernel_distance(generated: Tensor, reference: Tensor, grouping: Grouping) -> Estimate:
     """Unbiased MMD^2 with the cubic kernel (x.y / D + 1)^3 (Binkowski et al. 2018, KID).
 
-    The value is torch-fidelity's mean over random subsets, its ``standard_deviation`` theirs;
-    ``leave_out`` is the unbiased estimate on all images but a group.
+    Of all images at once: the mean over random subsets that tables of papers hold has the same
+    expectation and a larger variance, and no leave-out of its own (docs/adr/0018).
+
+    Args:
+        generated, reference: (N, D) and (M, D) float32.
 
     Raises:
-        EvaluationError: a set is smaller than ``subset_size``, or see :func:`check_features`.
+        EvaluationError: see :func:`check_features`.
     """
-    for features, what in ((generated, "generated images"), (reference, "reference images")):
-        check_features(features, what)
-        if len(features) < subset_size:
-            raise EvaluationError(
-                f"evaluate.kid_subset_size = {subset_size} is above the {len(features)} {what}: "
-                f"set it to {len(features)} or less"
-            )
-    metric = kid_features_to_metric(
-        generated,
-        reference,
-        kid_subset_size=subset_size,
-        kid_subsets=num_subsets,
-        rng_seed=seed,
-        verbose=False,
-    )
-    whole = compute_discrepancy(
+    check_features(generated, "generated images")
+    check_features(reference, "reference images")
+    return compute_discrepancy(
         generated.double(),
         reference.double(),
         build_cubic_kernel(generated.shape[1]),
         grouping,
         unbiased=True,
     )
-    return Estimate(metric[KEY_METRIC_KID_MEAN], whole.leave_out, metric[KEY_METRIC_KID_STD])
 
 
 def compute_precision_recall(
@@ -162,8 +137,12 @@ def compute_precision_recall(
     return PrecisionRecall(metric[KEY_METRIC_PRECISION], metric[KEY_METRIC_RECALL])
 
 
-def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
+def estimate_inception_score(logits: Tensor) -> Estimate:
     """exp of the mean KL from each image's classes to all (Salimans et al. 2016), in 10 splits.
+
+    The value is the mean of ten scores of disjoint sets of images, so the group that is left out is
+    a split: subsets that are split anew would add the noise of the splitting to every one of them.
+    Where captions repeat, the interval is of other latents alone: the splits are torch-fidelity's.
 
     Args:
         logits: (N, C) float32, without the last layer's bias as in the TensorFlow original.
@@ -176,19 +155,15 @@ def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
             f"the Inception Score has {INCEPTION_SCORE_SPLITS} splits, there are {len(logits)} "
             "images: raise num_generated"
         )
-    metric = _compute_inception_score(logits)
-    left = grouping.leave_out(
-        lambda kept: (
-            _compute_inception_score(logits[kept])[KEY_METRIC_ISC_MEAN]
-            if int(kept.sum()) >= INCEPTION_SCORE_SPLITS
-            else metric[KEY_METRIC_ISC_MEAN]
-        )
-    )
-    return Estimate(metric[KEY_METRIC_ISC_MEAN], left, metric[KEY_METRIC_ISC_STD])
-
-
-def _compute_inception_score(logits: Tensor) -> dict[str, float]:
-    found: dict[str, float] = isc_features_to_metric(
-        logits, splits=INCEPTION_SCORE_SPLITS, shuffle=True, rng_seed=TORCH_FIDELITY_SEED
-    )
-    return found
+    order = np.random.RandomState(TORCH_FIDELITY_SEED).permutation(len(logits))
+    edges = [
+        split * len(logits) // INCEPTION_SCORE_SPLITS for split in range(INCEPTION_SCORE_SPLITS + 1)
+    ]
+    scores = [
+        isc_features_to_metric(logits[order[start:end]], splits=1, shuffle=False)[
+            KEY_METRIC_ISC_MEAN
+        ]
+        for start, end in pairwise(edges)
+    ]
+    left = tuple((sum(scores) - score) / (len(scores) - 1) for score in scores)
+    return Estimate(float(np.mean(scores)), left, float(np.std(scores)))

@@ -1,17 +1,19 @@
 """Confidence intervals and paired tests from subsets that each leave one group of images out.
 
-The generated images fall into G random groups; every metric is also computed without each group.
-The spread of these G values gives the standard error of the whole (the delete-a-group jackknife,
-Kott 2001; Efron and Tibshirani 1993, chapter 11), for a mean exactly the usual one. It says how
-much a value would move with other captions and latents; the reference stays. The groups depend on
-the number of images and the seed alone, so two models measured on shared captions and seeds share
-them, and the G differences give the paired test.
+The generated images fall into G random groups; every metric is also computed without each group,
+by the very estimator that is reported. The spread of these G values gives the standard error of the
+whole (the delete-a-group jackknife, Kott 2001; Efron and Tibshirani 1993, chapter 11), for a mean
+exactly the usual one. It says how much a value would move with other captions and latents; the
+reference stays. Images of one caption are not independent, so they share a group. The groups depend
+on the captions' order and the seed alone, so two models measured on shared captions and seeds share
+them, and the G differences give the paired test. ``python -m bench.intervals`` measures how often
+the intervals hold the truth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +30,15 @@ METHOD = "subsets that leave one group of generated images out"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, the same without each group of generated images, and the metric's own spread."""
+    """A number, the same without each group of generated images, and the metric's own spread.
+
+    ``count``: of the independent numbers it is the mean of; None where it is no mean.
+    """
 
     value: float
     leave_out: tuple[float, ...] = ()
     standard_deviation: float | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,27 @@ class Grouping:
         num_images: of the set.
         num_groups: wanted; fewer where a group would have less than two images, and none at all
             for fewer than four images.
+        sources: what each image was made from, such as its caption's row; images of one source
+            fall into one group and count as one above. None: each image has its own.
     """
 
-    def __init__(self, num_images: int, num_groups: int, seed: int) -> None:
-        self.num_images = num_images
-        self.num_groups = min(num_groups, num_images // 2) if num_images >= 4 else 0
+    def __init__(
+        self,
+        num_images: int,
+        num_groups: int,
+        seed: int,
+        sources: Sequence[Hashable] | None = None,
+    ) -> None:
+        places: dict[Hashable, int] = {}
+        for source in range(num_images) if sources is None else sources:
+            places.setdefault(source, len(places))
+        self.num_sources = len(places)
+        self.num_groups = min(num_groups, len(places) // 2) if len(places) >= 4 else 0
         rng = np.random.default_rng([seed, GROUP_STREAM])
-        labels = np.arange(num_images) % max(self.num_groups, 1)
-        self.labels = torch.from_numpy(rng.permutation(labels))
+        labels = rng.permutation(np.arange(len(places)) % max(self.num_groups, 1))
+        if sources is not None:
+            labels = labels[[places[source] for source in sources]]
+        self.labels = torch.from_numpy(labels)
 
     def leave_out(self, compute: Callable[[Tensor], float]) -> tuple[float, ...]:
         """``compute`` of the boolean mask (N,) of images kept, for each group."""
@@ -77,7 +96,7 @@ class Grouping:
         """Mean of one number an image, (N,)."""
         wide = values.double()
         left = self.leave_out(lambda kept: float(wide[kept].mean()))
-        return Estimate(float(wide.mean()), left)
+        return Estimate(float(wide.mean()), left, count=self.num_sources)
 
 
 def compute_bounds(value: float, leave_out: Sequence[float], confidence: float) -> Bounds:
@@ -86,13 +105,48 @@ def compute_bounds(value: float, leave_out: Sequence[float], confidence: float) 
     Raises:
         EvaluationError: fewer than two subsets.
     """
+    error = _compute_standard_error(leave_out)
+    half = _find_quantile(len(leave_out), confidence) * error
+    return Bounds(value - half, value + half, error)
+
+
+def compute_share_bounds(
+    value: float, leave_out: Sequence[float], confidence: float, count: int | None
+) -> Bounds:
+    """Wilson's score interval (1927) of a share in [0, 1], which holds near 0 and 1 too.
+
+    Its number of trials is the one with which a binomial share has the jackknife's standard error;
+    where that is 0 (no image, or every image), it is ``count``.
+
+    Raises:
+        EvaluationError: fewer than two subsets.
+    """
+    error, quantile = _compute_standard_error(leave_out), _find_quantile(len(leave_out), confidence)
+    variance = value * (1 - value)
+    if variance > 0 and error > 0:
+        trials = variance / error**2
+    elif count is not None:
+        trials = float(count)
+    else:
+        return Bounds(value, value, error)
+    widening = quantile**2 / trials
+    centre = (value + widening / 2) / (1 + widening)
+    half = quantile / (1 + widening) * math.sqrt(variance / trials + widening / (4 * trials))
+    # It holds the share itself, but for rounding at 0 and 1.
+    return Bounds(max(min(centre - half, value), 0.0), min(max(centre + half, value), 1.0), error)
+
+
+def _compute_standard_error(leave_out: Sequence[float]) -> float:
     count = len(leave_out)
     if count < 2:
         raise EvaluationError(f"{count} subsets give no interval: evaluate more images")
-    spread = np.var(np.asarray(leave_out, dtype=np.float64))
-    error = math.sqrt((count - 1) * float(spread))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
-    return Bounds(value - half, value + half, error)
+    spread = float(np.var(np.asarray(leave_out, dtype=np.float64)))
+    # Equal numbers whose mean is rounded have a spread of about 1e-34.
+    return math.sqrt((count - 1) * spread) if np.ptp(leave_out) > 0 else 0.0
+
+
+def _find_quantile(num_groups: int, confidence: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence / 2, num_groups - 1))
 
 
 def compare_paired(

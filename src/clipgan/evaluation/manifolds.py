@@ -8,7 +8,7 @@ other image. Precision and recall: Kynkaanniemi et al. 2019; density and coverag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from torch import Tensor
 from clipgan.evaluation.intervals import Estimate, Grouping
 
 _BLOCK = 2048
+_SPARE_NEIGHBOURS = 16
+"""Kept besides the nearest k, so that most images find the k-th without any group among them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def compute_overlap(
 ) -> ManifoldOverlap:
     """All four, with the values that leaving out each group of generated images gives.
 
-    The balls around generated images keep their size when a group is left out.
+    Recall has none where leaving a group out leaves no more than ``neighbourhood`` images.
 
     Args:
         generated, reference: (N, D) and (M, D) float32.
@@ -56,10 +58,12 @@ def compute_overlap(
     if reference_radii is None:
         reference_radii = compute_radii(reference, neighbourhood)
     radii = compute_radii(generated, neighbourhood)
+    radii_without = _compute_radii_without_groups(generated, neighbourhood, grouping)
     num_groups = max(grouping.num_groups, 1)
     counts = torch.zeros(len(generated))
     recalled = torch.zeros(len(reference), num_groups, dtype=torch.bool)
-    covered = torch.zeros(len(reference), num_groups, dtype=torch.bool)
+    recalled_without = torch.zeros_like(recalled)
+    covered = torch.zeros_like(recalled)
     for rows, distances in _blocks(generated, reference):
         inside = distances <= reference_radii[None]
         counts[rows] = inside.sum(1).float()
@@ -68,24 +72,60 @@ def compute_overlap(
             members = grouping.labels[rows] == group
             covered[:, group] |= inside[members].any(0)
             recalled[:, group] |= reached[members].any(0)
-    density = grouping.average(counts / neighbourhood)
+            if radii_without is not None:
+                wider = radii_without[rows, group]
+                grown = ~members & (wider > radii[rows])
+                recalled_without[:, group] |= (distances[grown] <= wider[grown, None]).any(0)
+    recall = _share(recalled, grouping, recalled_without)
     return ManifoldOverlap(
         precision=grouping.average((counts > 0).float()),
-        recall=_share(recalled, grouping),
-        density=density,
+        recall=recall if radii_without is not None else replace(recall, leave_out=()),
+        density=grouping.average(counts / neighbourhood),
         coverage=_share(covered, grouping),
     )
 
 
-def _share(reached: Tensor, grouping: Grouping) -> Estimate:
-    """Share of reference images that some group reaches, (M, G) bool."""
+def _share(reached: Tensor, grouping: Grouping, without: Tensor | None = None) -> Estimate:
+    """Share of reference images that some group reaches, (M, G) bool.
+
+    ``without`` (M, G) bool: those that the others reach only once group g is left out.
+    """
     every = torch.arange(reached.shape[1])
 
-    def average(groups: Tensor) -> float:
-        return float(reached[:, groups].any(1).double().mean())
+    def average(group: int) -> float:
+        found = reached[:, every != group].any(1)
+        return float((found if without is None else found | without[:, group]).double().mean())
 
-    left = tuple(average(every[every != group]) for group in range(grouping.num_groups))
-    return Estimate(average(every), left)
+    left = tuple(average(group) for group in range(grouping.num_groups))
+    return Estimate(float(reached.any(1).double().mean()), left)
+
+
+def _compute_radii_without_groups(
+    features: Tensor, neighbourhood: int, grouping: Grouping
+) -> Tensor | None:
+    """:func:`compute_radii` among the images outside each group, (N, G).
+
+    None where no group can be left out. Rows of an image's own group mean nothing.
+    """
+    labels, num_groups = grouping.labels, grouping.num_groups
+    smallest = min((int((labels != group).sum()) for group in range(num_groups)), default=0)
+    if smallest <= neighbourhood:
+        return None
+    radii = torch.empty(len(features), num_groups)
+    candidates = min(len(features), neighbourhood + 1 + _SPARE_NEIGHBOURS)
+    for rows, distances in _blocks(features, features):
+        nearest = distances.topk(candidates, dim=1, largest=False)
+        for group in range(num_groups):
+            ranks = (labels[nearest.indices] != group).cumsum(1)
+            # The first place where the rank is k + 1; the image itself is the first.
+            places = (ranks <= neighbourhood).sum(1)
+            short = places == candidates
+            found = nearest.values.gather(1, places.clamp_max(candidates - 1)[:, None])[:, 0]
+            if short.any():
+                others = distances[short][:, labels != group]
+                found[short] = others.kthvalue(neighbourhood + 1, dim=1).values
+            radii[rows, group] = found
+    return radii
 
 
 def _blocks(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

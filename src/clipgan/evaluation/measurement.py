@@ -96,7 +96,7 @@ class Evaluator:
         self._concepts = self._build_concepts()
         self._objects = self._find_objects()
         self._training = self._find_training()
-        self._grouping = self._group(len(benchmark.choice.conditions))
+        self._grouping = self._group(benchmark.choice.condition_rows)
 
     def measure(self, source: ImageSource) -> Findings:
         """Generate for the benchmark's captions and concepts, and compute every metric.
@@ -266,13 +266,13 @@ class Evaluator:
         )
 
     def _measure_path_length(self, latents: LatentAccess | None) -> dict[str, MetricValue]:
-        space = self._real.main_space
-        count = min(self.config.path_length_samples, len(self.benchmark.choice.conditions))
+        space, choice = self._real.main_space, self.benchmark.choice
+        count = min(self.config.path_length_samples, len(choice.conditions))
         if latents is None or space is None or space.encode_float is None or not count:
             return {}
         lengths = compute_path_lengths(
             latents.generate,
-            latents.encode_texts(self.benchmark.choice.conditions[:count]),
+            latents.encode_texts(choice.conditions[:count]),
             latent_dim=latents.latent_dim,
             encode=space.encode_float,
             epsilon=self.config.path_length_epsilon,
@@ -280,12 +280,18 @@ class Evaluator:
             batch_size=PATH_LENGTH_BATCH,
         )
         settings = {"steps_per_latent": round(1 / self.config.path_length_epsilon)}
-        measured = Measured(self._group(count).average(lengths), settings)
+        grouping = self._group(choice.condition_rows[:count])
+        measured = Measured(grouping.average(lengths), settings)
         name = space.name_metric("path_length")
         return self._recorder.record({name: measured}, space, generated_count=2 * count)
 
     def _collect(self, space: FeatureSpace, radii: Sequence[int] = ()) -> FeatureCollector:
         return FeatureCollector(space, radii, batch_size=self.config.batch_size, device=self.device)
 
-    def _group(self, count: int) -> Grouping:
-        return Grouping(count, self.config.interval_groups, self.benchmark.protocol.seed)
+    def _group(self, condition_rows: Sequence[int]) -> Grouping:
+        return Grouping(
+            len(condition_rows),
+            self.config.interval_groups,
+            self.benchmark.protocol.seed,
+            sources=condition_rows,
+        )

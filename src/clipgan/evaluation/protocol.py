@@ -14,13 +14,14 @@ from clipgan.evaluation.intervals import (
     PairedDifference,
     compare_paired,
     compute_bounds,
+    compute_share_bounds,
 )
 
 _SHARES = (
     *("precision", "recall", "coverage", "r_precision", "concept_accuracy", "memorised_share"),
     "soa_",
 )
-"""Metrics that are shares of images: their intervals end at 0 and 1."""
+"""Metrics that are shares of images: their intervals lie within 0 and 1."""
 
 
 class _Frozen(BaseModel):
@@ -52,7 +53,7 @@ class Protocol(_Frozen):
         dict[str, str] | None, Field(description="fingerprint of the CLIP that judged, if one did")
     ] = None
     settings: Annotated[
-        dict[str, int], Field(description="the metric's own: subset size, neighbours, candidates")
+        dict[str, int], Field(description="the metric's own: splits, neighbours, candidates")
     ] = {}
     name: Annotated[str, Field(min_length=1, description="of the protocol")]
 
@@ -70,7 +71,7 @@ class MetricValue(_Frozen):
     """A finite number, its interval, and its protocol.
 
     Attributes:
-        standard_deviation: the metric's own spread, such as over KID's subsets.
+        standard_deviation: the metric's own spread, such as over the Inception Score's splits.
         interval: None where there are too few images for one.
         leave_out: the value without each group of generated images; two models measured under one
             protocol share the groups, which makes their comparison a paired one.
@@ -102,11 +103,12 @@ def build_value(estimate: Estimate, protocol: Protocol, confidence: float) -> Me
             )
     interval = None
     if len(estimate.leave_out) >= 2:
-        bounds = compute_bounds(estimate.value, estimate.leave_out, confidence)
-        low, high = bounds.low, bounds.high
+        value, left = estimate.value, estimate.leave_out
         if protocol.metric.startswith(_SHARES):
-            low, high = max(low, 0.0), min(high, 1.0)
-        interval = Interval(low=low, high=high, confidence=confidence, method=METHOD)
+            bounds = compute_share_bounds(value, left, confidence, estimate.count)
+        else:
+            bounds = compute_bounds(value, left, confidence)
+        interval = Interval(low=bounds.low, high=bounds.high, confidence=confidence, method=METHOD)
     return MetricValue(
         value=estimate.value,
         standard_deviation=estimate.standard_deviation,

@@ -53,8 +53,6 @@ class EvaluationProtocol:
     has_concepts: bool
     seed: int
     truncation: float
-    kid_subset_size: int
-    kid_subsets: int
     neighbourhood: int
     blur_radii_px: tuple[int, ...]
 
@@ -71,8 +69,6 @@ _LITERATURE: dict[str, Any] = {
     "has_concepts": False,
     "seed": 0,
     "truncation": 1.0,
-    "kid_subset_size": 1000,
-    "kid_subsets": 100,
     "neighbourhood": 3,
     "blur_radii_px": (),
 }
@@ -147,8 +143,6 @@ def build_offline_protocol(config: EvaluateConfig) -> EvaluationProtocol:
         has_concepts=True,
         seed=config.seed,
         truncation=config.truncation,
-        kid_subset_size=config.kid_subset_size,
-        kid_subsets=config.kid_subsets,
         neighbourhood=config.neighbourhood,
         blur_radii_px=(),
     )

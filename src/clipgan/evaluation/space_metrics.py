@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -74,11 +74,6 @@ class SpaceJudge:
         """Metrics (by name) the two sets are too small for, with the reason."""
         fewest = min(num_generated, len(self.reference.plain))
         skipped = {}
-        if fewest < self.protocol.kid_subset_size:
-            skipped["kid"] = (
-                f"kid_subset_size = {self.protocol.kid_subset_size} is above the {fewest} images "
-                f"of the smaller set: set it to {fewest} or less"
-            )
         if fewest <= self.protocol.neighbourhood:
             for kind in ("precision", "recall", "density", "coverage"):
                 skipped[kind] = (
@@ -94,16 +89,18 @@ class SpaceJudge:
             EvaluationError: all images are the same, or a feature is NaN.
         """
         skipped = self.find_skipped(len(generated.plain))
-        found = {"fd": self._measure_frechet(generated.plain, self._frechet, grouping)}
-        if self.space.name_metric("kid") not in skipped:
-            found["kid"] = self._measure_kernel(generated.plain, grouping)
+        kernel = estimate_kernel_distance(generated.plain, self.reference.plain, grouping)
+        found = {
+            "fd": self._measure_frechet(generated.plain, self._frechet, grouping),
+            "kid": Measured(kernel, {}),
+        }
         if self.space.name_metric("precision") not in skipped:
             found |= self._measure_overlap(generated.plain, grouping)
         if self.space.is_clip:
             cmmd = compute_cmmd(generated.plain, self.reference.plain, grouping)
             found["cmmd"] = Measured(cmmd, {})
         if generated.logits is not None and len(generated.logits) >= FEW_SPLITS:
-            score = estimate_inception_score(generated.logits, grouping)
+            score = estimate_inception_score(generated.logits)
             found["inception_score"] = Measured(score, {"splits": FEW_SPLITS})
         for radius, reference in self._blurred.items():
             blurred = (generated.blurred or {})[radius]
@@ -116,19 +113,6 @@ class SpaceJudge:
     ) -> Measured:
         return Measured(estimate_frechet_distance(features, reference, grouping), {})
 
-    def _measure_kernel(self, features: Tensor, grouping: Grouping) -> Measured:
-        protocol = self.protocol
-        estimate = estimate_kernel_distance(
-            features,
-            self.reference.plain,
-            subset_size=protocol.kid_subset_size,
-            num_subsets=protocol.kid_subsets,
-            seed=protocol.seed,
-            grouping=grouping,
-        )
-        settings = {"subset_size": protocol.kid_subset_size, "subsets": protocol.kid_subsets}
-        return Measured(estimate, settings)
-
     def _measure_overlap(self, features: Tensor, grouping: Grouping) -> dict[str, Measured]:
         neighbourhood = self.protocol.neighbourhood
         settings = {"neighbourhood": neighbourhood}
@@ -137,8 +121,8 @@ class SpaceJudge:
             features, self.reference.plain, neighbourhood=neighbourhood, grouping=grouping
         )
         return {
-            "precision": Measured(Estimate(kept.precision, overlap.precision.leave_out), settings),
-            "recall": Measured(Estimate(kept.recall, overlap.recall.leave_out), settings),
+            "precision": Measured(replace(overlap.precision, value=kept.precision), settings),
+            "recall": Measured(replace(overlap.recall, value=kept.recall), settings),
             "density": Measured(overlap.density, settings),
             "coverage": Measured(overlap.coverage, settings),
         }

@@ -3,6 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
+)
 
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.distances import (
@@ -11,20 +16,7 @@ from clipgan.evaluation.distances import (
     estimate_inception_score,
     estimate_kernel_distance,
 )
-from clipgan.evaluation.intervals import Estimate, Grouping
-
-
-def compute_kernel_distance(
-    generated: Tensor, reference: Tensor, *, subset_size: int, num_subsets: int, seed: int
-) -> Estimate:
-    return estimate_kernel_distance(
-        generated,
-        reference,
-        subset_size=subset_size,
-        num_subsets=num_subsets,
-        seed=seed,
-        grouping=Grouping(len(generated), 4, 0),
-    )
+from clipgan.evaluation.intervals import Grouping, compute_bounds
 
 
 def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:
@@ -65,19 +57,17 @@ def test_kernel_distance_equals_the_unbiased_estimator() -> None:
     num = len(a)
     within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (num * (num - 1)) for x in (a, b))
     expected = float(within - 2 * kernel(a, b).mean())
-    found = compute_kernel_distance(a, b, subset_size=num, num_subsets=2, seed=0)
-    assert found.value == pytest.approx(expected, rel=1e-5)
-    assert found.standard_deviation == pytest.approx(0.0, abs=1e-5)
+    found = estimate_kernel_distance(a, b, Grouping(num, 4, 0))
+    assert found.value == pytest.approx(expected, abs=1e-12 * float(kernel(a, b).abs().mean()))
 
 
-def test_kernel_distance_depends_on_the_seed_alone() -> None:
+def test_kernel_distance_takes_every_image_into_account() -> None:
+    """The groups only make the interval; subsets of torch-fidelity's would change the value."""
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(40, 5, generator=generator), torch.randn(40, 5, generator=generator)
-    runs = [
-        compute_kernel_distance(a, b, subset_size=10, num_subsets=3, seed=s).value
-        for s in (1, 1, 2)
-    ]
-    assert runs[0] == runs[1] != runs[2]
+    a, b = torch.randn(40, 5, generator=generator), torch.randn(60, 5, generator=generator)
+    first, second = (estimate_kernel_distance(a, b, Grouping(40, 4, seed)) for seed in (0, 1))
+    assert first.value == pytest.approx(second.value, abs=1e-12)
+    assert first.leave_out != second.leave_out
 
 
 def test_precision_and_recall_tell_quality_from_variety() -> None:
@@ -110,18 +100,30 @@ def test_too_few_images_are_refused_with_the_parameter_to_change() -> None:
     few, many = torch.randn(5, 4), torch.randn(20, 4)
     with pytest.raises(EvaluationError, match="1 images; at least 2"):
         compute_frechet_distance(few[:1], many)
-    with pytest.raises(EvaluationError, match="kid_subset_size = 10 is above the 5 generated"):
-        compute_kernel_distance(few, many, subset_size=10, num_subsets=2, seed=0)
+    with pytest.raises(EvaluationError, match="generated images: 1 images; at least 2"):
+        estimate_kernel_distance(few[:1], many, Grouping(1, 2, 0))
     with pytest.raises(EvaluationError, match="neighbourhood = 5 needs more"):
         compute_precision_recall(many, few, neighbourhood=5)
 
 
 def test_inception_score_of_certain_and_even_classes_is_their_number() -> None:
     logits = torch.eye(5).repeat(40, 1) * 100.0
-    found = estimate_inception_score(logits, Grouping(200, 10, 0))
+    found = estimate_inception_score(logits)
     # Uneven splits fall a little short of 5.
     assert 4.5 < found.value <= 5.0
     assert len(found.leave_out) == 10
-    assert estimate_inception_score(torch.ones(200, 5), Grouping(200, 10, 0)).value == 1.0
+    assert estimate_inception_score(torch.ones(200, 5)).value == 1.0
     with pytest.raises(EvaluationError, match="10 splits, there are 9 images"):
-        estimate_inception_score(logits[:9], Grouping(9, 2, 0))
+        estimate_inception_score(logits[:9])
+
+
+def test_inception_score_is_torch_fidelitys_and_leaves_out_its_splits() -> None:
+    logits = 3 * torch.randn(57, 7, generator=torch.Generator().manual_seed(0))
+    theirs = isc_features_to_metric(logits)
+    found = estimate_inception_score(logits)
+    assert found.value == pytest.approx(theirs[KEY_METRIC_ISC_MEAN], rel=1e-12)
+    assert found.standard_deviation == pytest.approx(theirs[KEY_METRIC_ISC_STD], rel=1e-12)
+    # Ten independent scores: the standard error of their mean is the classical one.
+    error = theirs[KEY_METRIC_ISC_STD] / 3
+    bounds = compute_bounds(found.value, found.leave_out, 0.95)
+    assert bounds.standard_error == pytest.approx(error, rel=1e-9)

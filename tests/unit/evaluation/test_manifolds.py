@@ -53,6 +53,31 @@ def test_a_group_that_alone_reaches_an_image_takes_it_along() -> None:
     assert found.precision.leave_out == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("num_groups", [2, 5, 20])
+@pytest.mark.parametrize("spare", [0, 16])
+def test_leave_outs_are_what_computing_each_subset_alone_gives(
+    num_groups: int, spare: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balls around generated images grow when their neighbours are left out."""
+    monkeypatch.setattr("clipgan.evaluation.manifolds._BLOCK", 9)
+    monkeypatch.setattr("clipgan.evaluation.manifolds._SPARE_NEIGHBOURS", spare)
+    groups = Grouping(40, num_groups, 0)
+    found = compute_overlap(GENERATED, REFERENCE, neighbourhood=3, grouping=groups)
+    for group in range(num_groups):
+        kept = GENERATED[groups.labels != group]
+        ungrouped = Grouping(len(kept), 0, 0)
+        alone = compute_overlap(kept, REFERENCE, neighbourhood=3, grouping=ungrouped)
+        for kind in ("precision", "recall", "density", "coverage"):
+            left = getattr(found, kind).leave_out[group]
+            assert left == pytest.approx(getattr(alone, kind).value, abs=1e-6), kind
+
+
+def test_recall_has_no_interval_where_a_subset_has_too_few_images() -> None:
+    found = compute_overlap(GENERATED[:5], REFERENCE, neighbourhood=3, grouping=Grouping(5, 2, 0))
+    assert found.recall.leave_out == ()
+    assert len(found.coverage.leave_out) == 2
+
+
 def test_radii_reach_the_kth_other_image() -> None:
     line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
     assert compute_radii(line, 2).tolist() == [3.0, 2.0, 3.0, 6.0]

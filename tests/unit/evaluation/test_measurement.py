@@ -30,8 +30,6 @@ CHANGES: dict[str, Any] = {
     "evaluate.num_concepts": 6,
     "evaluate.samples_per_concept": 2,
     "evaluate.retrieval_candidates": 5,
-    "evaluate.kid_subset_size": 8,
-    "evaluate.kid_subsets": 3,
     "evaluate.feature_spaces": [],
     "evaluate.path_length_samples": 4,
     "evaluate.interval_groups": 4,
@@ -243,7 +241,6 @@ def test_metrics_the_data_are_too_few_for_are_skipped_with_the_reason(images: Pa
     config = config_with(
         num_concepts=9,
         retrieval_candidates=9,
-        kid_subset_size=17,
         neighbourhood=16,
         feature_spaces=["inception-tf", "timm:resnet18"],
     )
@@ -251,7 +248,6 @@ def test_metrics_the_data_are_too_few_for_are_skipped_with_the_reason(images: Pa
     skipped = evaluator.skipped
     assert "num_concepts = 9" in skipped["concept_accuracy"]
     assert "retrieval_candidates = 9" in skipped["r_precision"]
-    assert "kid_subset_size = 17" in skipped["kid_efficientnet_lite0"]
     assert "neighbourhood = 16" in skipped["recall_efficientnet_lite0"]
     assert "https://" in skipped["fid"]
     assert "timm:resnet18:FILE" in skipped["fd_resnet18"]
@@ -259,6 +255,7 @@ def test_metrics_the_data_are_too_few_for_are_skipped_with_the_reason(images: Pa
     values = evaluator.measure(PERFECT).values
     assert set(values) == {
         "fd_efficientnet_lite0",
+        "kid_efficientnet_lite0",
         "memorised_share_efficientnet_lite0",
         "clip_score",
     }
@@ -290,7 +287,7 @@ def test_ceiling_without_another_style_is_absent_with_the_reason(tmp_path: Path)
 
 def test_without_captions_the_distances_are_still_measured(tmp_path: Path) -> None:
     uncaptioned = [Drawing(concept, []) for concept in CONCEPTS]
-    config = config_with(kid_subset_size=6)
+    config = config_with()
     benchmark = build(build_images(tmp_path / "images", uncaptioned, SIDE), config)
     evaluator = evaluator_of(benchmark, config)
     # A condition is a sample id here: "0003" stands for the fourth image.
@@ -311,8 +308,6 @@ def test_whole_and_mirrored_references_and_blurs(images: Path) -> None:
         "spaces": ["efficientnet-lite0"],
         "captions_split": "train",
         "num_generated": 12,
-        "kid_subset_size": 6,
-        "kid_subsets": 2,
         "blur_radii_px": [1, 8],
     }
     config = config_with(custom_protocols=[custom])
