@@ -25,6 +25,7 @@ ContrastiveKind = Literal["infonce", "sharpened"]
 ContrastiveAxis = Literal["image", "text", "both"]
 StyleInput = Literal["latent", "affine"]
 SemanticLogit = Literal["per_sample", "batch_sum"]
+LatentAverage = Literal["per_step", "per_phase"]
 Augmentation = Literal["color", "translation", "cutout"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 Family = Literal["lafite", "galip"]
@@ -160,6 +161,10 @@ class EmaConfig(Section):
 
     half_life_kimg: Positive
     ramp_up_fraction: Annotated[NonNegative, Field(description="0 switches the ramp off")]
+    latent_average: Annotated[
+        LatentAverage,
+        Field(description="when LAFITE's mean latent moves; per_phase: the released code"),
+    ]
 
 
 class AugmentationConfig(Section):

@@ -70,12 +70,31 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Batch:
-    """``images`` (B, 3, R, R) float32 in [-1, 1]; ``image_features`` and ``text_features`` (B, D)
-    float32, unit norm. A text feature is zero where the image has no caption."""
+    """Real images and what stands for them.
+
+    Attributes:
+        images: (B, 3, R, R) float32 in [-1, 1].
+        image_features, text_features: (B, D) float32, unit norm; a text feature is zero where the
+            image has no caption. Both are those of the image as it is stored.
+        mirrored: (B,) bool, which images are shown mirrored; None: none is.
+    """
 
     images: Tensor
     image_features: Tensor
     text_features: Tensor
+    mirrored: Tensor | None = None
+
+    @property
+    def feature_images(self) -> Tensor:
+        """The images that the features were computed from: never mirrored, (B, 3, R, R).
+
+        The target of a reconstruction. Mirroring doubles what the discriminator takes for real, but
+        a condition is a feature of one image: with both orientations for a target, the best answer
+        would be the mean of the two.
+        """
+        if self.mirrored is None:
+            return self.images
+        return torch.where(self.mirrored[:, None, None, None], self.images.flip(-1), self.images)
 
 
 class BatchLoader:
@@ -120,13 +139,16 @@ class BatchLoader:
         positions = whole[self._rows]
         rows = self._choose_rows(positions)
         images = torch.from_numpy(self.data.images_uint8[rows])
+        mirrored = None
         if self.mirror:
             mirrored = torch.from_numpy(_hash_positions(self._seed, _MIRROR, positions) >> 63 == 1)
             images[mirrored] = images[mirrored].flip(-1)
+            mirrored = mirrored.to(self.device)
         return Batch(
             images=to_unit_range(images.to(self.device)),
             image_features=self._to_device(self.data.image_features[rows]),
             text_features=self._to_device(self._choose_texts(rows, positions)),
+            mirrored=mirrored,
         )
 
     def _choose_rows(self, positions: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ def compute_contrastive_loss(
       and ``log(temperature)`` taken off the term, which no gradient feels: the released code, and
       the form that the published weights and temperatures belong to.
 
-    The same function compares images with images: ``text_features`` are then image features.
+    The same function compares images with images; one of the two stands in the place of the texts.
 
     Args:
         features: (N, D) of the images: the discriminator's semantic features or CLIP features.

@@ -1,7 +1,8 @@
 """Multi-scale L1 distance to the image whose feature is the condition (not in the paper).
 
-In language-free training the condition is made from an image, so the image itself is a target. The
-term helps where an adversarial loss alone would need millions of images: small sets, few hours.
+In language-free training the condition is made from an image, so the image itself is a target, and
+never its mirror image (``Batch.feature_images``). The term helps where an adversarial loss alone
+would need millions of images: small sets, few hours.
 """
 
 from __future__ import annotations

@@ -150,7 +150,8 @@ class LafiteGenerator(nn.Module):
     def update_latent_average(self, styles: Tensor) -> None:
         """Move the running average of the styles by one batch (N, num_layers, style_dim).
 
-        Called once a generator step with the output of :meth:`mapping`, before style mixing.
+        Called with the output of :meth:`mapping`, before style mixing, once a step or in every
+        phase of it (``ema.latent_average``).
         """
         self.latent_average.lerp_(styles[:, 0].mean(0), 1.0 - LATENT_AVERAGE_DECAY)
 

@@ -92,14 +92,14 @@ class GalipStep(GameStep):
         with torch.no_grad():
             real_taps = self._encode_taps(batch.images, random)
         values = self._update_discriminator(real_taps, fake_taps.detach(), text_features)
-        distance = self._measure_distance(fake, batch.images)
+        distance = self._measure_distance(fake, batch)
         return values | self._update_generator(fake_taps, fake_embeddings, text_features, distance)
 
-    def _measure_distance(self, fake: Tensor, images: Tensor) -> Tensor | None:
+    def _measure_distance(self, fake: Tensor, batch: Batch) -> Tensor | None:
         """Of fakes to the images of their conditions; None where nothing weighs it."""
         if not self.galip.losses.reconstruction_weight:
             return None
-        return compute_reconstruction_loss(fake.float(), images)
+        return compute_reconstruction_loss(fake.float(), batch.feature_images)
 
     def _draw_fakes(self, text_features: Tensor, random: StepRandom) -> Tensor:
         shape = (len(text_features), self.generator.latent_dim)

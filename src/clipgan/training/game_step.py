@@ -90,7 +90,7 @@ class GameStep(ABC):
             self.mapper,
         )
         if images_seen < self.config.warm_up_images:
-            values = self._warm_up(batch.images, text_features, random)
+            values = self._warm_up(batch.feature_images, text_features, random)
         else:
             values = self._play(batch, text_features, images_seen, random)
         ema = self.config.ema

@@ -88,10 +88,12 @@ class LafiteLosses:
         if (weight := losses.discriminator_image_contrastive_weight) > 0:
             with torch.no_grad():
                 real, _ = self.discriminate(batch.images, text_features, random)
-            contrast = self._contrast(output.semantic_features, real.semantic_features)
+            # As in the released code, the real image is the image and the fake stands for the text.
+            contrast = self._contrast(real.semantic_features, output.semantic_features)
             loss.add("generator_image_contrastive", contrast, weight)
         if (weight := losses.reconstruction_weight) > 0:
-            loss.add("reconstruction", compute_reconstruction_loss(fake, batch.images), weight)
+            distance = compute_reconstruction_loss(fake, batch.feature_images)
+            loss.add("reconstruction", distance, weight)
         return loss
 
     def compute_discriminator_loss(

@@ -71,6 +71,7 @@ class LafiteStep(GameStep):
             augmenter=self.augmenter,
             gather_rows=processes.gather_rows,
         )
+        self._averages_every_phase = config.ema.latent_average == "per_phase"
         self.path_length = PathLengthPenalty(config.losses.path_length_decay, processes.average).to(
             networks.generator.constant.device
         )
@@ -108,8 +109,8 @@ class LafiteStep(GameStep):
     def _regularize_generator(self, text_features: Tensor, random: StepRandom) -> dict[str, float]:
         """Path length regularisation (Karras et al. 2020, equation 4) on a part of the batch."""
         losses = self.config.losses
-        count = max(1, round(text_features.shape[0] * losses.path_length_batch_fraction))
-        styles = self._draw_styles(count, random, update_average=False)
+        count = max(1, int(text_features.shape[0] * losses.path_length_batch_fraction))
+        styles = self._draw_styles(count, random, update_average=self._averages_every_phase)
         fake = self.generator.synthesis(
             styles, text_features[:count], noise="random", generator=random.device
         )
@@ -128,7 +129,8 @@ class LafiteStep(GameStep):
         self, images: Tensor, text_features: Tensor, random: StepRandom
     ) -> dict[str, float]:
         with torch.no_grad():
-            styles = self._draw_styles(images.shape[0], random, update_average=False)
+            count, update = images.shape[0], self._averages_every_phase
+            styles = self._draw_styles(count, random, update_average=update)
             fake = self.generator.synthesis(
                 styles, text_features, noise="random", generator=random.device
             )

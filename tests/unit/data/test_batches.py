@@ -98,6 +98,16 @@ def test_half_of_the_images_are_mirrored_independently_of_the_epoch() -> None:
     assert (unmirrored[:, 0, 0, 0] < 1).all()
 
 
+def test_a_mirrored_image_brings_the_one_its_features_are_of() -> None:
+    data = make_data(10)
+    mirrored = make_loader(data, 10, mirror=True).batch_at(20)
+    straight = make_loader(data, 10).batch_at(20)
+    assert not torch.equal(mirrored.images, straight.images)
+    assert torch.equal(mirrored.feature_images, straight.images)
+    assert straight.feature_images is straight.images
+    assert torch.equal(mirrored.image_features, straight.image_features)
+
+
 def test_mirroring_leaves_the_shared_images_alone() -> None:
     data = make_data(10)
     before = data.images_uint8.copy()

@@ -20,6 +20,14 @@ def draw_batch(num_images: int, side_px: int, dim: int, *, seed: int = 0) -> Bat
     )
 
 
+def mirror_batch(batch: Batch) -> Batch:
+    """The same images and features, every second image shown mirrored."""
+    mirrored = torch.arange(len(batch.images)) % 2 == 1
+    images = batch.images.clone()
+    images[mirrored] = images[mirrored].flip(-1)
+    return Batch(images, batch.image_features, batch.text_features, mirrored)
+
+
 def seed_step(images_seen: int, *, seed: int = 0) -> StepRandom:
     """The random numbers of the step at ``images_seen``, on the CPU."""
     random = StepRandom(torch.device("cpu"))

@@ -36,6 +36,8 @@ CHANGES: dict[str, Any] = {
     "train.losses.reconstruction_weight": 50.0,
 }
 
+UNMIXED = {"losses.style_mixing_probability": 0.0}
+
 
 def _config(changes: dict[str, Any] | None = None) -> TrainConfig:
     prefixed = {f"train.{key}": value for key, value in (changes or {}).items()}
@@ -211,6 +213,37 @@ def test_path_length_uses_its_share_of_the_batch(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(step.generator, "synthesis", counting)
     _run(step, 0)
     assert counts == [BATCH, BATCH // 2, BATCH]
+
+
+def test_an_odd_batch_gives_the_path_length_the_smaller_half() -> None:
+    """B // 2 in the released code."""
+    step = _build({"batch_size": 7, "discriminator.minibatch_std_group": 7, **UNMIXED})
+    seen = _record_mapped(step)
+    step.step(draw_batch(7, SIDE, DIM), 0, seed_step(0))
+    assert [len(styles) for styles in seen] == [7, 3, 7]
+
+
+@pytest.mark.parametrize(("form", "phases"), [("per_step", 1), ("per_phase", 3)])
+def test_the_mean_latent_moves_once_a_step_or_in_every_phase(form: str, phases: int) -> None:
+    """Released code: generator, path length (half of the batch), discriminator; 0.995 is kept."""
+    step = _build({"ema.latent_average": form, **UNMIXED})
+    seen = _record_mapped(step)
+    _run(step, 0)
+    assert [len(styles) for styles in seen] == [BATCH, BATCH // 2, BATCH]
+    expected = torch.zeros_like(step.generator.latent_average)
+    for styles in seen[:phases]:
+        expected = 0.995 * expected + 0.005 * styles.mean(0)
+    torch.testing.assert_close(step.generator.latent_average, expected)
+    torch.testing.assert_close(step.generator_ema.latent_average, expected)
+
+
+def _record_mapped(step: LafiteStep) -> list[Tensor]:
+    """What the mapping gives from now on."""
+    seen: list[Tensor] = []
+    step.generator.mapping_network.register_forward_hook(
+        lambda _, __, output: seen.append(output.detach().clone())
+    )
+    return seen
 
 
 @pytest.mark.parametrize(("probability", "mixed"), [(0.0, False), (1.0, True)])

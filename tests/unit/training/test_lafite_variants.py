@@ -122,7 +122,7 @@ def test_image_terms_compare_fakes_with_their_real_images() -> None:
     with torch.no_grad():
         fakes = step.discriminator(fake).semantic_features
         reals = step.discriminator(_batch().images).semantic_features
-        semantic = compute_contrastive_loss(fakes, reals, temperature).item()
+        semantic = compute_contrastive_loss(reals, fakes, temperature).item()
         clip = compute_contrastive_loss(_encode(fake), _batch().image_features, temperature).item()
     assert values["generator_image_contrastive"] == pytest.approx(semantic, rel=1e-5)
     assert values["clip_image_contrastive"] == pytest.approx(clip, rel=1e-5)
