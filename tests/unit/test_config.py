@@ -77,6 +77,10 @@ def test_sections_are_frozen() -> None:
         ),
         ({"train.batch_size": "16"}, "train.batch_size = '16': input should be a valid integer"),
         ({"train.seed": -1}, "train.seed = -1: input should be greater than or equal to 0"),
+        (
+            {"register.gate_metric": "fid30k-val/recall"},
+            "register: gate_metric = 'fid30k-val/recall' has no interval to decide by",
+        ),
         ({"train.mirror": "yes"}, "train.mirror = 'yes': input should be a valid boolean"),
         ({"train.device": "gpu"}, "train.device = 'gpu': string should match pattern"),
         (

@@ -80,6 +80,13 @@ class MonitoringConfig(Section):
     samples_per_prompt: PositiveInt
 
 
+GATE_METRICS = (
+    *("fd", "fid", "kid", "cmmd", "inception_score", "precision", "density", "memorised_share"),
+    *("clip_score", "r_precision", "concept_accuracy", "caption_diversity", "soa_"),
+)
+"""Beginnings of the metrics whose intervals hold what they say: ``python -m bench.intervals``."""
+
+
 class RegisterConfig(Section):
     """Model registry and the gate between challenger and champion."""
 
@@ -89,6 +96,15 @@ class RegisterConfig(Section):
     min_improvement: Annotated[
         NonNegative, Field(description="the challenger must win by this much")
     ]
+
+    @model_validator(mode="after")
+    def _gate_has_an_interval_to_trust(self) -> Self:
+        if not self.gate_metric.rpartition("/")[2].startswith(GATE_METRICS):
+            raise ValueError(
+                f"gate_metric = {self.gate_metric!r} has no interval to decide by "
+                f"(docs/evaluation.md): name one that begins with {', '.join(GATE_METRICS)}"
+            )
+        return self
 
 
 class PretrainGeneratorConfig(Section):

@@ -8,12 +8,15 @@ images at once (:mod:`clipgan.evaluation.kernels`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
+)
 from torch_fidelity.metric_prc import (
     KEY_METRIC_PRECISION,
     KEY_METRIC_RECALL,
@@ -137,12 +140,11 @@ def compute_precision_recall(
     return PrecisionRecall(metric[KEY_METRIC_PRECISION], metric[KEY_METRIC_RECALL])
 
 
-def estimate_inception_score(logits: Tensor) -> Estimate:
+def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
     """exp of the mean KL from each image's classes to all (Salimans et al. 2016), in 10 splits.
 
-    The value is the mean of ten scores of disjoint sets of images, so the group that is left out is
-    a split: subsets that are split anew would add the noise of the splitting to every one of them.
-    Where captions repeat, the interval is of other latents alone: the splits are torch-fidelity's.
+    An image stays in its split when a group is left out: subsets that are split anew would add the
+    noise of the splitting to every one of them. There are no subsets where one empties a split.
 
     Args:
         logits: (N, C) float32, without the last layer's bias as in the TensorFlow original.
@@ -155,15 +157,33 @@ def estimate_inception_score(logits: Tensor) -> Estimate:
             f"the Inception Score has {INCEPTION_SCORE_SPLITS} splits, there are {len(logits)} "
             "images: raise num_generated"
         )
-    order = np.random.RandomState(TORCH_FIDELITY_SEED).permutation(len(logits))
-    edges = [
-        split * len(logits) // INCEPTION_SCORE_SPLITS for split in range(INCEPTION_SCORE_SPLITS + 1)
-    ]
-    scores = [
-        isc_features_to_metric(logits[order[start:end]], splits=1, shuffle=False)[
-            KEY_METRIC_ISC_MEAN
-        ]
-        for start, end in pairwise(edges)
-    ]
-    left = tuple((sum(scores) - score) / (len(scores) - 1) for score in scores)
-    return Estimate(float(np.mean(scores)), left, float(np.std(scores)))
+    metric = isc_features_to_metric(
+        logits, splits=INCEPTION_SCORE_SPLITS, shuffle=True, rng_seed=TORCH_FIDELITY_SEED
+    )
+    shares, log_shares = logits.double().softmax(dim=1), logits.double().log_softmax(dim=1)
+    entropies = (shares * log_shares).sum(dim=1)
+    members = _assign_splits(len(logits))
+
+    def compute(kept: Tensor) -> float:
+        chosen = members * kept.double()
+        counts = chosen.sum(dim=1)
+        means = chosen @ shares / counts[:, None]
+        divergences = chosen @ entropies / counts - torch.special.xlogy(means, means).sum(dim=1)
+        return float(divergences.exp().mean())
+
+    left = grouping.leave_out(compute)
+    return Estimate(
+        metric[KEY_METRIC_ISC_MEAN],
+        left if np.isfinite(left).all() else (),
+        metric[KEY_METRIC_ISC_STD],
+    )
+
+
+def _assign_splits(num_images: int) -> Tensor:
+    """(splits, N) float64, one where torch-fidelity puts the image into the split."""
+    order = np.random.RandomState(TORCH_FIDELITY_SEED).permutation(num_images)
+    members = torch.zeros(INCEPTION_SCORE_SPLITS, num_images, dtype=torch.float64)
+    for split in range(INCEPTION_SCORE_SPLITS):
+        start, end = (n * num_images // INCEPTION_SCORE_SPLITS for n in (split, split + 1))
+        members[split, order[start:end]] = 1.0
+    return members

@@ -100,7 +100,7 @@ class SpaceJudge:
             cmmd = compute_cmmd(generated.plain, self.reference.plain, grouping)
             found["cmmd"] = Measured(cmmd, {})
         if generated.logits is not None and len(generated.logits) >= FEW_SPLITS:
-            score = estimate_inception_score(generated.logits)
+            score = estimate_inception_score(generated.logits, grouping)
             found["inception_score"] = Measured(score, {"splits": FEW_SPLITS})
         for radius, reference in self._blurred.items():
             blurred = (generated.blurred or {})[radius]

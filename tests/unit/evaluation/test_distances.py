@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import (
     KEY_METRIC_ISC_MEAN,
-    KEY_METRIC_ISC_STD,
     isc_features_to_metric,
 )
 
@@ -16,7 +16,7 @@ from clipgan.evaluation.distances import (
     estimate_inception_score,
     estimate_kernel_distance,
 )
-from clipgan.evaluation.intervals import Grouping, compute_bounds
+from clipgan.evaluation.intervals import Grouping
 
 
 def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:
@@ -108,22 +108,28 @@ def test_too_few_images_are_refused_with_the_parameter_to_change() -> None:
 
 def test_inception_score_of_certain_and_even_classes_is_their_number() -> None:
     logits = torch.eye(5).repeat(40, 1) * 100.0
-    found = estimate_inception_score(logits)
+    found = estimate_inception_score(logits, Grouping(200, 10, 0))
     # Uneven splits fall a little short of 5.
     assert 4.5 < found.value <= 5.0
     assert len(found.leave_out) == 10
-    assert estimate_inception_score(torch.ones(200, 5)).value == 1.0
+    assert estimate_inception_score(torch.ones(200, 5), Grouping(200, 10, 0)).value == 1.0
     with pytest.raises(EvaluationError, match="10 splits, there are 9 images"):
-        estimate_inception_score(logits[:9])
+        estimate_inception_score(logits[:9], Grouping(9, 2, 0))
 
 
-def test_inception_score_is_torch_fidelitys_and_leaves_out_its_splits() -> None:
+def test_inception_score_without_a_group_keeps_every_image_in_its_split() -> None:
     logits = 3 * torch.randn(57, 7, generator=torch.Generator().manual_seed(0))
-    theirs = isc_features_to_metric(logits)
-    found = estimate_inception_score(logits)
-    assert found.value == pytest.approx(theirs[KEY_METRIC_ISC_MEAN], rel=1e-12)
-    assert found.standard_deviation == pytest.approx(theirs[KEY_METRIC_ISC_STD], rel=1e-12)
-    # Ten independent scores: the standard error of their mean is the classical one.
-    error = theirs[KEY_METRIC_ISC_STD] / 3
-    bounds = compute_bounds(found.value, found.leave_out, 0.95)
-    assert bounds.standard_error == pytest.approx(error, rel=1e-9)
+    grouping = Grouping(57, 5, 0)
+    found = estimate_inception_score(logits, grouping)
+    order = np.random.RandomState(2020).permutation(57)
+    for group, left in enumerate(found.leave_out):
+        scores = []
+        for split in range(10):
+            rows = order[split * 57 // 10 : (split + 1) * 57 // 10]
+            kept = logits[rows][grouping.labels[rows] != group]
+            scores.append(isc_features_to_metric(kept, splits=1)[KEY_METRIC_ISC_MEAN])
+        assert left == pytest.approx(sum(scores) / 10, rel=1e-9)
+    everything = isc_features_to_metric(logits)[KEY_METRIC_ISC_MEAN]
+    assert found.value == pytest.approx(everything, rel=1e-12)
+    few = estimate_inception_score(logits[:12], Grouping(12, 6, 0))
+    assert few.leave_out == (), "a split of one image would be empty"

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.intervals import Grouping, compare_paired, compute_bounds
+from clipgan.evaluation.intervals import (
+    Grouping,
+    compare_paired,
+    compute_bounds,
+    compute_share_bounds,
+)
 
 
 def test_groups_are_even_random_and_decided_by_the_seed() -> None:
@@ -20,6 +25,54 @@ def test_groups_are_even_random_and_decided_by_the_seed() -> None:
 @pytest.mark.parametrize(("num", "groups"), [(3, 0), (4, 2), (9, 4), (40, 20), (1000, 20)])
 def test_small_sets_have_fewer_groups(num: int, groups: int) -> None:
     assert Grouping(num, 20, 0).num_groups == groups
+
+
+def test_images_of_one_caption_share_a_group() -> None:
+    captions = [n % 30 for n in range(100)]
+    grouping = Grouping(100, 20, 0, sources=captions)
+    assert grouping.num_groups == 15, "groups of at least two captions"
+    for caption in range(30):
+        assert len(set(grouping.labels[caption::30].tolist())) == 1
+    alone = Grouping(100, 20, 0, sources=range(100, 200))
+    assert torch.equal(alone.labels, Grouping(100, 20, 0).labels)
+    assert Grouping(100, 20, 0, sources=[0, 1, 2] * 33 + [0]).num_groups == 0
+
+
+def test_repeated_captions_do_not_narrow_an_interval() -> None:
+    """Ten images of each of 20 captions, which decide most of a value: 20 numbers, not 200."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [n % 20 for n in range(200)]
+    held = 0
+    for trial in range(200):
+        values = torch.randn(20, generator=generator)[rows]
+        values = values + 0.3 * torch.randn(200, generator=generator)
+        found = Grouping(200, 10, trial, sources=rows).average(values)
+        bounds = compute_bounds(found.value, found.leave_out, 0.95)
+        held += bounds.low <= 0 <= bounds.high
+    assert 0.91 < held / 200 < 0.99
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.5, 0.96])
+def test_intervals_of_shares_hold_near_0_and_1(share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    held = 0
+    for trial in range(400):
+        values = (torch.rand(100, generator=generator) < share).double()
+        found = Grouping(100, 20, trial).average(values)
+        bounds = compute_share_bounds(found.value, found.leave_out, 0.95, found.count)
+        assert 0.0 <= bounds.low <= found.value <= bounds.high <= 1.0
+        held += bounds.low <= share <= bounds.high
+    assert 0.92 < held / 400 < 0.99
+
+
+def test_a_share_of_none_or_all_is_not_certain() -> None:
+    nothing, everything = (
+        compute_share_bounds(share, (share,) * 20, 0.95, 100) for share in (0.0, 1.0)
+    )
+    assert (nothing.low, everything.high) == (0.0, 1.0)
+    # Wilson's upper end at 0 of n is q^2 / (n + q^2); Student's q of 19 degrees is 2.093.
+    assert nothing.high == pytest.approx(2.093**2 / (100 + 2.093**2), rel=1e-3)
+    assert everything.low == pytest.approx(1 - nothing.high)
 
 
 def test_standard_error_of_a_mean_is_the_usual_one() -> None:
