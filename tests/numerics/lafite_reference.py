@@ -30,6 +30,12 @@ from clipgan.training.clip_view import draw_clip_views
 from clipgan.training.random_streams import StepRandom
 
 DATA = Path(__file__).parent / "data"
+DRAW_TOLERANCE = 1e-6
+"""Of a tensor's largest magnitude, between normal draws of two processors.
+
+A draw is r cos(a), with 0 <= a < 2 pi rounded in float32 to 2.4e-7 and r up to 6: where the cosine
+is small that error is large beside the draw, but never beside r.
+"""
 TAGS = ("r64", "r32")
 # Layers that learn at a hundredth of the rate store a hundred times the weight.
 SLOW_LAYERS = (
