@@ -17,6 +17,7 @@ from torch import Tensor
 from clipgan import artifacts, schemas
 from clipgan.data.decoding import decode_image
 from clipgan.data.shards import iterate_tables, load_manifest
+from clipgan.devices import upload
 from clipgan.errors import DataError
 from clipgan.images import to_unit_range
 
@@ -124,7 +125,7 @@ class BatchLoader:
             mirrored = torch.from_numpy(_hash_positions(self._seed, _MIRROR, positions) >> 63 == 1)
             images[mirrored] = images[mirrored].flip(-1)
         return Batch(
-            images=to_unit_range(images.to(self.device)),
+            images=to_unit_range(upload(images, self.device)),
             image_features=self._to_device(self.data.image_features[rows]),
             text_features=self._to_device(self._choose_texts(rows, positions)),
         )
@@ -152,7 +153,7 @@ class BatchLoader:
         return texts
 
     def _to_device(self, features: NDArray[np.float16]) -> Tensor:
-        return torch.from_numpy(features.astype(np.float32)).to(self.device)
+        return upload(torch.from_numpy(features.astype(np.float32)), self.device)
 
 
 @lru_cache(maxsize=4)
