@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
+from torch import Tensor
 
 from clipgan.errors import ConfigError
 
@@ -23,3 +26,24 @@ def resolve_device(name: str) -> torch.device:
             f"device = {name!r}: this machine has {torch.cuda.device_count()} GPUs; use auto or cpu"
         )
     return device
+
+
+@lru_cache(maxsize=64)
+def build_constant(
+    values: tuple[object, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Fixed numbers as a tensor, made once a device: whoever copies them to a GPU at every call
+    waits for it every time. Do not change the result in place.
+
+    Args:
+        values: numbers, or tuples of them, equally long.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype)
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on ``device``, without waiting for what a GPU still has to do."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipgan.devices import build_constant
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Per-channel mean of CLIP's training images (Radford et al. 2021), RGB in [0, 1]."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,9 +37,26 @@ def resize(images: Tensor, side_px: int, *, antialias: bool = True) -> Tensor:
     """
     if images.shape[-2:] == (side_px, side_px):
         return images
+    if torch.are_deterministic_algorithms_enabled():
+        return _resize_by_matrices(images, side_px, antialias)
+    return _interpolate(images, (side_px, side_px), antialias)
+
+
+def _interpolate(images: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
     return F.interpolate(
-        images, size=(side_px, side_px), mode="bicubic", align_corners=False, antialias=antialias
+        images, size=size, mode="bicubic", align_corners=False, antialias=antialias
     )
+
+
+def _resize_by_matrices(images: Tensor, side_px: int, antialias: bool) -> Tensor:
+    """The same as two products: PyTorch's own form has no deterministic gradient on a GPU."""
+    rows, columns = (
+        # What becomes of the unit vectors of one axis.
+        _interpolate(torch.eye(side, device=images.device)[None, None], (side_px, side), antialias)
+        for side in images.shape[-2:]
+    )
+    resized: Tensor = rows.to(images.dtype) @ images @ columns.to(images.dtype).transpose(-1, -2)
+    return resized
 
 
 def normalize(
@@ -45,8 +64,8 @@ def normalize(
 ) -> Tensor:
     """[-1, 1] -> zero mean and unit deviation for a network trained on RGB in [0, 1]."""
     shape = (1, 3, 1, 1)
-    mean_t = torch.tensor(mean, device=images.device, dtype=images.dtype).view(shape)
-    std_t = torch.tensor(std, device=images.device, dtype=images.dtype).view(shape)
+    mean_t = build_constant(mean, images.device, images.dtype).view(shape)
+    std_t = build_constant(std, images.device, images.dtype).view(shape)
     return (images * 0.5 + 0.5 - mean_t) / std_t
 
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clipgan import artifacts, schemas
-from clipgan.data.decoding import decode_image
-from clipgan.data.shards import iterate_tables, load_manifest
+from clipgan import artifacts
+from clipgan.devices import upload
 from clipgan.errors import DataError
 from clipgan.images import to_unit_range
 
@@ -145,7 +144,7 @@ class BatchLoader:
             images[mirrored] = images[mirrored].flip(-1)
             mirrored = mirrored.to(self.device)
         return Batch(
-            images=to_unit_range(images.to(self.device)),
+            images=to_unit_range(upload(images, self.device)),
             image_features=self._to_device(self.data.image_features[rows]),
             text_features=self._to_device(self._choose_texts(rows, positions)),
             mirrored=mirrored,
@@ -174,7 +173,7 @@ class BatchLoader:
         return texts
 
     def _to_device(self, features: NDArray[np.float16]) -> Tensor:
-        return torch.from_numpy(features.astype(np.float32)).to(self.device)
+        return upload(torch.from_numpy(features.astype(np.float32)), self.device)
 
 
 @lru_cache(maxsize=4)
@@ -209,6 +208,9 @@ def build_image_cache(
         DataError: an id is not in the folder, images are stored smaller than asked for, or a shard
             is missing or damaged.
     """
+    # Here and below: training on arrays that lie in memory needs no Parquet.
+    from clipgan.data.shards import load_manifest
+
     manifest = load_manifest(images_dir)
     if resolution_px > manifest.resolution_px:
         raise DataError(
@@ -231,6 +233,10 @@ def build_image_cache(
 def _fill_cache(
     cache: NDArray[np.uint8], images_dir: Path, sample_ids: Sequence[str], resolution_px: int
 ) -> None:
+    from clipgan import schemas
+    from clipgan.data.decoding import decode_image
+    from clipgan.data.shards import iterate_tables
+
     rows = {sample_id: row for row, sample_id in enumerate(sample_ids)}
     if len(rows) != len(sample_ids):
         raise DataError(f"{len(sample_ids) - len(rows)} sample ids are repeated")

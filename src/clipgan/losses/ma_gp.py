@@ -14,7 +14,7 @@ def compute_ma_gp(
     inputs: Sequence[Tensor],
     *,
     power: float,
-    gradient_scale: float = 1.0,
+    gradient_scale: float | Tensor = 1.0,
 ) -> Tensor:
     """``||d logit / d (features, sentence)||^power`` at real images with their own texts.
 

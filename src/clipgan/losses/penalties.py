@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from clipgan.random_draws import draw_normal
 
 
-def compute_r1_penalty(real_logits: Tensor, images: Tensor, *, scale: float = 1.0) -> Tensor:
+def compute_r1_penalty(
+    real_logits: Tensor, images: Tensor, *, scale: float | Tensor = 1.0
+) -> Tensor:
     """Squared gradient norm of the logits at real images (Mescheder et al., arXiv 1801.04406).
 
     Args:
@@ -28,7 +30,7 @@ def compute_r1_penalty(real_logits: Tensor, images: Tensor, *, scale: float = 1.
 
 
 def compute_path_lengths(
-    images: Tensor, styles: Tensor, noise: Tensor, *, scale: float = 1.0
+    images: Tensor, styles: Tensor, noise: Tensor, *, scale: float | Tensor = 1.0
 ) -> Tensor:
     """How far images move with the styles, in a random image direction (StyleGAN2, equation 4).
 
@@ -72,7 +74,7 @@ class PathLengthPenalty(nn.Module):
         *,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
-        scale: float = 1.0,
+        scale: float | Tensor = 1.0,
     ) -> Tensor:
         """(N,) penalties, differentiable; the loss is the weight times their mean.
 

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from clipgan.config import AugmentationConfig
+from clipgan.devices import build_constant
 from clipgan.random_draws import draw_integers, draw_normal, draw_uniform
 from clipgan.training.image_warp import warp_images
+from clipgan.training.state import StepLosses
 
 SHIFT_FRACTION = 0.125
 """Largest whole-pixel shift, and deviation of the fractional one, over the side."""
@@ -33,15 +35,17 @@ class AdaptiveAugmenter:
     """The pipeline and its probability.
 
     Attributes:
-        probability: p, in [0, 1]; 0 at the start.
+        probability: p (), in [0, 1], float64; 0 at the start.
     """
 
-    def __init__(self, config: AugmentationConfig, batch_size: int) -> None:
-        """``batch_size`` counts the images of a step, those of all processes."""
+    def __init__(self, config: AugmentationConfig, batch_size: int, device: torch.device) -> None:
+        """``batch_size`` counts the images of a step, those of all processes. All that changes
+        lives on ``device``, that of the networks: no step waits to hear p."""
         self.config = config
         self.batch_size = batch_size
-        self.probability = 0.0
-        self._sign_sum, self._num_steps = 0.0, 0
+        self.probability, self._sign_sum, self._num_steps = torch.zeros(
+            3, dtype=torch.float64, device=device
+        ).unbind()
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(N, 3, R, R) in [-1, 1] -> the same shape; colours may leave the range."""
@@ -49,39 +53,39 @@ class AdaptiveAugmenter:
         colors = draw_colors(images, self.probability, generator)
         return change_colors(warp_images(images, sources), colors)
 
-    def observe(self, real_logits_sign: float) -> dict[str, float]:
-        """Take in a step's mean sign of the logits of real images (equation 1: r_t).
+    def observe(self, real_logits_sign: Tensor) -> StepLosses:
+        """Take in a step's mean sign () of the logits of real images (equation 1: r_t).
 
         Every ``ada_interval_steps`` steps p moves by the images seen since over ``ada_kimg``
-        thousand: up where the mean sign is above ``ada_target``, else down. Gives p's new value.
+        thousand: up where the mean sign is above ``ada_target``, else down. A step whose logits
+        overflowed does not count. Gives p's new value.
         """
-        self._sign_sum += real_logits_sign
-        self._num_steps += 1
-        if self._num_steps == self.config.ada_interval_steps:
-            self._adjust()
-        return {"augmentation_probability": self.probability}
-
-    def _adjust(self) -> None:
+        counts = torch.isfinite(real_logits_sign)
+        self._sign_sum = self._sign_sum + torch.where(counts, real_logits_sign.double(), 0.0)
+        self._num_steps = self._num_steps + counts
+        due = self._num_steps == self.config.ada_interval_steps
         excess = self._sign_sum / self._num_steps - self.config.ada_target
         change = self.batch_size * self._num_steps / (self.config.ada_kimg * 1000.0)
-        moved = self.probability + (change if excess > 0.0 else -change)
-        self.probability = min(max(moved, 0.0), 1.0)
-        self._sign_sum, self._num_steps = 0.0, 0
+        moved = (self.probability + torch.where(excess > 0.0, change, -change)).clamp(0.0, 1.0)
+        self.probability = torch.where(due, moved, self.probability)
+        self._sign_sum = torch.where(due, 0.0, self._sign_sum)
+        self._num_steps = torch.where(due, 0.0, self._num_steps)
+        return StepLosses(["augmentation_probability"], self.probability.view(1))
 
     def capture_state(self) -> dict[str, Tensor]:
         """Probability and open interval, float64."""
-        numbers = {
+        return {
             "probability": self.probability,
             "sign_sum": self._sign_sum,
-            "num_steps": float(self._num_steps),
+            "num_steps": self._num_steps,
         }
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
     def restore_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Undo of :meth:`capture_state`."""
-        self.probability = float(tensors["probability"])
-        self._sign_sum = float(tensors["sign_sum"])
-        self._num_steps = int(tensors["num_steps"])
+        device = self.probability.device
+        self.probability = tensors["probability"].to(device)
+        self._sign_sum = tensors["sign_sum"].to(device)
+        self._num_steps = tensors["num_steps"].to(device)
 
 
 class _Draws:
@@ -92,39 +96,39 @@ class _Draws:
         self.options = {"device": images.device}
         self.generator = generator
 
-    def uniform(self, probability: float, low: float, high: float) -> Tensor:
+    def uniform(self, probability: Tensor, low: float, high: float) -> Tensor:
         drawn = draw_uniform(self.shape, self.generator, **self.options)
         return self._apply(low + drawn * (high - low), probability, 0.0)
 
-    def normal(self, probability: float, deviation: float) -> Tensor:
+    def normal(self, probability: Tensor, deviation: float) -> Tensor:
         drawn = draw_normal(self.shape, self.generator, **self.options)
         return self._apply(drawn * deviation, probability, 0.0)
 
-    def log_normal(self, probability: float, deviation: float) -> Tensor:
+    def log_normal(self, probability: Tensor, deviation: float) -> Tensor:
         """Powers of two with normal exponents."""
         drawn = draw_normal(self.shape, self.generator, **self.options)
         return self._apply((drawn * deviation).exp2(), probability, 1.0)
 
-    def integer(self, probability: float, high: int) -> Tensor:
+    def integer(self, probability: Tensor, high: int) -> Tensor:
         """0..high, as float."""
         drawn = draw_integers(0, high, self.shape, self.generator, **self.options).float()
         return self._apply(drawn, probability, 0.0)
 
-    def _apply(self, values: Tensor, probability: float, neutral: float) -> Tensor:
+    def _apply(self, values: Tensor, probability: Tensor, neutral: float) -> Tensor:
         chance = draw_uniform(self.shape, self.generator, **self.options)
         return torch.where(chance < probability, values, neutral)
 
 
-def draw_geometry(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def draw_geometry(images: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
     """(N, 3, 3) maps for :func:`~clipgan.training.image_warp.warp_images`, one an image.
 
     In order: flip, quarter turns, whole-pixel shift; scaling, rotation, anisotropic scaling, a
-    second rotation, fractional shift. The two rotations together happen with ``probability``.
+    second rotation, fractional shift. The two rotations together happen with ``probability`` ().
     """
     draws = _Draws(images, generator)
     height, width = images.shape[2:]
     sides = (width, height)
-    rotating = 1.0 - math.sqrt(1.0 - probability)
+    rotating = 1.0 - (1.0 - probability).sqrt()
 
     mirror = 1.0 - 2.0 * draws.integer(probability, 1)
     sources = _scale(mirror, torch.ones_like(mirror))
@@ -142,7 +146,7 @@ def draw_geometry(images: Tensor, probability: float, generator: torch.Generator
     return sources @ _translate(shift[0], shift[1])
 
 
-def draw_colors(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def draw_colors(images: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
     """(N, 4, 4) maps of homogeneous colours (r, g, b, 1), one an image.
 
     In order: brightness, contrast, inversion of luma, hue, saturation.
@@ -150,7 +154,7 @@ def draw_colors(images: Tensor, probability: float, generator: torch.Generator) 
     draws = _Draws(images, generator)
     identity = torch.eye(4, device=images.device)
     # Grey: the axis that luma lies on, that hue turns about and that saturation leaves.
-    grey = torch.tensor([1.0, 1.0, 1.0, 0.0], device=images.device) / math.sqrt(3.0)
+    grey = build_constant((1.0, 1.0, 1.0, 0.0), images.device) / math.sqrt(3.0)
     luma = torch.outer(grey, grey)
 
     brightness = draws.normal(probability, BRIGHTNESS_DEVIATION)
@@ -196,9 +200,8 @@ def _turn_about_grey(angle: Tensor) -> Tensor:
     """Rotation of colours about the grey axis (Rodrigues), (N, 4, 4)."""
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
     ones = torch.ones(3, 3, device=angle.device) / 3.0
-    across = torch.tensor(
-        [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=angle.device
-    ) / math.sqrt(3.0)
+    turn = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))
+    across = build_constant(turn, angle.device) / math.sqrt(3.0)
     matrices = torch.eye(4, device=angle.device).repeat(len(angle), 1, 1)
     identity = torch.eye(3, device=angle.device)
     matrices[:, :3, :3] = identity * cosine + across * sine + ones * (1.0 - cosine)

@@ -11,6 +11,7 @@ from torch import Tensor
 from clipgan.config import Augmentation, AugmentationConfig
 from clipgan.training.ada import AdaptiveAugmenter
 from clipgan.training.augment import augment_images
+from clipgan.training.state import StepLosses
 
 
 class Augmenter(Protocol):
@@ -19,8 +20,8 @@ class Augmenter(Protocol):
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(N, 3, R, R) in [-1, 1] -> the same shape; can be differentiated twice."""
 
-    def observe(self, real_logits_sign: float) -> dict[str, float]:
-        """Take in the mean sign of the logits of a step's real images; gives what to report."""
+    def observe(self, real_logits_sign: Tensor) -> StepLosses:
+        """Take in the mean sign () of the logits of a step's real images; gives what to report."""
 
     def capture_state(self) -> dict[str, Tensor]:
         """Tensors that the next step depends on; empty where there are none."""
@@ -39,10 +40,9 @@ class FixedAugmenter:
         """See :func:`clipgan.training.augment.augment_images`."""
         return augment_images(images, self.policies, generator)
 
-    def observe(self, real_logits_sign: float) -> dict[str, float]:
+    def observe(self, real_logits_sign: Tensor) -> StepLosses:
         """Nothing is learned from it."""
-        del real_logits_sign
-        return {}
+        return StepLosses((), real_logits_sign.new_empty(0))
 
     def capture_state(self) -> dict[str, Tensor]:
         """Nothing changes."""
@@ -52,8 +52,8 @@ class FixedAugmenter:
         """Nothing was kept."""
 
 
-def build_augmenter(config: AugmentationConfig, batch_size: int) -> Augmenter:
-    """The augmenter of ``config.kind``; ``batch_size`` is ``train.batch_size``."""
+def build_augmenter(config: AugmentationConfig, batch_size: int, device: torch.device) -> Augmenter:
+    """The augmenter of ``config.kind`` on ``device``; ``batch_size`` is ``train.batch_size``."""
     if config.kind == "ada":
-        return AdaptiveAugmenter(config, batch_size)
+        return AdaptiveAugmenter(config, batch_size, device)
     return FixedAugmenter(config.policies if config.kind == "diffaugment" else ())

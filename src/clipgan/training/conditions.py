@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipgan.clip.encoder import ClipEncoder
-from clipgan.clip.feature_store import FeatureTable
 from clipgan.config import PseudoTextConfig, TrainConfig
 from clipgan.errors import DataError
 from clipgan.models.modality_gap import ModalityMeans, compute_modality_mean
 from clipgan.models.noise_mapper import NoiseMapper, load_mapper
 from clipgan.training.caption_budget import choose_captioned
+
+if TYPE_CHECKING:
+    from clipgan.clip.feature_store import FeatureTable
 
 
 @dataclass(frozen=True)

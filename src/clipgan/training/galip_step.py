@@ -38,6 +38,7 @@ from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.galip_networks import GalipNetworks
 from clipgan.training.game_step import GameStep
 from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import StepLosses
 from clipgan.training.updates import LossScale
 
 
@@ -84,7 +85,7 @@ class GalipStep(GameStep):
 
     def _play(
         self, batch: Batch, text_features: Tensor, images_seen: int, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """The paper's step: the discriminator, then the generator, on the same fakes."""
         del images_seen  # nothing is lazy in GALIP
         fake = self._draw_fakes(text_features, random)
@@ -127,7 +128,7 @@ class GalipStep(GameStep):
 
     def _update_discriminator(
         self, real_taps: Tensor, fake_taps: Tensor, text_features: Tensor
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """Hinge on matched, mismatched and fake pairs, and the penalty at the matched ones."""
         losses, network = self.galip.losses, self.discriminator
         network.requires_grad_(True)
@@ -175,7 +176,7 @@ class GalipStep(GameStep):
         fake_embeddings: Tensor | None,
         text_features: Tensor,
         distance: Tensor | None = None,
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """Adversarial term, CLIP's opinion of how well fakes fit their texts, and ``distance``."""
         network = self.discriminator.requires_grad_(False)
         sentences = network.scale_texts(text_features)

@@ -22,7 +22,7 @@ from clipgan.training.distributed import Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import StateTensors
+from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import (
     LossScale,
     NetworkUpdates,
@@ -62,7 +62,9 @@ class GameStep(ABC):
         self.generator_ema = networks.generator_ema
         self.config, self.mapper, self.processes = config, mapper, processes
         self.reconstruction_weight = reconstruction_weight
-        self.augmenter = build_augmenter(config.augmentation, config.batch_size)
+        self.augmenter = build_augmenter(
+            config.augmentation, config.batch_size, next(networks.generator.parameters()).device
+        )
         self.generator_updates, self.discriminator_updates = (
             NetworkUpdates(
                 network,
@@ -80,7 +82,7 @@ class GameStep(ABC):
             )
         )
 
-    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
+    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         """Update both networks and the average; see the protocol ``TrainingStep``."""
         text_features = compute_training_text(
             batch.image_features,
@@ -100,9 +102,7 @@ class GameStep(ABC):
         update_ema(self.generator_ema, self.generator, decay)
         return values
 
-    def _warm_up(
-        self, images: Tensor, text_features: Tensor, random: StepRandom
-    ) -> dict[str, float]:
+    def _warm_up(self, images: Tensor, text_features: Tensor, random: StepRandom) -> StepLosses:
         """Reconstruction alone, before the game starts (not in the papers; see ADR 0008)."""
         fake = self._draw_fakes(text_features, random)
         terms = {"reconstruction": compute_reconstruction_loss(fake.float(), images)}
@@ -116,7 +116,7 @@ class GameStep(ABC):
     @abstractmethod
     def _play(
         self, batch: Batch, text_features: Tensor, images_seen: int, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """The paper's step."""
 
     def capture_state(self) -> StateTensors:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipgan.devices import build_constant
+
 SYM6 = (
     0.015404109327027373,
     0.0034907120842174702,
@@ -119,7 +121,7 @@ def _halve(images: Tensor) -> Tensor:
 
 
 def _build_kernel(like: Tensor) -> Tensor:
-    return torch.tensor(SYM6, device=like.device, dtype=like.dtype)
+    return build_constant(SYM6, like.device, like.dtype)
 
 
 class _Sample(torch.autograd.Function):

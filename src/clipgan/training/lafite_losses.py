@@ -120,7 +120,12 @@ class LafiteLosses:
         return loss
 
     def compute_r1(
-        self, images: Tensor, text_features: Tensor, random: StepRandom, *, scale: float = 1.0
+        self,
+        images: Tensor,
+        text_features: Tensor,
+        random: StepRandom,
+        *,
+        scale: float | Tensor = 1.0,
     ) -> Tensor:
         """Mean R1 penalty at real images, without its weight; ``scale`` is divided out again."""
         images = images.detach().requires_grad_()

@@ -24,7 +24,7 @@ from clipgan.training.fine_tuning import LafiteNetworks
 from clipgan.training.game_step import GameStep
 from clipgan.training.lafite_losses import REAL_LOGITS_SIGN, LafiteLosses
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import StateTensors
+from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import (
     LossScale,
 )
@@ -86,7 +86,7 @@ class LafiteStep(GameStep):
 
     def _play(
         self, batch: Batch, text_features: Tensor, images_seen: int, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """The paper's step: generator, path length, discriminator, R1."""
         losses, step_index = self.config.losses, images_seen // self.config.batch_size
         values = self._update_generator(batch, text_features, random)
@@ -101,12 +101,12 @@ class LafiteStep(GameStep):
 
     def _update_generator(
         self, batch: Batch, text_features: Tensor, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         fake = self._draw_fakes(text_features, random)
         loss = self.losses.compute_generator_loss(fake, batch, text_features, random)
         return self.generator_updates.apply(loss.total, loss.terms, "generator")
 
-    def _regularize_generator(self, text_features: Tensor, random: StepRandom) -> dict[str, float]:
+    def _regularize_generator(self, text_features: Tensor, random: StepRandom) -> StepLosses:
         """Path length regularisation (Karras et al. 2020, equation 4) on a part of the batch."""
         losses = self.config.losses
         count = max(1, int(text_features.shape[0] * losses.path_length_batch_fraction))
@@ -118,16 +118,16 @@ class LafiteStep(GameStep):
         scale = self.generator_updates.scale
         penalty = self.path_length(fake, styles, generator=random.device, scale=scale).mean()
         weight = losses.path_length_weight * losses.path_length_interval
-        terms = {"path_length_penalty": penalty}
-        values = self.generator_updates.apply(weight * penalty, terms, "path_length")
-        if not terms.keys() <= values.keys():
-            # The lengths overflowed: the running mean must not keep them.
-            self.path_length.mean_length.copy_(mean_before)
+        name, mean = "path_length_penalty", self.path_length.mean_length
+        values = self.generator_updates.apply(weight * penalty, {name: penalty}, "path_length")
+        # Where the lengths overflowed the running mean must not keep them.
+        finite = torch.isfinite(values.get_on_device(name))
+        mean.copy_(torch.where(finite, mean, mean_before))
         return values
 
     def _update_discriminator(
         self, images: Tensor, text_features: Tensor, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         with torch.no_grad():
             count, update = images.shape[0], self._averages_every_phase
             styles = self._draw_styles(count, random, update_average=update)
@@ -136,13 +136,13 @@ class LafiteStep(GameStep):
             )
         loss = self.losses.compute_discriminator_loss(fake, images, text_features, random)
         values = self.discriminator_updates.apply(loss.total, loss.terms, "discriminator")
-        if REAL_LOGITS_SIGN in values:
-            values |= self.augmenter.observe(values[REAL_LOGITS_SIGN])
+        if REAL_LOGITS_SIGN in loss.terms:
+            values |= self.augmenter.observe(values.get_on_device(REAL_LOGITS_SIGN))
         return values
 
     def _regularize_discriminator(
         self, images: Tensor, text_features: Tensor, random: StepRandom
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """R1 (Mescheder et al. 2018): gamma / 2 times the squared gradient at real images."""
         losses = self.config.losses
         scale = self.discriminator_updates.scale

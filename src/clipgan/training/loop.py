@@ -22,9 +22,11 @@ from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.history import History
 from clipgan.training.interrupts import StopRequest, defer_interrupts
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import NonFiniteLossError, TrainingStep
+from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
 
 MAX_ROLLBACKS = 1
+MOST_UNREAD_STEPS = 64
+"""Steps that a GPU may be ahead of the reading of their losses."""
 _STREAM = 0
 """Every process seeds its streams alike and takes its rows from them."""
 
@@ -90,6 +92,9 @@ class TrainingLoop:
         self.device = device
         self.processes = processes
         self.random = StepRandom(device, rank=processes.rank, num_processes=processes.count)
+        # Reading makes a step wait for a GPU; on the CPU it is free, and NaN is found at once.
+        self.most_unread_steps = 1 if device.type == "cpu" else MOST_UNREAD_STEPS
+        self._unread: list[tuple[int, StepLosses]] = []
         self.images_seen = 0
         self.rollbacks = 0
         self.seconds = 0.0
@@ -155,6 +160,7 @@ class TrainingLoop:
         self.rollbacks = checkpoint.progress["rollbacks"]
         self.seconds = checkpoint.progress["seconds"]
         self.history = History.from_tree(checkpoint.progress["history"])
+        self._unread = []
         self._saved_at = self.images_seen
         self._pace = (time.monotonic(), self.images_seen)
 
@@ -169,17 +175,44 @@ class TrainingLoop:
 
     def _advance(self, bar: ProgressBar) -> None:
         self.random.seed(self.schedule.seed, self.rollbacks, _STREAM, self.images_seen)
-        try:
-            losses = self.step.step(self.batch_at(self.images_seen), self.images_seen, self.random)
-        except NonFiniteLossError as error:
-            self._roll_back(error)
+        losses = self.step.step(self.batch_at(self.images_seen), self.images_seen, self.random)
+        self._unread.append((self.images_seen, losses))
+        self.images_seen += self.schedule.batch_size
+        if not self._must_read():
             bar.advance(min(self.images_seen, bar.total) - bar.done)
             return
-        self.images_seen += self.schedule.batch_size
-        self.history.add(losses)
-        bar.note(_describe_losses(losses))
-        self._monitor()
+        if self._read_losses():
+            bar.note(_describe_losses(losses))
+            self._monitor()
         bar.advance(min(self.images_seen, bar.total) - bar.done)
+
+    def _must_read(self) -> bool:
+        """Whether something is due that must not hold NaN: a log row, a checkpoint, pictures."""
+        monitoring = self.monitoring
+        intervals = (
+            monitoring.log_interval_images,
+            monitoring.sample_interval_images,
+            monitoring.checkpoint_interval_images,
+            monitoring.evaluation_interval_images,
+        )
+        due = any(self._crosses(interval) for interval in intervals if interval)
+        return due or self._is_finished() or len(self._unread) >= self.most_unread_steps
+
+    def _read_losses(self) -> bool:
+        """Take what the steps since the last call lost into the history.
+
+        Returns:
+            False where one of them was not finite: the training was rolled back.
+        """
+        unread, self._unread = self._unread, []
+        fetch_losses([losses for _, losses in unread])
+        for images_seen, losses in unread:
+            try:
+                self.history.add(losses.read())
+            except NonFiniteLossError as error:
+                self._roll_back(error, images_seen)
+                return False
+        return True
 
     def _monitor(self) -> None:
         if self._crosses(self.monitoring.log_interval_images):
@@ -242,9 +275,9 @@ class TrainingLoop:
             self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
         self._saved_at = self.images_seen
 
-    def _roll_back(self, error: NonFiniteLossError) -> None:
+    def _roll_back(self, error: NonFiniteLossError, images_seen: int) -> None:
         """Go back to the newest checkpoint with other random numbers, once."""
-        where = f"{error.name} became {error.value} at {self.images_seen:,} images"
+        where = f"{error.name} became {error.value} at {images_seen:,} images"
         checkpoint = self.checkpoints.load_newest() if self.rollbacks < MAX_ROLLBACKS else None
         if checkpoint is None:
             raise TrainingDivergedError(
@@ -264,6 +297,7 @@ class TrainingLoop:
         if not number:
             return
         request.signal = signal.Signals(number)
+        self._read_losses()
         self._save_checkpoint()
         self.processes.wait()
         logger.warning(
@@ -272,5 +306,5 @@ class TrainingLoop:
         request.raise_if_set()
 
 
-def _describe_losses(losses: dict[str, float]) -> str:
-    return "  ".join(f"{name} {losses[name]:.3f}" for name in list(losses)[:2])
+def _describe_losses(losses: StepLosses) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in list(losses.read().items())[:2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from clipgan.config import OptimizerConfig
 from clipgan.training.distributed import Processes
 from clipgan.training.state import (
-    NonFiniteLossError,
     StateTensors,
+    StepLosses,
     capture_optimizer,
     restore_optimizer,
 )
@@ -25,46 +24,51 @@ GROWTH_INTERVAL = 2000
 PyTorch's defaults)."""
 
 
-class LossScale:
+class LossScale(nn.Module):
     """Factor on the loss that keeps small fp16 gradients from becoming zero.
 
-    It halves where a gradient overflows and doubles after a long time without that. The updates
-    read every value on the host anyhow, so the scale lives there too.
+    It halves where a gradient overflows and doubles after a long time without that. It lives on the
+    device of its network, so that no update waits to hear whether one overflowed.
 
     Args:
         initial_scale: the first factor.
         growth_interval: updates without overflow after which it doubles.
     """
 
+    value: Tensor
+    good_updates: Tensor
+
     def __init__(
         self, initial_scale: float = INITIAL_SCALE, growth_interval: int = GROWTH_INTERVAL
     ) -> None:
-        self.value = initial_scale
+        super().__init__()
         self._growth_interval = growth_interval
-        self._good_updates = 0
+        self.register_buffer("value", torch.tensor(initial_scale))
+        self.register_buffer("good_updates", torch.tensor(0.0))
 
-    def grow(self) -> None:
-        """After an update that was made."""
-        self._good_updates += 1
-        if self._good_updates == self._growth_interval:
-            self.value = min(self.value * 2.0, LARGEST_SCALE)
-            self._good_updates = 0
+    def follow(self, broken: Tensor) -> Tensor:
+        """Take in whether an update was left out because something in it is not finite, ().
 
-    def shrink(self) -> bool:
-        """After an overflow; False where the scale cannot be blamed any more."""
-        if self.value <= SMALLEST_SCALE:
-            return False
-        self.value /= 2.0
-        self._good_updates = 0
-        return True
+        Returns:
+            (): whether the scale can be blamed for it; at its smallest it cannot.
+        """
+        blamed = broken & (self.value > SMALLEST_SCALE)
+        good = self.good_updates + 1.0
+        grows = ~broken & (good == self._growth_interval)
+        doubled = (self.value * 2.0).clamp(max=LARGEST_SCALE)
+        kept = torch.where(grows, doubled, self.value)
+        self.value.copy_(torch.where(blamed, self.value / 2.0, kept))
+        self.good_updates.copy_(torch.where(broken | grows, 0.0, good))
+        return blamed
 
     def capture(self) -> Tensor:
         """(2,) float64: scale, updates since it last changed."""
-        return torch.tensor([self.value, float(self._good_updates)], dtype=torch.float64)
+        return torch.stack([self.value, self.good_updates]).double()
 
     def restore(self, state: Tensor) -> None:
         """Undo of :meth:`capture`."""
-        self.value, self._good_updates = float(state[0]), int(state[1])
+        self.value.copy_(state[0])
+        self.good_updates.copy_(state[1])
 
 
 class NetworkUpdates:
@@ -103,42 +107,41 @@ class NetworkUpdates:
             eps=settings.epsilon,
             fused=True,
         )
-        self.loss_scale = loss_scale
+        device = next(network.parameters()).device
+        self.loss_scale = None if loss_scale is None else loss_scale.to(device)
         self.processes = processes
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> float | Tensor:
         """The present factor on losses and on inner gradients; 1 outside fp16."""
         return 1.0 if self.loss_scale is None else self.loss_scale.value
 
-    def apply(self, total: Tensor, terms: Mapping[str, Tensor], phase: str) -> dict[str, float]:
-        """Differentiate ``total``, check losses and gradient, then update the weights.
+    def apply(self, total: Tensor, terms: Mapping[str, Tensor], phase: str) -> StepLosses:
+        """Differentiate ``total``, then update the weights if losses and gradient are finite.
 
-        All values reach Python in one transfer, so that a GPU is waited for once a phase. Those of
-        several processes are averaged.
+        Nothing is read on the host: the optimizer itself leaves weights, moments and step count
+        alone where it is told on the device that something is not finite. Losses of several
+        processes are averaged.
 
         Returns:
-            The finite ones of ``terms`` and ``<phase>_gradient_norm``, as numbers. In fp16 also
-            ``<phase>_loss_scale``; an update whose gradient overflowed is left out.
-
-        Raises:
-            NonFiniteLossError: the weights were not touched.
+            ``terms`` and ``<phase>_gradient_norm``, in fp16 also ``<phase>_loss_scale``, the one of
+            this update; in fp16 an overflow that a smaller scale may mend is excused.
         """
         torch.autograd.backward(total if self.loss_scale is None else total * self.scale)
         gradients = self._collect_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
         stacked = torch.stack([*(term.detach().float() for term in terms.values()), norm.float()])
         names = [*terms, f"{phase}_gradient_norm"]
-        averaged = self.processes.average(stacked).tolist()
-        values = dict(zip(names, averaged, strict=True))
-        broken = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if self.loss_scale is not None:
-            values[f"{phase}_loss_scale"] = self.loss_scale.value
-        if not broken:
-            self.optimizer.step()
+        values = self.processes.average(stacked)
+        broken = ~torch.isfinite(values).all()
+        self.optimizer.found_inf = broken.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._settle(broken)
-        return {name: value for name, value in values.items() if name not in broken}
+        if self.loss_scale is None:
+            return StepLosses(names, values)
+        names.append(f"{phase}_loss_scale")
+        values = torch.cat([values, self.loss_scale.value.view(1)])
+        return StepLosses(names, values, excused=self.loss_scale.follow(broken))
 
     def _collect_gradients(self) -> list[Tensor]:
         """Of all weights that learn: without the loss scale, averaged over processes."""
@@ -148,18 +151,6 @@ class NetworkUpdates:
             torch._foreach_mul_(gradients, 1.0 / self.scale)
         self.processes.average_in_place(gradients)
         return gradients
-
-    def _settle(self, broken: Mapping[str, float]) -> None:
-        if self.loss_scale is None:
-            overflowed = False
-        elif broken:
-            overflowed = self.loss_scale.shrink()
-        else:
-            overflowed = False
-            self.loss_scale.grow()
-        if broken and not overflowed:
-            name, value = next(iter(broken.items()))
-            raise NonFiniteLossError(name, value)
 
     def capture_optimizer(self) -> dict[str, Tensor]:
         """Moments and step counts."""

@@ -22,7 +22,11 @@ BATCH = 50
 def _augmenter(**changes: object) -> AdaptiveAugmenter:
     keys = {f"train.augmentation.{key}": value for key, value in changes.items()}
     config = params_with({"train.augmentation.kind": "ada", **keys}).train.augmentation
-    return AdaptiveAugmenter(config, BATCH)
+    return AdaptiveAugmenter(config, BATCH, torch.device("cpu"))
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _random(seed: int = 0) -> torch.Generator:
@@ -41,7 +45,7 @@ def test_probability_zero_changes_nothing() -> None:
 def test_changes_happen_as_often_as_the_probability_says() -> None:
     """Of seven independent geometric changes flips and turns do nothing in 1/2 and 1/4 of cases."""
     p = 0.3
-    untouched = (draw_geometry(_images(), p, _random()) == torch.eye(3)).all((1, 2))
+    untouched = (draw_geometry(_images(), _number(p), _random()) == torch.eye(3)).all((1, 2))
     # The two rotations together happen with p; the whole-pixel shift of an 8 px image is 0 in
     # half of the cases for either axis.
     shift_stays = (1 - p / 2) ** 2
@@ -50,7 +54,7 @@ def test_changes_happen_as_often_as_the_probability_says() -> None:
 
 
 def test_geometry_keeps_the_expected_scale_and_turns_all_round() -> None:
-    maps = draw_geometry(_images(), 1.0, _random())
+    maps = draw_geometry(_images(), _number(1.0), _random())
     determinant = torch.linalg.det(maps[:, :2, :2]).abs()
     # Only isotropic scaling changes areas: the logarithm to base 2 is 2 * N(0, 0.2^2).
     assert float(determinant.log2().mean()) == pytest.approx(0.0, abs=0.03)
@@ -64,7 +68,7 @@ def test_geometry_keeps_the_expected_scale_and_turns_all_round() -> None:
 
 def test_hue_turns_about_grey_and_saturation_leaves_it() -> None:
     """Each colour map is affine in grey and its linear part commutes with the projection on it."""
-    maps = draw_colors(_images(256), 1.0, _random())
+    maps = draw_colors(_images(256), _number(1.0), _random())
     grey = torch.full((3, 3), 1 / 3)
     linear = maps[:, :3, :3]
     assert torch.allclose(linear @ grey, grey @ linear, atol=1e-4)
@@ -79,7 +83,7 @@ def test_hue_turns_about_grey_and_saturation_leaves_it() -> None:
 
 def test_colors_of_a_grey_image_stay_grey() -> None:
     images = torch.full((64, 3, 2, 2), 0.25)
-    changed = change_colors(images, draw_colors(images, 1.0, _random()))
+    changed = change_colors(images, draw_colors(images, _number(1.0), _random()))
     assert torch.allclose(changed.std(1), torch.zeros(64, 2, 2), atol=1e-5)
     assert float(changed.std()) > 0.1
 
@@ -87,7 +91,7 @@ def test_colors_of_a_grey_image_stay_grey() -> None:
 def test_gradients_pass_twice() -> None:
     images = _images(1, 8).requires_grad_()
     augmenter = _augmenter()
-    augmenter.probability = 1.0
+    augmenter.probability.fill_(1.0)
     out = augmenter.augment(images, _random(3)).square().sum()
     (gradient,) = torch.autograd.grad(out, images, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), images)
@@ -96,30 +100,30 @@ def test_gradients_pass_twice() -> None:
 
 def test_probability_rises_by_the_images_seen_and_falls_again() -> None:
     augmenter = _augmenter(ada_target=0.6, ada_interval_steps=4, ada_kimg=2)
-    reports = [augmenter.observe(sign) for sign in (1.0, 1.0, 0.4, 0.4)]
+    reports = [augmenter.observe(_number(sign)) for sign in (1.0, 1.0, 0.4, 0.4)]
     # Mean sign 0.7 is above the target: 4 steps of 50 images over 2,000.
     assert [r["augmentation_probability"] for r in reports] == [0, 0, 0, pytest.approx(0.1)]
     for _ in range(4):
-        augmenter.observe(0.9)
-    assert augmenter.probability == pytest.approx(0.2)
+        augmenter.observe(_number(0.9))
+    assert float(augmenter.probability) == pytest.approx(0.2)
     for _ in range(12):
-        augmenter.observe(0.5)
+        augmenter.observe(_number(0.5))
     assert augmenter.probability == 0.0, "it never falls below zero"
 
 
 def test_probability_never_exceeds_one() -> None:
     augmenter = _augmenter(ada_interval_steps=1, ada_kimg=0.06)
     for _ in range(3):
-        augmenter.observe(1.0)
+        augmenter.observe(_number(1.0))
     assert augmenter.probability == 1.0
 
 
 def test_state_survives_in_the_middle_of_an_interval() -> None:
     first, second = _augmenter(ada_kimg=2), _augmenter(ada_kimg=2)
     for sign in (1.0, 1.0, 1.0, 1.0, 0.9, 0.8):
-        first.observe(sign)
+        first.observe(_number(sign))
     second.restore_state(first.capture_state())
     for augmenter in (first, second):
-        augmenter.observe(0.7)
-        augmenter.observe(0.1)
-    assert second.probability == first.probability == pytest.approx(0.2)
+        augmenter.observe(_number(0.7))
+        augmenter.observe(_number(0.1))
+    assert float(second.probability) == float(first.probability) == pytest.approx(0.2)

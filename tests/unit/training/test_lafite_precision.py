@@ -31,7 +31,7 @@ def _build(changes: dict[str, Any]) -> LafiteStep:
 
 def _run(step: LafiteStep, index: int) -> dict[str, float]:
     batch = draw_batch(BATCH, SIDE, DIM, seed=index)
-    return step.step(batch, index * BATCH, seed_step(index * BATCH))
+    return step.step(batch, index * BATCH, seed_step(index * BATCH)).read()
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.02), ("bf16", 0.12)])
@@ -42,7 +42,7 @@ def test_losses_and_gradients_of_every_phase_are_those_of_fp32(
     step = _build({"precision": precision})
     for updates in (step.generator_updates, step.discriminator_updates):
         if updates.loss_scale is not None:
-            updates.loss_scale.value = 128.0
+            updates.loss_scale.value.fill_(128.0)
     found = _run(step, 0)
     assert expected.keys() <= found.keys()
     for name, value in expected.items():
@@ -82,7 +82,7 @@ def test_an_overflowing_path_length_leaves_its_mean_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     step = _build({"precision": "fp16"})
-    step.generator_updates.loss_scale.value = 128.0
+    step.generator_updates.loss_scale.value.fill_(128.0)
     _run(step, 0)
     mean = step.path_length.mean_length.clone()
     assert float(mean) > 0

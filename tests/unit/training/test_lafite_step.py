@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -70,7 +69,7 @@ def _batch(seed: int = 0) -> Batch:
 
 
 def _run(step: LafiteStep, images_seen: int, seed: int = 0) -> dict[str, float]:
-    return step.step(_batch(images_seen), images_seen, seed_step(images_seen, seed=seed))
+    return step.step(_batch(images_seen), images_seen, seed_step(images_seen, seed=seed)).read()
 
 
 def test_lazy_phases_run_on_their_steps() -> None:
@@ -193,7 +192,7 @@ def test_r1_gradient_is_the_penalty_times_half_gamma_and_interval(
         "discriminate",
         lambda images, texts, random: (None, (images * weight).sum((1, 2, 3))),
     )
-    step.discriminator_updates.optimizer = torch.optim.SGD([weight], lr=1.0)
+    step.discriminator_updates.optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
     random = StepRandom(torch.device("cpu"))
     losses = step._regularize_discriminator(_batch().images, _batch().image_features, random)
     assert losses["r1_penalty"] == pytest.approx(3 * SIDE * SIDE * 0.25)
@@ -262,15 +261,14 @@ def test_style_mixing(probability: float, mixed: bool) -> None:
 
 
 def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
-    step = _build()
+    step = _build({"losses.path_length_weight": 0.0})
     step.losses.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
     before = copy_state(step.generator)
-    optimizer = copy.deepcopy(step.generator_updates.optimizer.state_dict())
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step, 0)
     assert stop.value.name == "clip_contrastive"
     assert find_changes(step.generator, before) <= {"latent_average"}
-    assert step.generator_updates.optimizer.state_dict() == optimizer
+    assert not any(bool(t.any()) for t in step.generator_updates.capture_optimizer().values())
     assert all(p.grad is None for p in step.generator.parameters())
 
 

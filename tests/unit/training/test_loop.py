@@ -18,7 +18,12 @@ from clipgan.errors import TrainingDivergedError
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.loop import LoopReport, Schedule, TrainingLoop
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import NonFiniteLossError, StateTensors
+from clipgan.training.state import (
+    NonFiniteLossError,
+    StateTensors,
+    StepLosses,
+    fetch_losses,
+)
 
 BATCH = 4
 SCHEDULE = Schedule(total_images=40, batch_size=BATCH, seed=7)
@@ -35,17 +40,17 @@ class RandomWalk:
         self.diverge_at: dict[int, int] = {}
         self.signal_at: int | None = None
 
-    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
+    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         self.visited.append(images_seen)
         if self.diverge_at.get(images_seen, 0) > 0:
             self.diverge_at[images_seen] -= 1
-            raise NonFiniteLossError("generator_adversarial", float("nan"))
+            return StepLosses(["generator_adversarial"], torch.tensor([float("nan")]))
         if self.signal_at == images_seen:
             os.kill(os.getpid(), signal.SIGINT)
         self.position = (
             self.position + batch.images.sum() + torch.randn((), generator=random.device)
         )
-        return {"position": float(self.position)}
+        return StepLosses(["position"], self.position.view(1).clone())
 
     def capture_state(self) -> StateTensors:
         return {"walk": {"position": self.position}}
@@ -87,6 +92,7 @@ def _run(
     step: RandomWalk,
     logger: RecordingLogger | None = None,
     evaluate: Callable[[int], None] | None = None,
+    most_unread_steps: int = 1,
     **monitoring: int,
 ) -> LoopReport:
     intervals: dict[str, Any] = {
@@ -99,7 +105,7 @@ def _run(
         "samples_per_prompt": 1,
         **monitoring,
     }
-    return TrainingLoop(
+    loop = TrainingLoop(
         step,
         _batch_at,
         schedule=SCHEDULE,
@@ -109,7 +115,9 @@ def _run(
         run_logger=logger or RecordingLogger(),
         device=torch.device("cpu"),
         evaluate=evaluate,
-    ).run()
+    )
+    loop.most_unread_steps = most_unread_steps
+    return loop.run()
 
 
 def test_intervals_in_images(tmp_path: Path) -> None:
@@ -159,7 +167,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, signal_at:
 
 def test_sigterm_saves_and_exits_with_its_code(tmp_path: Path) -> None:
     class Terminated(RandomWalk):
-        def step(self, batch: Batch, images_seen: int, random: StepRandom) -> dict[str, float]:
+        def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
             if images_seen == 16:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().step(batch, images_seen, random)
@@ -222,3 +230,61 @@ def test_a_rollback_survives_a_restart(tmp_path: Path) -> None:
     resumed = RandomWalk()
     assert _run(tmp_path / "cut", resumed).rollbacks == 1
     assert torch.equal(resumed.position, whole.position)
+
+
+def test_losses_that_wait_on_the_device_make_the_same_history(tmp_path: Path) -> None:
+    reports = [
+        _run(tmp_path / str(steps), RandomWalk(), most_unread_steps=steps) for steps in (1, 2, 64)
+    ]
+    assert reports[0].history == reports[1].history == reports[2].history
+
+
+def test_nan_is_found_when_something_is_due_and_never_reaches_a_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a GPU, where the steps after it are made before anybody reads."""
+    step = RandomWalk()
+    step.diverge_at = {24: 1}
+    intervals = {"log_interval_images": 40, "checkpoint_interval_images": 12}
+    report = _run(tmp_path, step, most_unread_steps=64, sample_interval_images=40, **intervals)
+    # At 36 a checkpoint was due: the steps at 24, 28 and 32 were read and given up.
+    assert step.visited == [*range(0, 36, 4), *range(24, 40, 4)]
+    assert "generator_adversarial became nan at 24 images: going back to 24" in caplog.text
+    assert report.rollbacks == 1
+    assert report.images_seen == 40
+
+
+@pytest.mark.parametrize("steps", [1, 64])
+def test_a_stop_saves_no_state_that_comes_after_a_nan(tmp_path: Path, steps: int) -> None:
+    step = RandomWalk()
+    step.diverge_at, step.signal_at = {16: 1}, 20
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, step, most_unread_steps=steps, log_interval_images=40)
+    saved = CheckpointStore(tmp_path / "checkpoints", keep=2, fingerprint="f").load_newest()
+    assert saved is not None
+    assert saved.images_seen == (24 if steps == 1 else 12)
+    report = _run(tmp_path, RandomWalk(), log_interval_images=40)
+    assert report.images_seen == 40
+
+
+def test_several_steps_are_read_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    transfers = []
+    tolist = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda t: transfers.append(1) or tolist(t))
+    steps = [
+        StepLosses(["a"], torch.tensor([float(i)])) | StepLosses(["b"], torch.ones(1).double() / 3)
+        for i in range(5)
+    ]
+    fetch_losses(steps)
+    assert [step.read() for step in steps] == [{"a": float(i), "b": 1 / 3} for i in range(5)]
+    assert len(transfers) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_an_error_unless_excused(value: float) -> None:
+    values = torch.tensor([1.0, value])
+    excused = StepLosses(["good", "bad"], values, excused=torch.tensor(True))
+    assert excused.read() == {"good": 1.0}
+    blamed = StepLosses(["good", "bad"], values, excused=torch.tensor(False))
+    with pytest.raises(NonFiniteLossError, match=f"bad is {value}"):
+        (excused | blamed).read()

@@ -75,7 +75,7 @@ def test_without_fp16_the_first_infinity_is_an_error(precision: str) -> None:
     weight, updates = _build(precision)
     loss = weight.value.sum() * float("inf")
     with pytest.raises(NonFiniteLossError, match="broken is inf"):
-        updates.apply(loss, {"broken": loss}, "main")
+        updates.apply(loss, {"broken": loss}, "main").read()
     assert torch.equal(weight.value, torch.tensor([1.0, 2.0]))
 
 
@@ -87,19 +87,44 @@ def test_what_no_scale_mends_is_an_error_in_the_end() -> None:
     assert updates.scale == 1.0
     loss = weight.value.sum() * float("nan")
     with pytest.raises(NonFiniteLossError, match="broken is nan"):
-        updates.apply(loss, {"broken": loss}, "main")
+        updates.apply(loss, {"broken": loss}, "main").read()
 
 
 def test_scale_grows_after_many_good_updates_and_survives() -> None:
+    good, broken = torch.tensor(False), torch.tensor(True)
     scale = LossScale()
-    scale.shrink()
+    assert scale.follow(broken)
     for _ in range(GROWTH_INTERVAL - 1):
-        scale.grow()
+        assert not scale.follow(good)
     resumed = LossScale()
     resumed.restore(scale.capture())
-    assert resumed.value == INITIAL_SCALE / 2
-    resumed.grow()
-    assert resumed.value == INITIAL_SCALE
-    for _ in range(20 * GROWTH_INTERVAL):
-        resumed.grow()
-    assert resumed.value == LARGEST_SCALE
+    assert float(resumed.value) == INITIAL_SCALE / 2
+    resumed.follow(good)
+    assert float(resumed.value) == INITIAL_SCALE
+    hasty = LossScale(growth_interval=1)
+    for _ in range(20):
+        hasty.follow(good)
+    assert float(hasty.value) == LARGEST_SCALE
+
+
+def test_an_overflow_starts_the_count_of_good_updates_anew() -> None:
+    scale = LossScale(growth_interval=3)
+    for broken in (False, False, True, False, False):
+        scale.follow(torch.tensor(broken))
+    assert float(scale.value) == INITIAL_SCALE / 2
+    scale.follow(torch.tensor(False))
+    assert float(scale.value) == INITIAL_SCALE
+
+
+def test_a_left_out_update_leaves_no_trace_in_the_optimizer() -> None:
+    """Moments and step counts are those of a training without it."""
+    states = []
+    for spoiled in (False, True):
+        weight, updates = _build("fp32")
+        for factor in (1.0, float("nan") if spoiled else None, 2.0):
+            if factor is not None:
+                loss = weight.value.square().sum() * factor
+                updates.apply(loss, {"loss": loss}, "main")
+        states.append({**updates.capture_optimizer(), "weight": weight.value.detach()})
+    assert float(states[0]["0.step"]) == 2.0
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -51,4 +51,4 @@ def tiny_batch(seed: int = 0) -> Batch:
 
 
 def run_step(step: GalipStep, images_seen: int = 0, seed: int = 0) -> dict[str, float]:
-    return step.step(tiny_batch(images_seen), images_seen, seed_step(images_seen, seed=seed))
+    return step.step(tiny_batch(images_seen), images_seen, seed_step(images_seen, seed=seed)).read()

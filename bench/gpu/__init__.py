@@ -1,0 +1,1 @@
+"""What a GPU makes of this code: checks, speeds, a training. See docs/gpu.md."""
