@@ -88,7 +88,7 @@ def active_console() -> RunConsole | None:
 class Outcome:
     """What the last evaluation found, as evaluation.json has it.
 
-    ``metrics``: ``{"before": {metric: number}, "after": ..., "real images": ...}``, of the
+    ``metrics``: ``{"before": {metric: number}, "after": ..., "real": ...}``, of the
     generator the training started from, the trained one, and real images in its place.
     """
 
@@ -105,7 +105,7 @@ def load_outcome(workspace: Workspace) -> Outcome:
         return Outcome()
     tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     # The order people read.
-    titles = {"initial": "before", "trained": "after", "real": "real images"}
+    titles = {"initial": "before", "trained": "after", "real": "real"}
     metrics = {
         title: {name: entry["value"] for name, entry in tree[section].items()}
         for section, title in titles.items()
@@ -123,7 +123,7 @@ def list_metric_rows(outcome: Outcome) -> list[dict[str, str]]:
         for section, values in outcome.metrics.items():
             row[section] = f"{values[name]:.4g}" if name in values else ""
         if outcome.verdicts:
-            row["after is"] = outcome.verdicts.get(name, "")
+            row["difference"] = outcome.verdicts.get(name, "").replace("no difference", "none")
         rows.append(row)
     return rows
 
@@ -150,4 +150,6 @@ def _suggest_prompt(workspace: Workspace, outcome: Outcome, registered: Register
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

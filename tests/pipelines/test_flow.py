@@ -176,8 +176,8 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
     data = {artifact.key: artifact.data for artifact in found}
     assert "- trained has no variety." in {artifact.description for artifact in found}
     assert json.loads(str(data["metrics"])) == [
-        {"metric": "fd", "before": "3", "after": "2.5", "after is": "no difference shown"},
-        {"metric": "kid", "before": "", "after": "0.25", "after is": ""},
+        {"metric": "fd", "before": "3", "after": "2.5", "difference": "none shown"},
+        {"metric": "kid", "before": "", "after": "0.25", "difference": ""},
     ]
     assert data["samples"] == f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     assert "/#/runs/abc" in str(data["mlflow-run"])

@@ -30,12 +30,12 @@ def summarise(
         values: model (and ``real``) -> metric -> value.
         comparisons: of the models with a baseline, paired; empty where there is one model.
     """
-    models = [name for name in values if name != REAL]
-    found = [_describe_variety(name, values[name]) for name in models]
-    found += [_describe_clip(name, values[name], values.get(REAL, {})) for name in models]
-    # Each kind of sentence about a CLIP once: it is the same for all models.
-    warnings = list(dict.fromkeys(sentence for part in found for sentence in part))
-    return (*_describe_changes(comparisons), *warnings)
+    models = {name: found for name, found in values.items() if name != REAL}
+    return (
+        *_describe_changes(comparisons),
+        *_describe_variety(models),
+        *_describe_clip(models, values.get(REAL, {})),
+    )
 
 
 def find_verdicts(comparisons: Sequence[MetricComparison], model: str) -> dict[str, str]:
@@ -58,7 +58,7 @@ def _describe_changes(comparisons: Sequence[MetricComparison]) -> list[str]:
         told = [f"{verdict} in {', '.join(names[verdict])}" for verdict in (BETTER, WORSE)
                 if names[verdict]]  # fmt: skip
         if same := names[NO_DIFFERENCE]:
-            rest = f"in {', '.join(same)}" if told else f"in any of {len(same)} metrics"
+            rest = f"in the other {len(same)}" if told else f"in any of {len(same)} metrics"
             told.append(f"{NO_DIFFERENCE} {rest}")
         if told:
             baseline = comparisons[0].baseline
@@ -66,51 +66,52 @@ def _describe_changes(comparisons: Sequence[MetricComparison]) -> list[str]:
     return sentences
 
 
-def _describe_variety(model: str, values: Values) -> list[str]:
+def _describe_variety(models: Mapping[str, Values]) -> list[str]:
     sentences = []
-    for name, value in values.items():
+    for name in dict.fromkeys(name for values in models.values() for name in values):
         kind = name.rpartition("/")[2]
-        if kind.startswith("recall") and value.value < LOW_RECALL:
+        found = {model: values[name].value for model, values in models.items() if name in values}
+        if kind.startswith("recall") and (low := _list_below(found, LOW_RECALL)):
             sentences.append(
-                f"{model} has no variety: {name} is {value.value:.2g}, so hardly one of the real "
-                "images has a generated one near it. Train longer (train.total_images) and see "
-                "docs/tuning.md."
+                f"No variety: {name} is {low}, so hardly one of the real images has a generated "
+                "one near it. Train longer (train.total_images), and see docs/tuning.md."
             )
-        if kind.startswith("caption_diversity") and value.value < LOW_DIVERSITY:
+        if kind.startswith("caption_diversity") and (low := _list_below(found, LOW_DIVERSITY)):
             sentences.append(
-                f"{model} draws one image a caption, whatever the seed: {name} is "
-                f"{value.value:.2g}. See 'one prompt gives one image' in docs/tuning.md."
+                f"No variety: {name} is {low}, so a caption gives one picture whatever the seed. "
+                "See 'one prompt gives one image' in docs/tuning.md."
             )
     return sentences
 
 
-def _describe_clip(model: str, values: Values, real: Values) -> list[str]:
+def _list_below(found: Mapping[str, float], limit: float) -> str:
+    """``0.002 (trained), 0 (initial)``: the models below the limit."""
+    return ", ".join(f"{number:.2g} ({model})" for model, number in found.items() if number < limit)
+
+
+def _describe_clip(models: Mapping[str, Values], real: Values) -> list[str]:
     """Real images must fit their own captions better than generated ones do, where CLIP
     understands both."""
     sentences = []
     for name, value in real.items():
-        kind = name.rpartition("/")[2]
-        if not kind.startswith(("r_precision", "clip_score")):
+        if not name.rpartition("/")[2].startswith(("r_precision", "clip_score")):
             continue
-        key = (
-            "features.clip_model" if not value.protocol.independent else "evaluate.judge_clip_model"
-        )
+        key = "evaluate.judge_clip_model" if value.protocol.independent else "features.clip_model"
         clip = (value.protocol.clip or {}).get("model", value.protocol.extractor)
         candidates = value.protocol.settings.get("candidates")
-        advice = (
-            f"The CLIP {clip} does not understand your images: its scores mean little here, choose "
-            f"another ({key})."
-        )
+        above = [model for model, values in models.items() if _is_above(values.get(name), value)]
         if candidates and value.interval and value.interval.low <= 1 / candidates:
-            sentences.append(
-                f"Real images find their captions no better than by chance ({name} "
-                f"{value.value:.2g}, chance {1 / candidates:.2g}). {advice}"
-            )
-        elif _is_above(values.get(name), value):
-            sentences.append(
-                f"Real images ({value.value:.3g}) are below those of {model} "
-                f"({values[name].value:.3g}) in {name}. {advice}"
-            )
+            shown = f"no better than by chance ({value.value:.2g}, chance {1 / candidates:.2g})"
+        elif above:
+            shown = f"worse ({value.value:.3g}) than the images of {above[0]} do"
+            shown += f" ({models[above[0]][name].value:.3g})"
+        else:
+            continue
+        sentences.append(
+            f"Real images fit their captions {shown}, by {name}. The CLIP {clip} does not "
+            "understand your images: its scores mean little here, choose another "
+            f"({key})."
+        )
     return sentences
 
 

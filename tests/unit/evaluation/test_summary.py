@@ -49,7 +49,7 @@ class TestChanges:
         }
         assert summarise_pair(values) == (
             "trained against initial, paired: better in fd_x; worse in clip_score; "
-            "no difference shown in precision_x.",
+            "no difference shown in the other 1.",
         )
         assert find_verdicts(compare_models(values, "initial"), "trained") == {
             "fd_x": "better",
@@ -63,11 +63,15 @@ class TestVariety:
     @pytest.mark.parametrize(
         ("metric", "number", "said"),
         [
-            ("recall_x", 0.0, "trained has no variety: recall_x is 0"),
-            ("cub/recall", 0.004, "trained has no variety: cub/recall is 0.004"),
+            ("recall_x", 0.0, "No variety: recall_x is 0 (trained), so"),
+            ("cub/recall", 0.004, "No variety: cub/recall is 0.004 (trained), so"),
             ("recall_x", 0.02, None),
             ("precision_x", 0.0, None),
-            ("caption_diversity_x", 0.007, "trained draws one image a caption, whatever the seed"),
+            (
+                "caption_diversity_x",
+                0.007,
+                "No variety: caption_diversity_x is 0.007 (trained), so a",
+            ),
             ("caption_diversity_x", 0.03, None),
         ],
     )
@@ -91,7 +95,8 @@ class TestClip:
     @pytest.mark.parametrize("metric", ["r_precision", "clip_score"])
     def test_real_images_below_generated_ones(self, metric: str) -> None:
         (found,) = self.describe(metric, 0.4, 0.2, independent=False)
-        assert found.startswith(f"Real images (0.2) are below those of trained (0.4) in {metric}.")
+        shown = "worse (0.2) than the images of trained do (0.4)"
+        assert found.startswith(f"Real images fit their captions {shown}, by {metric}. The CLIP ")
         assert "does not understand your images" in found
         assert found.endswith("choose another (features.clip_model).")
 
@@ -101,7 +106,13 @@ class TestClip:
 
     def test_real_images_at_chance(self) -> None:
         (found,) = self.describe("r_precision", 0.005, 0.012, independent=False)
-        assert found.startswith("Real images find their captions no better than by chance")
+        assert found.startswith(
+            "Real images fit their captions no better than by chance (0.012, chance 0.01)"
+        )
+
+    def test_models_of_one_kind_share_a_sentence(self) -> None:
+        (found,) = summarise({name: {"recall": value_of("recall", 0.0, 0.0)} for name in "ab"}, [])
+        assert found.startswith("No variety: recall is 0 (a), 0 (b), so")
 
     @pytest.mark.parametrize("trained", [0.3, 0.805])
     def test_a_clip_that_understands_is_left_alone(self, trained: float) -> None:
