@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.environment import apply_environment, process_environment
-from clipgan.cli.error_reports import exit_on_sigterm, reported_errors
+from clipgan.cli.error_reports import accept_any_encoding, exit_on_sigterm, reported_errors
 from clipgan.cli.models import Registered, find_registered, load_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
@@ -129,5 +129,6 @@ def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
 
 if __name__ == "__main__":
     exit_on_sigterm()
+    accept_any_encoding()
     with reported_errors():
         main(sys.argv[1:])

@@ -15,18 +15,19 @@ from prefect.artifacts import (
 from clipgan.cli.servers import HOST, PORTS
 from clipgan.stages.catalog import Workspace
 from clipgan.tracking.environment import resolve_tracking_uri
-from pipelines.console import list_metric_rows, load_metrics
+from pipelines.console import list_metric_rows, load_outcome
 
 MAX_PICTURE_BYTES = 2_000_000
 """Each artifact is a row of Prefect's database."""
 
 
 def publish_evaluation(workspace: Workspace) -> None:
-    """Metric values as a table, sample sheets as pictures, a link to the MLflow run."""
-    metrics = load_metrics(workspace)
-    if metrics:
+    """Metric values as a table and in words, sample sheets as pictures, the MLflow run's link."""
+    outcome = load_outcome(workspace)
+    if outcome.metrics:
+        said = "\n".join(f"- {sentence}" for sentence in outcome.summary)
         create_table_artifact(
-            table=list_metric_rows(metrics), key="metrics", description="Evaluation"
+            table=list_metric_rows(outcome), key="metrics", description=said or "Evaluation"
         )
     for name in ("samples", "before_after"):
         path = workspace.evaluation / f"{name}.png"

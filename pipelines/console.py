@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipgan.cli.models import Registered
+from clipgan.config import load_params
 from clipgan.stages.catalog import Workspace
 
 PICTURES = ("samples.png", "before_after.png", "history.png", "report.md")
@@ -42,10 +45,12 @@ class RunConsole:
             self.console.print(f"  [green]{word}[/] [dim]in {seconds}[/]")
 
     def finish_run(self, workspace: Workspace, registered: Registered | None) -> None:
-        """The table of values, the model, the pictures, and what to do next."""
-        metrics = load_metrics(workspace)
-        if metrics:
-            self.console.print(_metrics_table(metrics))
+        """The table of values, what they say, the model, the pictures, and what to do next."""
+        outcome = load_outcome(workspace)
+        if outcome.metrics:
+            self.console.print(_metrics_table(outcome))
+        for sentence in outcome.summary:
+            self.console.print(f"- {escape(sentence)}")
         rows = Table.grid(padding=(0, 2))
         if registered is not None:
             rows.add_row("model", escape(str(registered)))
@@ -54,10 +59,7 @@ class RunConsole:
             if path.exists():
                 rows.add_row(path.stem.replace("_", " "), escape(workspace.relative(path)))
         if registered is not None:
-            name = registered.model_name
-            rows.add_row(
-                "next", escape(f'clipgan generate "a red apple" --model models:/{name}@champion')
-            )
+            rows.add_row("next", escape(_suggest_prompt(workspace, outcome, registered)))
         rows.add_row("pages", "clipgan ui mlflow, clipgan ui prefect")
         self.console.print(rows)
         self.console.print(f"[green]done[/] in {_duration(time.monotonic() - self._started)}")
@@ -82,42 +84,72 @@ def active_console() -> RunConsole | None:
     return _active.get()
 
 
-def load_metrics(workspace: Workspace) -> dict[str, dict[str, float]]:
-    """``{"trained": {metric: number}, "initial": ..., "real": ...}``, empty where none is."""
-    path = workspace.evaluation / "metrics.json"
+@dataclass(frozen=True)
+class Outcome:
+    """What the last evaluation found, as evaluation.json has it.
+
+    ``metrics``: ``{"before": {metric: number}, "after": ..., "real": ...}``, of the
+    generator the training started from, the trained one, and real images in its place.
+    """
+
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    summary: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+
+
+def load_outcome(workspace: Workspace) -> Outcome:
+    """The last evaluation; empty where there is none. Reads JSON alone: no torch is imported."""
+    path = workspace.evaluation / "evaluation.json"
     if not path.exists():
-        return {}
+        return Outcome()
     tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {section: values for section, values in tree.items() if isinstance(values, dict)}
+    # The order people read.
+    titles = {"initial": "before", "trained": "after", "real": "real"}
+    metrics = {
+        title: {name: entry["value"] for name, entry in tree[section].items()}
+        for section, title in titles.items()
+        if tree.get(section)
+    }
+    return Outcome(metrics, *(tree[key] for key in ("verdicts", "summary", "prompts")))
 
 
-def list_metric_rows(metrics: dict[str, dict[str, float]]) -> list[dict[str, str]]:
-    """One row a metric: its name and its number in every section."""
-    names = dict.fromkeys(name for values in metrics.values() for name in values)
-    return [
-        {"metric": name}
-        | {
-            section: f"{values[name]:.4g}" if name in values else ""
-            for section, values in metrics.items()
-        }
-        for name in names
-    ]
+def list_metric_rows(outcome: Outcome) -> list[dict[str, str]]:
+    """One row a metric: its name, its numbers, and what the training changed."""
+    names = dict.fromkeys(name for values in outcome.metrics.values() for name in values)
+    rows = []
+    for name in names:
+        row = {"metric": name}
+        for section, values in outcome.metrics.items():
+            row[section] = f"{values[name]:.4g}" if name in values else ""
+        if outcome.verdicts:
+            row["difference"] = outcome.verdicts.get(name, "").replace("no difference", "none")
+        rows.append(row)
+    return rows
 
 
-def _metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
-    # The order people read: before, after, what real images reach.
-    titles = {"initial": "before", "trained": "after", "real": "real images"}
-    ordered = {name: metrics[name] for name in titles if name in metrics}
-    ordered |= {name: values for name, values in metrics.items() if name not in titles}
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("metric")
-    for section in ordered:
-        table.add_column(titles.get(section, section), justify="right")
-    for row in list_metric_rows(ordered):
-        table.add_row(*row.values())
+def _metrics_table(outcome: Outcome) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    rows = list_metric_rows(outcome)
+    for title in rows[0]:
+        table.add_column(title, justify="right" if title in outcome.metrics else "left")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
     return table
+
+
+def _suggest_prompt(workspace: Workspace, outcome: Outcome, registered: Registered) -> str:
+    """A command for a picture of the user's own data by the model of this run."""
+    monitoring = load_params(workspace.params_file).monitoring
+    prompt = (*outcome.prompts, *monitoring.sample_prompts)[0]
+    command = f"clipgan generate {shlex.quote(prompt)}"
+    if registered.is_champion:
+        return command
+    return f"{command} --model models:/{registered.model_name}/{registered.version}"
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

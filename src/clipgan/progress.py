@@ -52,12 +52,17 @@ class ProgressBar:
         """``train 1,024/4,000 images  8.1 images/s  6m07s left``."""
         remaining = "? left"
         if self.rate > 0:
-            left = int((self.total - self.done) / self.rate)
-            remaining = f"{left // 60}m{left % 60:02d}s left"
+            remaining = f"{format_duration((self.total - self.done) / self.rate)} left"
         return (
             f"{self.title} {self.done:,}/{self.total:,} {self.unit}  "
             f"{self.rate:.1f} {self.unit}/s  {remaining}  {self.text}"
         ).rstrip()
+
+
+def format_duration(seconds: float) -> str:
+    """``6m07s``; from an hour up ``6h52m``."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 @contextmanager

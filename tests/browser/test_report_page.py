@@ -46,7 +46,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_page(
         folder,
         config,
-        Evaluation(values, {"fid": "no weights"}, ("few images",)),
+        Evaluation(values, {"fid": "no weights"}, ("few images",), ("after has <no> variety.",)),
         title="A report & its values",
         baseline="before",
         prompts=["a red apple", "a blue heart"],
@@ -79,6 +79,7 @@ def test_every_section_is_rendered_and_text_is_text(page: Path) -> None:
     dom = run_chromium(page, "--dump-dom")
     titles = re.findall(r"<h2>(.*?)</h2>", dom)
     assert titles == [
+        "In words",
         "Values",
         "Paired comparisons",
         "Samples on shared seeds",
@@ -92,6 +93,7 @@ def test_every_section_is_rendered_and_text_is_text(page: Path) -> None:
     ]
     assert "A report &amp; its values" in dom
     assert "a &lt;b&gt;bold&lt;/b&gt; apple" in dom
+    assert "after has &lt;no&gt; variety." in dom
     assert "<script" not in dom
     assert 'class="better">better' in dom
     assert re.search(r'"number best">3 <span class="soft">\[[\d.-]+, [\d.]+\]', dom)

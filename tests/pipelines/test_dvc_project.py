@@ -162,8 +162,11 @@ class TestClone:
 
     def test_metrics_and_plots_are_shown(self, clone: Clone) -> None:
         shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)
-        metrics = shown[""]["data"]["data/evaluation/metrics.json"]["data"]
-        assert "fd_efficientnet_lite0" in metrics["trained"]
+        files = shown[""]["data"]
+        assert "trained" in files["data/evaluation/metrics/fd_efficientnet_lite0.json"]["data"]
+        table = clone.run("dvc", "metrics", "show").stdout.splitlines()
+        assert len(table) == 1 + len(files)
+        assert max(map(len, table)) <= 110, "a table that fits a terminal"
         clone.run("dvc", "plots", "show")
         page = (clone.root / "dvc_plots" / "index.html").read_text()
         assert "samples.png" in page

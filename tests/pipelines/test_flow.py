@@ -153,9 +153,14 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
 
     workspace = Workspace(toy.root)
     workspace.evaluation.mkdir(parents=True)
-    (workspace.evaluation / "metrics.json").write_text(
-        json.dumps({"trained": {"fd": 2.5, "kid": 0.25}, "initial": {"fd": 3.0}})
-    )
+    evaluation = {
+        "trained": {"fd": {"value": 2.5}, "kid": {"value": 0.25}},
+        "initial": {"fd": {"value": 3.0}},
+        "verdicts": {"fd": "no difference shown"},
+        "summary": ["trained has no variety."],
+        "prompts": [],
+    }
+    (workspace.evaluation / "evaluation.json").write_text(json.dumps(evaluation))
     picture = b"\x89PNG not really"
     (workspace.evaluation / "samples.png").write_bytes(picture)
     workspace.training.mkdir()
@@ -169,9 +174,10 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(flow_run_filter=FlowRunFilter(id={"any_": [run_id]}))
     data = {artifact.key: artifact.data for artifact in found}
+    assert "- trained has no variety." in {artifact.description for artifact in found}
     assert json.loads(str(data["metrics"])) == [
-        {"metric": "fd", "trained": "2.5", "initial": "3"},
-        {"metric": "kid", "trained": "0.25", "initial": ""},
+        {"metric": "fd", "before": "3", "after": "2.5", "difference": "none shown"},
+        {"metric": "kid", "before": "", "after": "0.25", "difference": ""},
     ]
     assert data["samples"] == f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     assert "/#/runs/abc" in str(data["mlflow-run"])

@@ -96,7 +96,7 @@ def test_a_bundle_has_the_values_of_the_evaluate_stage(world: Path) -> None:
     report = measure(world, str(world / "training"))
     assert numbers(report, "trained") == stage.values["trained"]
     assert report.comparisons == []
-    assert {"evaluation.json", "metrics.json", "report.md", "report.html", "nearest.png"} <= {
+    assert {"evaluation.json", "metrics", "report.md", "report.html", "nearest.png"} <= {
         path.name for path in (world / "compared").iterdir()
     }
     assert load_evaluation(world / "compared") == report.evaluation

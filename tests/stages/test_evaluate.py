@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from clipgan.artifacts import write_json
-from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
 from clipgan.evaluation.protocol import compare
 from clipgan.evaluation.report import load_evaluation
-from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
+from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.modality_gap import ModalityMeans
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
 from clipgan.stages.evaluate import EvaluationReport, evaluate
-from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
-from clipgan.stages.stored_features import StoredFeatures
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
 
 CHANGES: dict[str, Any] = {
@@ -135,7 +130,7 @@ def report(world: Path, logger: RecordingLogger) -> EvaluationReport:
 
 def test_every_file_is_made(world: Path, report: EvaluationReport) -> None:
     assert {path.name for path in (world / "evaluation").iterdir()} == {
-        "metrics.json",
+        "metrics",
         "evaluation.json",
         "report.md",
         "report.html",
@@ -163,7 +158,10 @@ def test_both_generators_and_real_images_are_measured(
 
 
 def test_metrics_file_values_and_report_agree(world: Path, report: EvaluationReport) -> None:
-    assert json.loads((world / "evaluation" / "metrics.json").read_text()) == report.values
+    for section, values in report.values.items():
+        for name, value in values.items():
+            path = world / "evaluation" / "metrics" / f"{name}.json"
+            assert json.loads(path.read_text())[section] == value
     loaded = load_evaluation(world / "evaluation")
     for section, values in loaded.values.items():
         assert {name: value.value for name, value in values.items()} == report.values[section]
@@ -195,7 +193,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 ) -> None:
     again = run(world, output="again")
     assert again.values == report.values
-    for name in ("metrics.json", "evaluation.json", "samples.png"):
+    for name in ("metrics/clip_score.json", "evaluation.json", "samples.png"):
         first, second = (world / folder / name for folder in ("evaluation", "again"))
         assert first.read_bytes() == second.read_bytes()
     other = run(world, {"evaluate.seed": 1, "evaluate.compare_initial": False}, output="other")
@@ -250,8 +248,43 @@ def test_images_without_captions_are_evaluated_by_their_features(tmp_path: Path)
     report = run(tmp_path)
     assert set(report.values) == {"trained"}
     assert "fd_efficientnet_lite0" in report.values["trained"]
-    assert "has a caption" in report.skipped["r_precision"]
+    reason = report.skipped["r_precision"]
+    assert "has a caption: lay a file of captions beside each image" in reason
+    assert reason.endswith("or name words that fit your images in evaluate.prompts")
     assert (tmp_path / "evaluation" / "samples.png").exists()
+    assert load_evaluation(tmp_path / "evaluation").prompts == ()
+
+
+def test_prompts_stand_for_the_captions_of_images_without_any(tmp_path: Path) -> None:
+    build_world(tmp_path, captioned=0)
+    save_training(tmp_path)
+    report = run(tmp_path, {"evaluate.prompts": ["a dot", "a line", "a dot", "a blob"]})
+    texts = {"clip_score", "r_precision", "caption_diversity_efficientnet_lite0"}
+    assert texts <= set(report.values["trained"])
+    assert texts <= set(report.values["initial"])
+    assert {"clip_score_independent", "concept_accuracy"} <= set(report.skipped)
+    evaluation = load_evaluation(tmp_path / "evaluation")
+    assert evaluation.prompts == ("a dot", "a line", "a blob")
+    value = evaluation.values["trained"]["r_precision"]
+    assert value.protocol.captions.startswith("evaluate.prompts (")
+    assert value.protocol.generated_count == 3 * 2
+    assert value.protocol.settings == {"candidates": 3, "samples_per_caption": 2}
+    again = run(tmp_path, {"evaluate.prompts": ["a line", "a dot", "a square"]}, output="other")
+    assert again.values["trained"]["clip_score"] != report.values["trained"]["clip_score"]
+
+
+def test_the_report_says_in_words_what_the_values_show(
+    world: Path, report: EvaluationReport
+) -> None:
+    evaluation = load_evaluation(world / "evaluation")
+    assert report.summary == evaluation.summary
+    assert report.summary[0].startswith("trained against initial, paired: ")
+    assert set(evaluation.verdicts) == set(report.values["trained"])
+    for name in ("report.md", "report.html"):
+        text = html.unescape((world / "evaluation" / name).read_text())
+        assert all(sentence in text for sentence in report.summary)
+    table = (world / "evaluation" / "report.md").read_text()
+    assert f"| {evaluation.verdicts['clip_score']} |" in table
 
 
 def test_collapsed_generator_is_an_error_and_the_old_output_stays(tmp_path: Path) -> None:
@@ -289,40 +322,3 @@ def test_small_split_skips_what_it_cannot_give(world: Path) -> None:
     report = run(world, changes, output="validation")
     assert "retrieval_candidates = 5" in report.skipped["r_precision"]
     assert "kid_efficientnet_lite0" in report.values["trained"], "KID needs two images"
-
-
-class StoredTexts:
-    """Encodes captions as the store has them."""
-
-    def __init__(self, stored: StoredFeatures) -> None:
-        self._stored = stored
-
-    def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
-        assert normalize
-        return self._stored.find(captions)
-
-
-@pytest.mark.parametrize("captioned", [True, False])
-def test_each_generator_is_shown_features_in_its_own_space(world: Path, captioned: bool) -> None:
-    """CLIP score and retrieval go on seeing the features as CLIP gave them."""
-    table = load_features(world / "features")
-    stored = StoredFeatures(table)
-    names = (table.captions if captioned else table.sample_ids)[3:6]
-    means = ModalityMeans(image=torch.randn(6), text=torch.randn(6))
-    plain = load_bundle(world / "training")
-    centred = replace(plain, means=means)
-    raw = stored.find(names)
-    clip = StoredTexts(stored)
-    assert torch.equal(find_stored_conditions(plain, stored, clip)(names), raw)
-    shifted = means.centre_texts(raw) if captioned else means.centre_images(raw)
-    assert torch.equal(find_stored_conditions(centred, stored, clip)(names), shifted)
-    if captioned:
-        encoded = encode_conditions(centred, clip)(names)
-        assert torch.equal(encoded, shifted)
-    assert not torch.equal(shifted, raw)
-
-
-def test_a_condition_without_a_feature_is_named(world: Path) -> None:
-    stored = StoredFeatures(load_features(world / "features"))
-    with pytest.raises(FeatureStoreError, match="'nothing' has no feature"):
-        stored.find(["picture 3", "nothing"])

@@ -12,7 +12,12 @@ import typer
 from typer.core import TyperGroup
 
 from clipgan.cli.environment import apply_environment
-from clipgan.cli.error_reports import DEBUG_VARIABLE, exit_on_sigterm, reported_errors
+from clipgan.cli.error_reports import (
+    DEBUG_VARIABLE,
+    accept_any_encoding,
+    exit_on_sigterm,
+    reported_errors,
+)
 
 
 class _ReportingGroup(TyperGroup):
@@ -199,17 +204,26 @@ def generate(
         typer.Option("--mix", help="SEED:FIRST-LAST: these layers in another seed's style."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="A .png file for one image, else a folder.")
-    ] = Path("generated"),
-    model: Annotated[
-        str,
+        Path,
         typer.Option(
-            "--model", help="built-in, built-in-galip, a bundle folder, or models:/NAME@ALIAS."
+            "--out", help="A file for one image (.png, .jpg, .webp), else a folder of PNGs."
         ),
-    ] = "built-in",
+    ] = Path("generated"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file --out.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="built-in, built-in-galip, a bundle folder, or models:/NAME@ALIAS. "
+            "Without it: the project's champion where there is one, else built-in.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Make images from prompts. The same seed gives the same files on the CPU."""
+    """Make images from prompts. The same seed gives the same files on the CPU.
+
+    No picture replaces an earlier one. PNGs carry their settings.
+    """
     from clipgan.cli.generate import generate_files
     from clipgan.generation.styles import StyleChoice, parse_style_mixes
 
@@ -222,6 +236,7 @@ def generate(
         out=out,
         model=model,
         device=device,
+        force=force,
     ):
         print(path)
 
@@ -298,4 +313,5 @@ def main() -> None:
         sys.argv = [argument for argument in sys.argv if argument != "--debug"]
         os.environ[DEBUG_VARIABLE] = "1"
     exit_on_sigterm()
+    accept_any_encoding()
     app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,16 @@ def exit_on_sigterm() -> None:
         raise SystemExit(EXIT_TERMINATED)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def accept_any_encoding() -> None:
+    """Let stdout show what its encoding has no letters for as ``\\x..``, as stderr does anyway.
+
+    A terminal or log in ASCII must not turn a path in other letters into an error, least of all
+    after the work is done.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

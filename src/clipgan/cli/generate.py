@@ -1,27 +1,35 @@
-"""``clipgan generate``: prompts -> PNG files."""
+"""``clipgan generate``: prompts -> picture files, none of which replaces another unasked."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+import unicodedata
 from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from clipgan.artifacts import write_bytes
+from clipgan.config import load_params
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.built_in import BUILT_IN_NAMES, find_built_in
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
 from clipgan.stages.catalog import find_workspace
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
 
 if TYPE_CHECKING:
     import torch
 
+    from clipgan.generation.picture_files import PictureSettings
     from clipgan.generation.sampler import Sampler
     from clipgan.generation.styles import StyleChoice
 
-_MODEL_URI = re.compile(r"^models:/")
+MODEL_PREFIX = "models:/"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Of ``clipgan.generation.picture_files.FORMATS``, which would import torch."""
 _SLUG_CHARACTERS = 40
 
 
@@ -32,23 +40,34 @@ def generate_files(
     num_images: int,
     choice: StyleChoice,
     out: Path,
-    model: str,
+    model: str | None,
     device: str,
+    force: bool = False,
 ) -> list[Path]:
-    """Write one PNG file an image; gives their paths.
+    """Write a file for each image; gives their paths, in the sampler's order.
 
-    ``out`` is a file when it ends in .png (one image only), else a folder, in which files are named
-    after prompt, seed and number.
+    ``out`` is a file when it ends in one of :data:`SUFFIXES` (one image only), else a folder, in
+    which files are named after prompt, seed and number. There, an image that differs from the
+    file of its name gets the name with ``-2``, ``-3``, ...; one that is there already stays.
+
+    Args:
+        model: see :func:`load_model`; None: the project's champion, else the built-in generator.
+            What was chosen is said on stderr, as are prompts that CLIP cannot tell apart.
+        force: replace ``out`` where it is a file.
 
     Raises:
         ConfigError: a prompt or number is out of range, or ``out`` does not fit.
         CheckpointError, RegistryError: the model cannot be loaded.
     """
-    paths = plan_files(prompts, seed=seed, num_images=num_images, out=out)
-    from clipgan.generation.sampler import check_request, encode_png
+    check_out(out, num_images=len(prompts) * num_images, force=force)
+    from clipgan.generation.sampler import check_request
 
     check_request(prompts, seed=seed, num_images=num_images, choice=choice)
-    sampler = load_model(model, device)
+    if model is None:
+        model = choose_model()
+    sampler, name = load_model(model, device)
+    for warning in sampler.describe_alike(prompts):
+        print(f"note: {warning}", file=sys.stderr)
     images = sampler.sample(
         prompts,
         seed=seed,
@@ -58,42 +77,90 @@ def generate_files(
         latent_truncation=choice.latent_truncation,
         mixes=choice.mixes,
     )
-    for path, image in zip(paths, images, strict=True):
-        write_bytes(path, encode_png(image))
-    return paths
-
-
-def plan_files(prompts: Sequence[str], *, seed: int, num_images: int, out: Path) -> list[Path]:
-    """The path of every image, in the sampler's order.
-
-    Raises:
-        ConfigError: several images and one file, or a file stands where the folder should be.
-    """
-    total = len(prompts) * num_images
-    if out.suffix.lower() == ".png":
-        if total > 1:
-            raise ConfigError(f"--out {out}: {total} images do not fit in one file; name a folder")
-        if out.is_dir():
-            raise ConfigError(f"--out {out}: is a folder; name a file, or a folder without .png")
-        return [out]
-    if out.suffix and not out.is_dir():
-        raise ConfigError(f"--out {out}: images are PNG files; end the name in .png")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file; name a folder, or a file ending in .png")
-    names = [
-        f"{_slug(prompt)}-seed{seed}-{index}.png"
+    settings = [
+        _describe(sampler, name, prompt, (seed, index), choice)
         for prompt in prompts
         for index in range(num_images)
     ]
-    # Two prompts that differ in punctuation only would write the same file.
-    if len(set(names)) < len(names):
-        width = len(str(total - 1))
-        names = [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
-    return [out / name for name in names]
+    try:
+        return [
+            _save(image, described, out, force)
+            for image, described in zip(images, settings, strict=True)
+        ]
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: cannot be written ({error.strerror or error}); name another place"
+        ) from error
 
 
-def load_model(model: str, device: str) -> Sampler:
-    """The sampler of a built-in generator, a bundle folder, or a version in the registry.
+def check_out(out: Path, *, num_images: int, force: bool = False) -> None:
+    """Refuse an ``--out`` that cannot take so many images, before anything is loaded.
+
+    Raises:
+        ConfigError: several images and one file, a file that is there, another format, or a place
+            that cannot be written to.
+    """
+    if out.suffix.lower() in SUFFIXES:
+        if num_images > 1:
+            raise ConfigError(
+                f"--out {out}: {num_images} images do not fit in one file; name a folder"
+            )
+        if out.is_dir():
+            raise ConfigError(
+                f"--out {out}: is a folder; name a file, or a folder without {out.suffix}"
+            )
+        if out.exists() and not force:
+            raise ConfigError(f"--out {out}: is there already; --force replaces it")
+        _check_writable(out, out.parent)
+        return
+    if out.suffix and not out.is_dir():
+        raise ConfigError(
+            f"--out {out}: {out.suffix} is no format that can be written; end the name in "
+            f"{', '.join(SUFFIXES)}, or name a folder without a dot"
+        )
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; name a folder, or a file ending in .png")
+    if force:
+        raise ConfigError(
+            f"--force: --out {out} is a folder, in which no picture replaces another; leave it out"
+        )
+    _check_writable(out, out)
+
+
+def choose_model() -> str:
+    """The address of the champion of the project around the working directory, or the built-in
+    generator where there is none; says on stderr which and why.
+
+    Raises:
+        ConfigError: params.yaml is wrong.
+        RegistryError: the registry cannot be used.
+    """
+    address, reason = _find_champion()
+    print(f"model: {address} ({reason})", file=sys.stderr)
+    return address
+
+
+def _find_champion() -> tuple[str, str]:
+    try:
+        workspace = find_workspace(Path.cwd())
+    except ConfigError:
+        return BUILT_IN, "outside a project; --model names another"
+    name = load_params(workspace.params_file).register_model.model_name
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    database = sqlite_path(uri)
+    # Nothing is registered where there is no store: MLflow, seconds to import, need not be asked.
+    if database is None or database.exists():
+        from clipgan.tracking.registry import CHAMPION, list_versions
+
+        for row in list_versions(name, tracking_uri=uri):
+            if CHAMPION in row.aliases:
+                return f"{MODEL_PREFIX}{name}/{row.version}", "champion of this project"
+    return BUILT_IN, f"{name} has no champion yet; --model names another"
+
+
+def load_model(model: str, device: str) -> tuple[Sampler, str]:
+    """A built-in generator, a bundle folder, or a version in the registry, and its name: the
+    address, or the last part of a folder's path.
 
     Raises:
         CheckpointError: no such folder, or what is in it cannot be loaded.
@@ -103,17 +170,18 @@ def load_model(model: str, device: str) -> Sampler:
     from clipgan.generation.sampler import load_sampler
 
     chosen = resolve_device(device)
-    if (folder := find_built_in(model)) is not None:
-        return load_sampler(folder, device=chosen)
-    if _MODEL_URI.match(model):
-        return _load_registered(model, chosen)
+    if (built_in := find_built_in(model)) is not None:
+        return load_sampler(built_in, device=chosen), model
+    if model.startswith(MODEL_PREFIX):
+        return _load_registered(model, chosen), model
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
             f"--model {model}: no such folder; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder "
             "such as data/training, or models:/NAME@champion"
         )
-    return load_sampler(folder, device=chosen)
+    name = folder.resolve().name.encode(errors="backslashreplace").decode()
+    return load_sampler(folder, device=chosen), name
 
 
 def _load_registered(address: str, device: torch.device) -> Sampler:
@@ -130,6 +198,77 @@ def _load_registered(address: str, device: torch.device) -> Sampler:
         return load_sampler(bundle, device=device, clip_weights=clip_weights)
 
 
-def _slug(prompt: str) -> str:
-    """A file name that says the prompt: letters and digits of any script, dashes between."""
-    return "-".join(re.findall(r"\w+", prompt.lower()))[:_SLUG_CHARACTERS].strip("-") or "image"
+def _describe(
+    sampler: Sampler, model: str, prompt: str, place: tuple[int, int], choice: StyleChoice
+) -> PictureSettings:
+    """``place``: seed and number of the image."""
+    from clipgan.generation.picture_files import PictureSettings
+    from clipgan.models.bundle import GENERATOR_FILE
+
+    return PictureSettings(
+        prompt=prompt,
+        seed=place[0],
+        image=place[1],
+        side_px=sampler.info.resolution_px,
+        truncation=choice.truncation,
+        truncation_layers=choice.truncation_layers,
+        latent_truncation=choice.latent_truncation,
+        mix=tuple(f"{mix.seed}:{mix.first}-{mix.last}" for mix in choice.mixes),
+        model=model,
+        model_sha256=sampler.info.files[GENERATOR_FILE],
+        clip=sampler.info.clip.get("model", ""),
+        clipgan=version("clipgan"),
+    )
+
+
+def _save(image: torch.Tensor, settings: PictureSettings, out: Path, force: bool) -> Path:
+    from clipgan.generation.picture_files import encode_picture
+
+    if (suffix := out.suffix.lower()) in SUFFIXES:
+        data = encode_picture(image, suffix, settings)
+        if force:
+            write_bytes(out, data)
+        elif not _write_new(out, data):
+            raise ConfigError(f"--out {out}: is there by now; --force replaces it")
+        return out
+    data = encode_picture(image, ".png", settings)
+    stem = f"{slug(settings.prompt)}-seed{settings.seed}-{settings.image}"
+    for number in count(1):
+        path = out / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+        if _write_new(path, data) or (path.is_file() and path.read_bytes() == data):
+            break
+    return path
+
+
+def _write_new(path: Path, data: bytes) -> bool:
+    """Write a file that is not there yet, whole or not at all; False: something is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Taken before it is written: another process that wants the name goes on to the next.
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    try:
+        write_bytes(path, data)
+    except BaseException:
+        path.unlink()
+        raise
+    return True
+
+
+def _check_writable(out: Path, folder: Path) -> None:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"--out {out}: {nearest} is a file, not a folder; name another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: {nearest} is not writable; name another place")
+
+
+def slug(prompt: str) -> str:
+    """A file name that says the prompt: letters and digits of any script, dashes between; where
+    there are none, as in emoji, the characters' Unicode names."""
+    words = re.findall(r"\w+", prompt.lower())
+    if not words:
+        names = " ".join(unicodedata.name(character, "") for character in prompt)
+        words = re.findall(r"\w+", names.lower())
+    return "-".join(words)[:_SLUG_CHARACTERS].strip("-") or "image"

@@ -71,6 +71,13 @@ def _check_folder(folder: Path) -> Path:
     resolved = folder.expanduser().resolve()
     if not resolved.is_dir():
         raise ConfigError(f"--folder {folder}: no such folder; give the root of your images")
+    try:
+        str(resolved).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"--folder {folder}: this path is not UTF-8, which params.yaml is written in: rename "
+            "the folder"
+        ) from None
     if not any(resolved.iterdir()):
         raise ConfigError(f"--folder {folder}: is empty; give the root of your images")
     return resolved

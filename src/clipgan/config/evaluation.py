@@ -12,6 +12,7 @@ Split = Literal["train", "validation", "all"]
 ProtocolName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 # YAML lists, kept as tuples so that the section stays hashable.
 Spaces = Annotated[tuple[str, ...], Field(strict=False)]
+Prompts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
 Radii = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 ProtocolNames = Annotated[tuple[ProtocolName, ...], Field(strict=False, min_length=1)]
 
@@ -56,6 +57,9 @@ class EvaluateConfig(Section):
     ]
     judge_clip_weights: Annotated[str, Field(min_length=1)]
     retrieval_candidates: Annotated[int, Field(ge=2)]
+    prompts: Annotated[
+        Prompts, Field(description="texts for images without captions: samples, CLIP scores")
+    ]
     num_concepts: Annotated[int, Field(ge=2)]
     samples_per_concept: PositiveInt
     neighbourhood: Annotated[int, Field(ge=1, description="k of precision and recall")]

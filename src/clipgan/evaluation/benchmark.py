@@ -29,7 +29,8 @@ class Benchmark:
     """Rows of real images, captions and concepts; what could not be had, and why.
 
     ``reference`` holds the real images, ``captions`` those whose captions are used, ``training``
-    those a generator may have memorised (None: no search); often they are one.
+    those a generator may have memorised (None: no search); often they are one. ``prompts`` take the
+    place of captions in text metrics where the split has none.
     """
 
     protocol: EvaluationProtocol
@@ -40,6 +41,7 @@ class Benchmark:
     choice: ReferenceChoice
     candidates: list[list[str]] | None
     gallery: ConceptGallery | None
+    prompts: tuple[str, ...]
     skipped: dict[str, str]
 
     @property
@@ -75,6 +77,7 @@ def build_benchmark(
     choice = choose_for_protocol(indexes[protocol.reference_split], captions, protocol)
     skipped: dict[str, str] = {}
     gallery, candidates = None, None
+    prompts: tuple[str, ...] = ()
     if choice.has_captions:
         if protocol.has_concepts:
             gallery = _try(
@@ -88,8 +91,9 @@ def build_benchmark(
             lambda: _choose_candidates(config, captions, choice, protocol.seed),
         )
     else:
-        for name in ("clip_score", "r_precision", "concept_accuracy"):
-            skipped[name] = f"no image of split {captions.split!r} has a caption"
+        if protocol.has_concepts:
+            prompts = tuple(dict.fromkeys(config.prompts))
+        skipped |= _explain_no_captions(captions.split, prompts)
     if gallery is not None and not gallery.other_styles:
         skipped["concept_accuracy_ceiling"] = (
             f"all images of the gallery's concepts are in style {gallery.style!r}: add a style to "
@@ -109,8 +113,20 @@ def build_benchmark(
         choice=choice,
         candidates=candidates,
         gallery=gallery,
+        prompts=prompts,
         skipped=skipped,
     )
+
+
+def _explain_no_captions(split: str, prompts: tuple[str, ...]) -> dict[str, str]:
+    reason = (
+        f"no image of split {split!r} has a caption: lay a file of captions beside each image "
+        "(cat.txt beside cat.jpg)"
+    )
+    if prompts:
+        return {"concept_accuracy": reason}
+    reason += ", or name words that fit your images in evaluate.prompts"
+    return dict.fromkeys(("clip_score", "r_precision", "concept_accuracy"), reason)
 
 
 def _choose_candidates(

@@ -10,15 +10,15 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.protocol import MetricValue, compare_values
 from clipgan.evaluation.report import REAL, is_lower_better
 
-NO_DIFFERENCE = "no difference"
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
 
 
 @dataclass(frozen=True)
 class MetricComparison:
     """``model`` minus ``baseline`` in one metric.
 
-    ``verdict``: better, worse, or no difference where the interval holds 0. ``refused``: why the
-    two values cannot be compared; the numbers are then None.
+    ``verdict``: better, worse, or no difference shown, where the interval holds 0. ``refused``:
+    why the two values cannot be compared; the numbers are then None.
     """
 
     metric: str
@@ -65,7 +65,7 @@ def _compare(
     if low <= 0 <= high:
         verdict = NO_DIFFERENCE
     else:
-        verdict = "better" if (high < 0) == is_lower_better(metric) else "worse"
+        verdict = BETTER if (high < 0) == is_lower_better(metric) else WORSE
     return MetricComparison(
         metric, model[0], baseline[0], paired.difference, low, high, paired.p_value, verdict
     )

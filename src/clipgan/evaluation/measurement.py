@@ -13,6 +13,7 @@ from clipgan.evaluation.benchmark import Benchmark
 from clipgan.evaluation.clip_metrics import (
     ClipJudge,
     EncodeTexts,
+    TextImageModel,
     build_training_model,
     find_judge_clip,
 )
@@ -25,6 +26,7 @@ from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import NearestTraining, find_nearest_training
 from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
 from clipgan.evaluation.path_length import GenerateFloat, compute_path_lengths
+from clipgan.evaluation.prompt_judge import PromptJudge
 from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.records import Recorder
 from clipgan.evaluation.reference_cache import FeatureCache
@@ -92,7 +94,9 @@ class Evaluator:
         self.warnings = self._real.warnings
         sha256 = clip.fingerprint.get("weights_sha256", "")
         self._recorder = Recorder(benchmark, config.confidence, sha256)
-        self._clips = self._build_clips(clip, encode_texts)
+        self._models = self._find_models(clip, encode_texts)
+        self._clips = self._build_clips()
+        self._prompts = self._build_prompts()
         self._concepts = self._build_concepts()
         self._objects = self._find_objects()
         self._training = self._find_training()
@@ -129,6 +133,7 @@ class Evaluator:
             nearest = self._search(features[0].plain) if self._training is not None else None
             values |= self._record_memorised(nearest)
             values |= self._measure_concepts(source)
+            values |= self._measure_prompts(source)
             values |= self._measure_path_length(source.latents)
             return Findings(
                 values,
@@ -156,11 +161,12 @@ class Evaluator:
     def count_generated(self) -> int:
         """Images one generator will make, for the progress bar."""
         concepts = sum(len(judge.prompts) for judge in self._concepts)
-        return len(self.benchmark.choice.conditions) + concepts
+        prompts = 0 if self._prompts is None else len(self._prompts.prompts)
+        return len(self.benchmark.choice.conditions) + concepts + prompts
 
-    def _build_clips(self, clip: TrainingClip, encode_texts: EncodeTexts) -> list[ClipJudge]:
-        choice = self.benchmark.choice
-        if not choice.has_captions:
+    def _find_models(self, clip: TrainingClip, encode_texts: EncodeTexts) -> list[TextImageModel]:
+        """The CLIPs that judge texts; none where there are neither captions nor prompts."""
+        if not (self.benchmark.choice.has_captions or self.benchmark.prompts):
             return []
         models = [build_training_model(clip, encode_texts)]
         found = find_judge_clip(
@@ -170,7 +176,23 @@ class Evaluator:
             self.skipped[INDEPENDENT_SCORE] = found
         else:
             models.append(found)
-        return [ClipJudge(model, choice.conditions, self.benchmark.candidates) for model in models]
+        return models
+
+    def _build_clips(self) -> list[ClipJudge]:
+        choice, candidates = self.benchmark.choice, self.benchmark.candidates
+        if not choice.has_captions:
+            return []
+        return [ClipJudge(model, choice.conditions, candidates) for model in self._models]
+
+    def _build_prompts(self) -> PromptJudge | None:
+        if not self.benchmark.prompts:
+            return None
+        return PromptJudge(
+            self.benchmark.prompts,
+            samples_per_prompt=self.config.samples_per_concept,
+            num_groups=self.config.interval_groups,
+            seed=self.benchmark.protocol.seed,
+        )
 
     def _build_concepts(self) -> list[ConceptJudge]:
         gallery, space = self.benchmark.gallery, self._real.main_space
@@ -243,15 +265,40 @@ class Evaluator:
     def _measure_concepts(self, source: ImageSource) -> dict[str, MetricValue]:
         values: dict[str, MetricValue] = {}
         for judge in self._concepts:
-            taker = self._collect(judge.space)
-            side = self.benchmark.resolution_px
-            with open_image_store(len(judge.prompts), side) as images:
-                for batch in images.fill(source.generate(judge.prompts)):
-                    taker.add(batch)
-                    self.advance(len(batch))
-            found = judge.measure(taker.collect("generated images").plain)
+            (features,) = self._generate_features(source, judge.prompts, [judge.space])
+            found = judge.measure(features)
             values |= self._record_concepts(found, judge.space, len(judge.prompts))
         return values
+
+    def _measure_prompts(self, source: ImageSource) -> dict[str, MetricValue]:
+        """Text metrics of images made for prompts, where no image has a caption."""
+        judge, main = self._prompts, self._real.main_space
+        if judge is None:
+            return {}
+        spaces = [*(model.space for model in self._models), *([main] if main else [])]
+        features = self._generate_features(source, judge.prompts, spaces)
+        changes = {"generated_count": len(judge.prompts), "captions": judge.captions}
+        values: dict[str, MetricValue] = {}
+        # The main space is the last, if there is one.
+        for model, found in zip(self._models, features, strict=False):
+            measured = judge.measure_text(model, found)
+            values |= self._recorder.record(measured, model.space, **changes)
+        if main is not None:
+            measured = judge.measure_diversity(main, features[-1])
+            values |= self._recorder.record(measured, main, **changes)
+        return values
+
+    def _generate_features(
+        self, source: ImageSource, prompts: Sequence[str], spaces: Sequence[FeatureSpace]
+    ) -> list[Tensor]:
+        """Features of an image of each prompt, in each space."""
+        takers = [self._collect(space) for space in spaces]
+        with open_image_store(len(prompts), self.benchmark.resolution_px) as images:
+            for batch in images.fill(source.generate(prompts)):
+                for taker in takers:
+                    taker.add(batch)
+                self.advance(len(batch))
+        return [taker.collect("generated images").plain for taker in takers]
 
     def _record_concepts(
         self, found: dict[str, Measured], space: FeatureSpace, count: int

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from clipgan.evaluation.comparison import MetricComparison
-from clipgan.evaluation.protocol import MetricValue, Protocol
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.comparison import NO_DIFFERENCE, MetricComparison
+from clipgan.evaluation.protocol import MetricValue, Protocol, compare_values
 from clipgan.evaluation.report import REAL, Evaluation, format_number, is_lower_better
 
 STYLE = """
@@ -80,6 +81,7 @@ class PageContent:
 def build_page(content: PageContent) -> str:
     """The page as text; the same content gives the same bytes."""
     parts = [
+        ("summary", "In words", _list(content.evaluation.summary)),
         ("values", "Values", _values(content.evaluation)),
         ("comparisons", "Paired comparisons", _comparisons(content.comparisons)),
         ("samples", "Samples on shared seeds", _samples(content.prompts, content.samples)),
@@ -114,7 +116,7 @@ def _values(evaluation: Evaluation) -> str:
     for name in names:
         found = {section: evaluation.values[section].get(name) for section in sections}
         better = "lower" if is_lower_better(name) else "higher"
-        best = _find_best(name, found)
+        best = _find_best(found, is_lower_better(name))
         cells = "".join(
             f'<td class="number{" best" if section == best else ""}">{_number(value)}</td>'
             for section, value in found.items()
@@ -131,12 +133,24 @@ def _values(evaluation: Evaluation) -> str:
     )
 
 
-def _find_best(name: str, found: Mapping[str, MetricValue | None]) -> str | None:
-    """The model with the best value; None for one model alone. Real images do not compete."""
-    values = {model: v.value for model, v in found.items() if v is not None and model != REAL}
-    if len(values) < 2 or len(set(values.values())) == 1:
+def _find_best(found: Mapping[str, MetricValue | None], lower_is_better: bool) -> str | None:
+    """The model whose paired comparison with every other one shows it to be better; mostly None.
+    Real images do not compete."""
+    models = {model: v for model, v in found.items() if v is not None and model != REAL}
+    if len(models) < 2:
         return None
-    return (min if is_lower_better(name) else max)(values, key=lambda model: values[model])
+    choose = min if lower_is_better else max
+    best = choose(models, key=lambda model: models[model].value)
+    others = [value for model, value in models.items() if model != best]
+    return best if all(_differ(models[best], value) for value in others) else None
+
+
+def _differ(a: MetricValue, b: MetricValue) -> bool:
+    try:
+        bounds = compare_values(a, b).bounds
+    except EvaluationError:
+        return False
+    return bounds.low > 0 or bounds.high < 0
 
 
 def _number(value: MetricValue | None) -> str:
@@ -153,8 +167,8 @@ def _explain(evaluation: Evaluation) -> str:
     return (
         f"<p class=note>In brackets: {share} intervals, from {escape(intervals[0].method)}. "
         "They say how far a value moves with other captions and latents; the reference is the "
-        "same. Bold: the best value; whether it is better by more than chance, the paired "
-        "comparison says. Real images stand in a model's place in the column real.</p>"
+        "same. Bold: better than every other model by more than chance, as the paired comparison "
+        "shows. Real images stand in a model's place in the column real.</p>"
     )
 
 
@@ -166,7 +180,7 @@ def _comparisons(comparisons: Sequence[MetricComparison]) -> str:
             rows.append(f"<tr>{names}<td colspan=3>{escape(found.refused)}</td></tr>")
             continue
         numbers = f"{found.difference:+.4g} [{found.low:+.4g}, {found.high:+.4g}]"
-        kind = found.verdict if found.verdict in {"better", "worse"} else "soft"
+        kind = "soft" if found.verdict == NO_DIFFERENCE else found.verdict
         rows.append(
             f'<tr>{names}<td class="number">{numbers}</td><td class="number">'
             f'{found.p_value:.2g}</td><td class="{kind}">{escape(found.verdict)}</td></tr>'

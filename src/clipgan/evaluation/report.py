@@ -13,7 +13,7 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.protocol import MetricValue, parse_metric_value
 from clipgan.evaluation.protocols import OFFLINE
 
-METRICS_FILE = "metrics.json"
+METRICS_FOLDER = "metrics"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.md"
 TRAINED = "trained"
@@ -31,12 +31,17 @@ class Evaluation:
     ``values`` maps ``trained``, ``initial`` (the generator the training started from) and ``real``
     (real images in the generator's place: the ceiling) to metric names to values; in a comparison,
     the models' addresses. ``skipped`` maps the names of absent metrics to one line of reason;
-    ``warnings`` qualify values that are there.
+    ``warnings`` qualify values that are there. ``summary`` says in words what the values show
+    (:mod:`clipgan.evaluation.summary`), ``verdicts`` of ``trained`` against ``initial``, metric by
+    metric; ``prompts`` are texts of the data, those of the sample sheet.
     """
 
     values: Mapping[str, Mapping[str, MetricValue]]
     skipped: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    summary: tuple[str, ...] = ()
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
 
 
 def key_metric(protocol_name: str, metric: str) -> str:
@@ -51,21 +56,24 @@ def is_lower_better(key: str) -> bool:
 
 
 def save_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write metrics.json (numbers only, for ``dvc metrics show``), evaluation.json (everything) and
-    report.md into ``folder``, each atomically."""
-    numbers = {
-        section: {name: value.value for name, value in values.items()}
-        for section, values in evaluation.values.items()
-    }
+    """Write evaluation.json (everything), report.md and metrics/METRIC.json (numbers only) into
+    ``folder``, each atomically.
+
+    ``dvc metrics show`` gives a file a row and a number a column: a file for each metric makes a
+    table that fits a terminal."""
     tree: dict[str, Any] = {
         section: {name: value.model_dump(mode="json") for name, value in values.items()}
         for section, values in evaluation.values.items()
     }
     tree["skipped"] = dict(evaluation.skipped)
     tree["warnings"] = list(evaluation.warnings)
+    tree["summary"] = list(evaluation.summary)
+    tree["verdicts"] = dict(evaluation.verdicts)
+    tree["prompts"] = list(evaluation.prompts)
     write_json(folder / EVALUATION_FILE, tree)
     write_bytes(folder / REPORT_FILE, format_report(evaluation).encode())
-    write_json(folder / METRICS_FILE, numbers)
+    for name, numbers in _list_numbers(evaluation).items():
+        write_json(folder / METRICS_FOLDER / f"{name}.json", numbers)
 
 
 def load_evaluation(folder: Path) -> Evaluation:
@@ -91,16 +99,38 @@ def load_evaluation(folder: Path) -> Evaluation:
         for section in SECTIONS
         if section in tree
     }
-    return Evaluation(values, tree.get("skipped", {}), tuple(tree.get("warnings", ())))
+    return Evaluation(
+        values,
+        tree.get("skipped", {}),
+        tuple(tree.get("warnings", ())),
+        tuple(tree.get("summary", ())),
+        tree.get("verdicts", {}),
+        tuple(tree.get("prompts", ())),
+    )
+
+
+def _list_numbers(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Metric -> section -> number."""
+    numbers: dict[str, dict[str, float]] = {}
+    for section, values in evaluation.values.items():
+        for name, value in values.items():
+            numbers.setdefault(name, {})[section] = value.value
+    return numbers
 
 
 def format_report(evaluation: Evaluation) -> str:
-    """A Markdown page: one table of values, their protocols, what is missing and why."""
+    """A Markdown page: what the values say, a table of them, their protocols, what is missing."""
     present = [section for section, values in evaluation.values.items() if values]
-    lines = ["# Evaluation", "", f"| metric | better | {' | '.join(present)} |"]
-    lines.append("| --- | --- |" + " ---: |" * len(present))
+    lines = ["# Evaluation", ""]
+    if evaluation.summary:
+        lines += [*(f"- {sentence}" for sentence in evaluation.summary), ""]
+    verdicts = evaluation.verdicts
+    change = [f"{TRAINED} against {INITIAL}"] if verdicts else []
+    lines.append(f"| metric | better | {' | '.join([*present, *change])} |")
+    lines.append("| --- | --- |" + " ---: |" * len(present) + " --- |" * len(change))
     for name in dict.fromkeys(name for part in present for name in evaluation.values[part]):
         cells = [format_number(evaluation.values[section].get(name)) for section in present]
+        cells += [verdicts.get(name, "")] if verdicts else []
         better = "lower" if is_lower_better(name) else "higher"
         lines.append(f"| {name} | {better} | {' | '.join(cells)} |")
     if REAL in present:

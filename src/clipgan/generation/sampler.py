@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_PROMPT_CHARACTERS = 500
 """CLIP reads the first few dozen words; a longer text is a mistake."""
 _GPU_BATCH = 32
+_UNKNOWN_WORD = "\U00010380"
+"""A letter of Ugaritic: no vocabulary of words has it, one of bytes reads it like any other."""
 
 
 class Sampler:
@@ -121,6 +123,23 @@ class Sampler:
             images = self._generate(latents[rows], others, texts[rows // num_images], choice)
             parts.append(to_uint8(images).cpu())
         return torch.cat(parts)
+
+    def describe_alike(self, prompts: Sequence[str]) -> list[str]:
+        """A sentence for each group of different prompts with the same text features, which give
+        the same images, and for prompts of which CLIP knows no word."""
+        groups: dict[bytes, list[str]] = {}
+        for prompt in dict.fromkeys((_UNKNOWN_WORD, *prompts)):
+            # One by one, as they are sampled: equal tokens then give equal bits.
+            features = self._bundle.encode_texts(self._clip, [prompt])
+            groups.setdefault(features.cpu().numpy().tobytes(), []).append(prompt)
+        sentences = []
+        for group in groups.values():
+            names = ", ".join(repr(prompt) for prompt in group if prompt != _UNKNOWN_WORD)
+            if _UNKNOWN_WORD in group and len(group) > 1:
+                sentences.append(f"the CLIP knows no word of {names}: use other words")
+            elif len(group) > 1:
+                sentences.append(f"the CLIP sees no difference between {names}: same pictures")
+        return sentences
 
     def _check_choice(self, choice: StyleChoice) -> None:
         if isinstance(self._generator, LafiteGenerator):
@@ -240,6 +259,8 @@ def check_request(
             raise ConfigError(
                 f"prompt {prompt!r} is empty: say what to draw, such as 'a red apple'"
             )
+        if prompt.encode(errors="ignore").decode() != prompt:
+            raise ConfigError(f"prompt {prompt!r} is no UTF-8 text: type it in a UTF-8 terminal")
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ConfigError(
                 f"prompt {prompt[:30]!r}... has {len(prompt)} characters: "

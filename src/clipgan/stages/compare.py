@@ -15,6 +15,7 @@ from clipgan.evaluation.comparison import MetricComparison, compare_models
 from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
+from clipgan.evaluation.summary import summarise
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.evaluation_files import built_folder, save_nearest
 from clipgan.stages.evaluation_page import save_page
@@ -71,8 +72,14 @@ def measure_models(
     measured = Measurements(config, images, models, device, FeatureCache(cache))
     for recipe in recipes:
         measured.measure(recipe)
-    evaluation = Evaluation(measured.values, measured.skipped, tuple(measured.warnings))
     comparisons = [] if alone else compare_models(measured.values, addresses[0])
+    evaluation = Evaluation(
+        measured.values,
+        measured.skipped,
+        tuple(measured.warnings),
+        summarise(measured.values, comparisons),
+        prompts=tuple(measured.texts),
+    )
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
         tree = [comparison.to_tree() for comparison in comparisons]
@@ -89,7 +96,7 @@ def measure_models(
             sheets=measured.sheets,
             findings=measured.findings,
         )
-    for path in sorted(output.iterdir()):
+    for path in sorted(path for path in output.iterdir() if path.is_file()):
         logger.log_file(path, LOGGED_FOLDER)
     logger.flush()
     return ComparisonReport(evaluation, comparisons)

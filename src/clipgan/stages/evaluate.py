@@ -14,6 +14,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
+from clipgan.evaluation.comparison import compare_models
 from clipgan.evaluation.feature_spaces import TrainingClip
 from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.protocols import find_protocol
@@ -24,6 +25,7 @@ from clipgan.evaluation.report import (
     Evaluation,
     save_evaluation,
 )
+from clipgan.evaluation.summary import find_verdicts, summarise
 from clipgan.generation.towers import attach_tower
 from clipgan.models.bundle import (
     BundleInfo,
@@ -55,6 +57,7 @@ class EvaluationReport:
     values: dict[str, dict[str, float]]
     skipped: dict[str, str]
     warnings: tuple[str, ...]
+    summary: tuple[str, ...]
     images_seen: int
     seconds: float
 
@@ -97,7 +100,15 @@ def evaluate(
     for protocol in protocols:
         measured.measure(protocol)
     values = measured.values
-    evaluation = Evaluation(values, measured.skipped, tuple(measured.warnings))
+    comparisons = compare_models(values, INITIAL) if INITIAL in values else []
+    evaluation = Evaluation(
+        values,
+        measured.skipped,
+        tuple(measured.warnings),
+        summarise(values, comparisons),
+        find_verdicts(comparisons, TRAINED),
+        tuple(measured.texts),
+    )
     images_seen = _count_images_seen(training, bundles[TRAINED].info)
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
@@ -120,6 +131,7 @@ def evaluate(
         values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
         skipped=dict(measured.skipped),
         warnings=tuple(measured.warnings),
+        summary=evaluation.summary,
         images_seen=images_seen,
         seconds=round(time.monotonic() - started, 2),
     )
@@ -177,7 +189,8 @@ def load_judge_inputs(
         clip_fingerprint=fingerprint,
     )
     judge = TrainingClip(clip.encode_images, fingerprint)
-    return JudgeInputs(clip, judge, StoredFeatures(table), device)
+    stored = StoredFeatures(table, config.prompts, clip.encode_texts)
+    return JudgeInputs(clip, judge, stored, device)
 
 
 def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, GeneratorBundle]:
@@ -216,6 +229,6 @@ def _log(
     for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
         if numbers := number_values(values.get(section, {}), LOGGED_FOLDER):
             logger.log_metrics(numbers, position)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
         logger.log_file(path, LOGGED_FOLDER)
     logger.flush()

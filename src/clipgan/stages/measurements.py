@@ -43,6 +43,9 @@ class ModelUnderTest:
 class Measurements:
     """Values of every model under every protocol; sheets and findings of the first protocol.
 
+    ``prompts`` are the rows of the sheets; ``texts`` are the same where they are texts, and not
+    images that stand for one.
+
     Models are measured on the same captions, latents and groups: their values compare in pairs.
     """
 
@@ -55,6 +58,7 @@ class Measurements:
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     sheets: dict[str, Tensor] = field(default_factory=dict)
     findings: dict[str, Findings] = field(default_factory=dict)
 
@@ -74,6 +78,8 @@ class Measurements:
         is_first = not self.prompts
         if is_first:
             self.prompts = _choose_prompts(self.config, benchmark)
+            if benchmark.choice.has_captions or benchmark.prompts:
+                self.texts = self.prompts
         first = next(iter(evaluators.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
@@ -147,6 +153,8 @@ def build_generator_under_test(
 
 
 def _choose_prompts(config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
-    """Names of concepts where there is a gallery, conditions otherwise; each once."""
-    names = benchmark.gallery.prompts if benchmark.gallery else benchmark.choice.conditions
+    """Names of concepts where there is a gallery, the prompts that stand for captions, conditions
+    otherwise; each once."""
+    names = benchmark.gallery.prompts if benchmark.gallery else benchmark.prompts
+    names = names or benchmark.choice.conditions
     return list(dict.fromkeys(names))[: config.grid_prompts]

@@ -66,7 +66,7 @@ class ModelLoader:
             weights = clip_weights or self._find_clip_weights(bundle.info)
             encoder, clip = self._load_clip(bundle.info.clip, str(weights))
         attach_tower(bundle, encoder)
-        stored = self._find_stored(bundle.info.clip)
+        stored = self._find_stored(bundle.info.clip, encoder)
         if stored is None:
             conditions = encode_conditions(bundle, encoder)
             return ModelUnderTest(bundle, clip, encoder.encode_texts, conditions)
@@ -118,7 +118,9 @@ class ModelLoader:
             self._clips[key] = encoder, TrainingClip(encoder.encode_images, encoder.fingerprint)
         return self._clips[key]
 
-    def _find_stored(self, fingerprint: dict[str, str]) -> StoredFeatures | None:
+    def _find_stored(
+        self, fingerprint: dict[str, str], encoder: ClipEncoder
+    ) -> StoredFeatures | None:
         """The project's features, where they are of this CLIP; what the evaluate stage uses."""
         wanted = {**fingerprint, "precision": self._params.features.precision}
         try:
@@ -130,4 +132,4 @@ class ModelLoader:
         except FeatureStoreError as error:
             print(f"captions are encoded anew: {error}", flush=True)
             return None
-        return StoredFeatures(table)
+        return StoredFeatures(table, self._params.evaluate.prompts, encoder.encode_texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,12 +13,27 @@ from clipgan.errors import FeatureStoreError
 
 
 class StoredFeatures:
-    """Features as training saw them, from the store: of captions, or of images by sample id."""
+    """Features as training saw them, from the store: of captions, or of images by sample id.
 
-    def __init__(self, table: FeatureTable) -> None:
-        self._captions = _number(table.captions)
+    Args:
+        prompts: further texts that may be asked for; a prompt that is a caption is that.
+        encode_texts: what gives their features, (N, D) float32, unit norm.
+    """
+
+    def __init__(
+        self,
+        table: FeatureTable,
+        prompts: Sequence[str] = (),
+        encode_texts: Callable[[Sequence[str]], Tensor] | None = None,
+    ) -> None:
+        captions = dict.fromkeys(table.captions)
+        added = [prompt for prompt in dict.fromkeys(prompts) if prompt not in captions]
+        self._captions = _number([*table.captions, *added])
         self._images = _number(table.sample_ids)
-        self._table = table
+        self._image_features, self._text_features = table.image_features, table.text_features
+        if added and encode_texts is not None:
+            features = encode_texts(added).cpu().numpy().astype(table.text_features.dtype)
+            self._text_features = np.concatenate([table.text_features, features])
 
     def are_captions(self, conditions: Sequence[str]) -> bool:
         """Whether all are captions that have a feature, rather than sample ids."""
@@ -31,9 +46,9 @@ class StoredFeatures:
             FeatureStoreError: names a condition that has no feature.
         """
         if self.are_captions(conditions):
-            rows, stored = self._captions, self._table.text_features
+            rows, stored = self._captions, self._text_features
         elif all(name in self._images for name in conditions):
-            rows, stored = self._images, self._table.image_features
+            rows, stored = self._images, self._image_features
         else:
             unknown = next(name for name in conditions if name not in self._captions)
             raise FeatureStoreError(

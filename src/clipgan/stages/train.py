@@ -24,6 +24,7 @@ from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
+from clipgan.training.early_signs import describe_blind_clip
 from clipgan.training.families import TrainingFamily, choose_family
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
@@ -74,6 +75,7 @@ def train(
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
+    _note_blind_clip(inputs, processes)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = inputs.compute_training_fingerprint(config, features, start)
     family = choose_family(config, clip)
@@ -172,6 +174,12 @@ def _load_inputs(
     return _Inputs(manifest, table, selected)
 
 
+def _note_blind_clip(inputs: _Inputs, processes: Processes) -> None:
+    """Before hours are spent on it."""
+    if processes.is_lead and (said := describe_blind_clip(inputs.table, inputs.selected)):
+        print(f"note: {said}", flush=True)
+
+
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
@@ -194,7 +202,14 @@ def _build_loop(
         config, images, conditions, run_folder=run_folder, device=device, processes=processes
     )
     folder = run_folder / SAMPLES_FOLDER
-    sheet = SampleSheet(networks.generator_ema, conditions, config, monitoring, folder)
+    sheet = SampleSheet(
+        networks.generator_ema,
+        conditions,
+        config,
+        monitoring,
+        folder,
+        is_untrained=initial is None,
+    )
     found = run_folder / EVALUATIONS_FOLDER
     return TrainingLoop(
         step,

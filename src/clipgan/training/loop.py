@@ -19,6 +19,7 @@ from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import RunLogger
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
+from clipgan.training.early_signs import Forecast
 from clipgan.training.history import History
 from clipgan.training.interrupts import StopRequest, defer_interrupts
 from clipgan.training.random_streams import StepRandom
@@ -102,6 +103,7 @@ class TrainingLoop:
         self._saved_at: int | None = None
         self._clock = time.monotonic()
         self._pace = (self._clock, 0)
+        self._forecast = Forecast()
 
     def run(self) -> LoopReport:
         """Train to the end.
@@ -185,6 +187,7 @@ class TrainingLoop:
             bar.note(_describe_losses(losses))
             self._monitor()
         bar.advance(min(self.images_seen, bar.total) - bar.done)
+        self._forecast.update(bar)
 
     def _must_read(self) -> bool:
         """Whether something is due that must not hold NaN: a log row, a checkpoint, pictures."""

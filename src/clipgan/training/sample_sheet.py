@@ -13,6 +13,7 @@ from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
 from clipgan.models.bundle import Generator
+from clipgan.training.early_signs import SampleWatch
 from clipgan.training.random_streams import derive_seed
 
 SAMPLE_SCALE_SIDE_PX = 128
@@ -36,7 +37,11 @@ class SampleSheet:
         config: TrainConfig,
         monitoring: MonitoringConfig,
         folder: Path,
+        *,
+        is_untrained: bool,
     ) -> None:
+        """``is_untrained``: see :class:`SampleWatch`, which looks at every sheet."""
+        self.watch = SampleWatch(monitoring.samples_per_prompt, is_untrained=is_untrained)
         self.generator = generator_ema
         self.prompts = monitoring.sample_prompts
         self.columns = monitoring.samples_per_prompt
@@ -53,9 +58,11 @@ class SampleSheet:
     def save(self, images_seen: int) -> Path:
         """Write ``images-<images_seen>.png`` into the sheet's folder."""
         path = self.folder / f"images-{images_seen:08d}.png"
+        images = to_uint8(self.draw()).cpu()
+        self.watch.look(images, images_seen)
         save_grid(
             path,
-            to_uint8(self.draw()).cpu(),
+            images,
             self.columns,
             row_labels=self.prompts,
             scale=self.scale,

@@ -82,6 +82,19 @@ class TestInit:
             install_profile(project, profile, folder=tmp_path / folder if folder else None)
         assert project.params_file.read_bytes() == before
 
+    def test_a_folder_whose_name_is_not_utf_8_is_one_line(
+        self, project: Workspace, tmp_path: Path
+    ) -> None:
+        images = tmp_path / os.fsdecode(b"f\xf6lder")
+        images.mkdir()
+        (images / "a.png").touch()
+        before = project.params_file.read_bytes()
+        done = run_clipgan("init", "folder", "--folder", str(images), folder=project.root)
+        assert done.returncode == 2
+        assert done.stderr.endswith("is written in: rename the folder\n")
+        assert done.stderr.count("\n") == 1
+        assert project.params_file.read_bytes() == before
+
     def test_a_damaged_profile_replaces_nothing(self, project: Workspace) -> None:
         profile = project.profiles / "emoji.yaml"
         profile.write_text(profile.read_text().replace("total_images: ", "total_images: -"))

@@ -22,7 +22,7 @@ def test_verdicts_follow_the_direction_of_the_metric() -> None:
         found = compare(metric, value_of(metric, 1.0, 0.5), value_of(metric, 2.0, 0.5))
         assert (found.difference, found.verdict) == (-1.0, verdict)
         found = compare(metric, value_of(metric, 1.9, 0.5), value_of(metric, 2.0, 0.0))
-        assert found.verdict == "no difference"
+        assert found.verdict == "no difference shown"
 
 
 def test_unlike_protocols_are_refused_by_what_differs() -> None:

@@ -1,0 +1,134 @@
+"""What can be said before hours are spent: a CLIP that is blind to the data, samples that are all
+alike, and how long it will take."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipgan.clip.feature_store import FeatureTable
+from clipgan.progress import ProgressBar, format_duration
+
+logger = logging.getLogger(__name__)
+
+CAPTIONS_COMPARED = 512
+"""Enough for a share to be known to about 0.02, and a matrix of a megabyte."""
+LEAST_CAPTIONS = 10
+LOW_RANK = 0.6
+"""Share of other captions that an image's own one is nearer than: one half by chance, 0.99 for the
+built-in CLIP on the built-in data."""
+LEAST_DIFFERENCE = 1.0
+"""Mean difference of pictures in steps of 255: what rounding to 8 bits hides."""
+FORECAST_AFTER_SECONDS = 30.0
+"""Until then the pace is that of a start: kernels are chosen and memory is found."""
+LONG_SECONDS = 600.0
+"""A training below this needs no forecast besides the progress line's."""
+
+
+def describe_blind_clip(table: FeatureTable, selected: NDArray[np.int64]) -> str | None:
+    """A sentence where the CLIP cannot tell whose caption is whose; None where it can, or where
+    too few of the rows ``selected`` have one to say.
+
+    Among different captions, the own one of an image is nearer to it than a share of one half by
+    chance; from two standard errors of that share up, and from :data:`LOW_RANK`, CLIP can.
+    """
+    counts = np.diff(table.caption_offsets)
+    captioned = selected[counts[selected] > 0]
+    if len(captioned) > CAPTIONS_COMPARED:
+        captioned = captioned[np.linspace(0, len(captioned) - 1, CAPTIONS_COMPARED).astype(int)]
+    first = table.caption_offsets[captioned]
+    words = np.array([table.captions[row] for row in first], dtype=object)
+    if len(set(words)) < LEAST_CAPTIONS:
+        return None
+    images = table.image_features[captioned].astype(np.float32)
+    similarities = images @ table.text_features[first].astype(np.float32).T
+    other = words[:, None] != words[None, :]
+    nearer = (similarities.diagonal()[:, None] > similarities) & other
+    share = float((nearer.sum(1) / other.sum(1)).mean())
+    # A share drawn uniformly from 0..1 has the variance 1 / 12.
+    chance = 0.5 + 2 * (12 * len(captioned)) ** -0.5
+    if share >= max(LOW_RANK, chance):
+        return None
+    return (
+        f"the CLIP {table.clip.get('model', '')} does not understand these images or captions: an "
+        f"image's own caption is nearer to it than {share:.0%} of the others, 50% is chance. Words "
+        "will steer little, and its scores mean little; choose another (features.clip_model)"
+    )
+
+
+class SampleWatch:
+    """Says, once each, that the samples of a training are alike.
+
+    Args:
+        columns: samples a prompt, from different latents.
+        is_untrained: the training starts from random weights, whose samples are all alike.
+    """
+
+    def __init__(self, columns: int, *, is_untrained: bool) -> None:
+        self._columns, self._is_untrained = columns, is_untrained
+        self._said: set[str] = set()
+
+    def look(self, images_uint8: Tensor, images_seen: int) -> None:
+        """Look at a sheet, (prompts * columns, 3, R, R) uint8, prompt after prompt."""
+        if self._is_untrained and not images_seen:
+            return
+        for sentence in describe_alike(images_uint8, self._columns):
+            if sentence not in self._said:
+                self._said.add(sentence)
+                logger.warning("after %s images: %s", f"{images_seen:,}", sentence)
+
+
+def describe_alike(images_uint8: Tensor, columns: int) -> list[str]:
+    """Sentences where prompts, or latents, make no difference to the eye.
+
+    Args:
+        images_uint8: (prompts * columns, 3, R, R), prompt after prompt.
+    """
+    pictures = images_uint8.float().flatten(1).view(-1, columns, images_uint8[0].numel())
+    sentences = []
+    if len(pictures) > 1 and _measure_spread(pictures.transpose(0, 1)) < LEAST_DIFFERENCE:
+        sentences.append(
+            "all prompts give the same picture, words are not heard yet (docs/tuning.md)"
+        )
+    if columns > 1 and _measure_spread(pictures) < LEAST_DIFFERENCE:
+        sentences.append(
+            "each prompt gives one picture whatever the seed, there is no variety yet "
+            "(docs/tuning.md)"
+        )
+    return sentences
+
+
+def _measure_spread(pictures: Tensor) -> float:
+    """Mean distance of (G, N, P) pictures to the mean of their group, in steps of 255."""
+    return float((pictures - pictures.mean(dim=1, keepdim=True)).abs().mean())
+
+
+class Forecast:
+    """Says once how long a long training will take at the pace measured so far."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+        self._is_said = False
+
+    def update(self, bar: ProgressBar) -> None:
+        """After every step."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now, bar.done  # the first step is set-up
+        elapsed = now - self._start[0]
+        if self._is_said or not bar.shown or elapsed < FORECAST_AFTER_SECONDS:
+            return
+        self._is_said = True
+        rate = (bar.done - self._start[1]) / elapsed
+        seconds = (bar.total - bar.done) / max(rate, 1e-9)
+        if seconds > LONG_SECONDS:
+            print(
+                f"at {rate:.3g} images/s the rest of {bar.total:,} images takes about "
+                f"{format_duration(seconds)}; stopped at any moment, it goes on where it was. For "
+                "a shorter training lower train.total_images",
+                flush=True,
+            )
