@@ -54,9 +54,8 @@ class RunConsole:
             if path.exists():
                 rows.add_row(path.stem.replace("_", " "), escape(workspace.relative(path)))
         if registered is not None:
-            name = registered.model_name
             rows.add_row(
-                "next", escape(f'clipgan generate "a red apple" --model models:/{name}@champion')
+                "next", escape(f'clipgan generate "a red apple" --model {registered.address}')
             )
         rows.add_row("pages", "clipgan ui mlflow, clipgan ui prefect")
         self.console.print(rows)
