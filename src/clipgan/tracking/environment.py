@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.local_store import locate_artifacts, rebase_artifacts
@@ -123,7 +123,7 @@ def sqlite_address(database: Path) -> str:
     """
     if "?" not in str(database):
         return f"sqlite:///{database}"
-    return f"sqlite+pysqlite:///file:{quote(str(database))}?uri=true"
+    return f"sqlite+pysqlite:///file:{quote(os.fsencode(database))}?uri=true"
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
@@ -133,7 +133,7 @@ def sqlite_path(tracking_uri: str) -> Path | None:
         return None
     path = tracking_uri[found.end() :].partition("?")[0]
     if path.startswith("file:"):
-        path = unquote(path.removeprefix("file:"))
+        path = os.fsdecode(unquote_to_bytes(path.removeprefix("file:")))
     return Path(path).resolve()
 
 

@@ -7,12 +7,13 @@ long for a look at whether a model is registered. Both are done here on MLflow's
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from clipgan.errors import RegistryError
 
@@ -44,10 +45,11 @@ def locate_artifacts(database: Path) -> str:
 
 
 def rebase_artifacts(database: Path) -> None:
-    """Point every address of an artifact to the folder beside ``database``, where it is now.
+    """Point every address below the folder of ``database`` to where that folder is now.
 
-    Old addresses are known by their last two folders, such as ``mlruns/artifacts``: experiments
-    whose artifacts somebody keeps elsewhere stay as they are. Does nothing where nothing moved.
+    Where it was is known by the experiments' artifacts, which lie in a folder of the same name,
+    such as ``mlruns/artifacts``: experiments whose artifacts somebody keeps elsewhere stay as they
+    are. Does nothing where nothing moved.
 
     Raises:
         RegistryError: the database is damaged, or written by another process for a minute.
@@ -60,17 +62,15 @@ def rebase_artifacts(database: Path) -> None:
             return
         known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         moved = [old for (old,) in known if old and old != here and old.endswith(f"/{ending}")]
+        columns = [(table, column) for table, column in _LOCATIONS if table in tables]
         # One transaction: another process sees all of it or nothing.
         with connection:
             for old in moved:
-                for table, column in _LOCATIONS:
-                    if table not in tables:
-                        continue
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                        (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                    )
+                before = _to_path(old).parent
+                for table, column in columns:
+                    # MLflow's own experiment is at a path, the others are at an address.
+                    _replace(connection, table, column, before.as_uri(), database.parent.as_uri())
+                    _replace(connection, table, column, str(before), str(database.parent))
     for old in moved:
         print(f"{database.parent}: was moved or copied from {_to_path(old).parent}", flush=True)
 
@@ -127,8 +127,18 @@ def _list_tables(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in rows}
 
 
+def _replace(
+    connection: sqlite3.Connection, table: str, column: str, before: str, now: str
+) -> None:
+    length = len(before) + 1
+    connection.execute(
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+        (now, length, length, f"{before}/"),
+    )
+
+
 def _to_path(address: str) -> Path:
-    return Path(unquote(urlsplit(address).path))
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(address).path)))
 
 
 @contextmanager

@@ -26,7 +26,8 @@ GATE_TAG = "clipgan.gate"
 REASON_TAG = "clipgan.gate_reason"
 PROMOTED, REFUSED = "promoted", "refused"
 METRIC_PREFIX = "metric."
-MODEL_FILES = ("MLmodel", "artifacts/generator/generator.safetensors")
+MODEL_FILE = "MLmodel"
+MODEL_FILES = (MODEL_FILE, "artifacts/generator/generator.safetensors")
 """Files without which a version cannot be loaded."""
 _PAGE_SIZE = 1000
 

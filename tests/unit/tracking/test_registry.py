@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.environment import open_client, sqlite_path
 from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
@@ -153,3 +154,39 @@ def test_protocols_are_kept_with_the_version(tracking_uri: str, tmp_path: Path) 
     register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 1.0, seed=5)
     tags = open_client(tracking_uri).get_model_version(NAME, "1").tags
     assert json.loads(tags["metric.fd"]) == {"value": 1.0, "protocol": {"seed": 5}}
+
+
+@pytest.mark.parametrize("text", ["0.9", "very good", '{"value": "high"}', "null", ""])
+def test_tags_that_somebody_else_made_are_no_values(
+    tracking_uri: str, tmp_path: Path, text: str
+) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0", 0), 2.0)
+    client = open_client(tracking_uri)
+    for name in ("human", "fd"):
+        client.set_model_version_tag(NAME, "1", f"metric.{name}", text)
+    (row,) = list_versions(NAME, tracking_uri=tracking_uri)
+    assert row.metrics == {}
+    report = register(tracking_uri, save_tiny_bundle(tmp_path / "1", 1), 1.0)
+    assert "version 1 has no value of fd" in report.decision.reason
+    register(tracking_uri, save_tiny_bundle(tmp_path / "again", 0), 2.0)
+    tags = client.get_model_version(NAME, "1").tags
+    assert tags["metric.human"] == text, "it is not ours to remove"
+    assert json.loads(tags["metric.fd"])["value"] == 2.0
+    assert promote_version(NAME, 2, reason="test", tracking_uri=tracking_uri).promoted
+
+
+def test_more_than_a_thousand_versions_are_listed(tracking_uri: str, tmp_path: Path) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 2.0)
+    database = sqlite_path(tracking_uri)
+    assert database is not None
+    with sqlite3.connect(database) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(model_versions)")]
+        others = ", ".join(name for name in columns if name != "version")
+        connection.executemany(
+            f"INSERT INTO model_versions (version, {others}) "
+            f"SELECT ?, {others} FROM model_versions WHERE version = 1",
+            [(version,) for version in range(2, 1203)],
+        )
+    rows = list_versions(NAME, tracking_uri=tracking_uri)
+    assert [row.version for row in rows] == list(range(1202, 0, -1))
+    assert promote_version(NAME, 7, reason="an old one", tracking_uri=tracking_uri).promoted
