@@ -171,7 +171,8 @@ def build_signature() -> Any:
     """Column ``prompt`` -> column ``png``; parameters as of ``Sampler.sample_png``."""
     types = load_mlflow().types
     return load_mlflow().models.ModelSignature(
-        inputs=types.Schema([types.ColSpec("string", "prompt")]),
+        # Not "string": MLflow would turn null and 5 into the words None and 5.
+        inputs=types.Schema([types.ColSpec(types.schema.AnyType(), "prompt")]),
         outputs=types.Schema([types.ColSpec("binary", "png")]),
         params=types.ParamSchema(
             [
