@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.environment import apply_environment, process_environment
 from clipgan.cli.error_reports import accept_any_encoding, exit_on_sigterm, reported_errors
-from clipgan.cli.models import Registered, find_registered, load_registered
+from clipgan.cli.models import Registered, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
@@ -124,7 +124,7 @@ def _run_flow(name: str, workspace: Workspace, console: RunConsole) -> None:
     from pipelines.training import train_generator
 
     train_generator(project)
-    console.finish_run(workspace, load_registered(load_params(workspace.params_file), workspace))
+    console.finish_run(workspace, find_registered(load_params(workspace.params_file), workspace))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from clipgan.cli.models import find_registered, load_registered
+from clipgan.cli.models import find_champion, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.stages.catalog import find_workspace
@@ -25,15 +25,16 @@ PROMOTED_EVENT = "clipgan.model.promoted"
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
 def register_generator(root: Path, name: str = "register") -> Any:
-    """``clipgan register`` in its own process; skipped where nothing changed since the last one."""
+    """``clipgan register`` in its own process; skipped where the registry has it all."""
     workspace = find_workspace(root)
     params = load_params(workspace.params_file)
     outcome = find_registered(params, workspace)
     if outcome is not None:
         return Completed(name=CACHED, message=str(outcome))
+    before = find_champion(params, workspace)
     run_logged([sys.executable, "-m", "clipgan", "register"], root, name)
-    outcome = load_registered(params, workspace)
-    if outcome is not None and outcome.promoted:
+    outcome = find_registered(params, workspace)
+    if outcome is not None and outcome.is_champion and outcome.champion != before:
         emit_promotion(outcome.model_name, outcome.version, outcome.reason)
     return Completed(message=str(outcome))
 

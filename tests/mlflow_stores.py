@@ -1,18 +1,24 @@
-"""A real MLflow store for a test (one migrated database is made and then copied), tiny bundles."""
+"""A real MLflow store for a test (one migrated database is made and then copied), tiny models."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from clipgan.config import RegisterConfig
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.tracking.environment import open_client, sqlite_path
+from clipgan.tracking.gate import CompareEntries, Comparison, MeasureVersion
+from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
+from clipgan.tracking.versions import GATE_TAG, MODEL_FILES, PROMOTED, REASON_TAG, STATE_TAG
 
 TEXT_DIM = 8
 
@@ -66,3 +72,56 @@ def save_tiny_bundle(
     )
     save_bundle(folder, generator, None, info, dtype="fp16")
     return folder
+
+
+def compare_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
+    """Lower is better, by an interval of +-0.01; values of different protocols do not compare."""
+    if a["protocol"] != b["protocol"]:
+        return f"protocol: {a['protocol']} against {b['protocol']}"
+    gain = b["value"] - a["value"]
+    return Comparison(gain, gain - 0.01, gain + 0.01, "lower")
+
+
+def register_values(
+    config: RegisterConfig,
+    package: GeneratorPackage,
+    tracking_uri: str,
+    trained: Mapping[str, Any],
+    *,
+    initial: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    compare: CompareEntries = compare_alike,
+    measure: MeasureVersion = lambda version, like: "not in this test",
+    state: str = "state",
+) -> RegistrationReport:
+    """Register a generator with these entries, metric -> value and protocol."""
+    request = RegistrationRequest(
+        package,
+        evaluation={"trained": trained, "initial": initial or {}},
+        source="evaluation.json",
+        run_id=run_id,
+        experiment="test",
+        state=state,
+    )
+    return register_model(
+        config, request, tracking_uri=tracking_uri, compare=compare, measure=measure
+    )
+
+
+def save_version(
+    tracking_uri: str,
+    folder: Path,
+    name: str,
+    state: str,
+    aliases: Sequence[str] = ("challenger", "champion"),
+) -> None:
+    """A version as a registration leaves it, its files empty ones in ``folder``."""
+    for file in MODEL_FILES:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    client = open_client(tracking_uri)
+    client.create_registered_model(name)
+    tags = {STATE_TAG: state, GATE_TAG: PROMOTED, REASON_TAG: "better"}
+    made = client.create_model_version(name, folder.as_uri(), tags=tags)
+    for alias in aliases:
+        client.set_registered_model_alias(name, alias, made.version)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +15,14 @@ import psutil
 import pytest
 
 from clipgan.cli.environment import QUIET_PREFECT
-from clipgan.cli.models import compute_state_key, registered_file
+from clipgan.cli.models import compute_state
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
+from clipgan.tracking.environment import resolve_tracking_uri
 from pipelines.__main__ import find_server, main
 from pipelines.stages import describe_failure
+from tests.mlflow_stores import save_version
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,27 +36,26 @@ def use_no_server(toy: ToyProject) -> None:
     toy.environment.pop("PREFECT_API_URL", None)
 
 
-def pretend_registration(toy: ToyProject) -> None:
+def pretend_registration(toy: ToyProject, database: Path) -> None:
     """What `clipgan register` leaves for the project's present state."""
     workspace = Workspace(toy.root)
     workspace.mlruns.mkdir(exist_ok=True)
-    (workspace.mlruns / "mlflow.db").touch()
-    fields = {
-        "key": compute_state_key(load_params(workspace.params_file), workspace),
-        "model_name": "toy",
-        "version": 3,
-        "promoted": True,
-        "is_champion": True,
-        "reason": "better",
-        "run_id": "r",
-    }
-    registered_file(workspace).write_text(json.dumps(fields))
+    shutil.copyfile(database, workspace.mlruns / "mlflow.db")
+    params = load_params(workspace.params_file)
+    save_version(
+        resolve_tracking_uri(toy.root, {}),
+        workspace.mlruns / "artifacts" / "model",
+        params.register_model.model_name,
+        compute_state(params, workspace),
+    )
 
 
-def test_nothing_to_do_needs_no_server_torch_or_mlflow(toy: ToyProject) -> None:
+def test_nothing_to_do_needs_no_server_torch_or_mlflow(
+    toy: ToyProject, migrated_database: Path
+) -> None:
     use_no_server(toy)
     assert toy.run("-m", "dvc", "repro").returncode == 0
-    pretend_registration(toy)
+    pretend_registration(toy, migrated_database)
     toy.take_runs()
     before = os.times()
     done = toy.run("-X", "importtime", "-m", "pipelines", "train")
@@ -63,7 +64,7 @@ def test_nothing_to_do_needs_no_server_torch_or_mlflow(toy: ToyProject) -> None:
     # Of the processors, not of the clock: the same on a busy machine.
     assert sum(after[2:4]) - sum(before[2:4]) < NO_OP_CPU_SECONDS
     assert done.stdout.splitlines()[0] == "nothing to do: every stage is up to date"
-    assert "toy version 3, champion: better" in done.stdout
+    assert "clipgan-emoji version 1, champion: better" in done.stdout
     assert toy.take_runs() == ["look"]
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "dvc.repo" in imported

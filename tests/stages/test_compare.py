@@ -18,12 +18,11 @@ from clipgan.models.modality_gap import ModalityMeans
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.compare import ComparisonReport, measure_models
 from clipgan.stages.model_sources import ModelLoader
-from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.fine_tuning import build_networks
+from tests.mlflow_stores import register_values
 from tests.stages.test_evaluate import (
     CHANGES,
     RecordingLogger,
@@ -143,17 +142,10 @@ def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Pat
 
 def test_registered_versions_and_runs_are_found(world: Path, tracking_uri: str) -> None:
     config = tiny_params({"register.model_name": "tiny", "register.gate_metric": "fd"})
-    registered = register_model(
-        config.register_model,
-        GeneratorPackage(world / "training", LOADER),
-        evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
-        source="evaluation.json",
-        run_id=None,
-        tracking_uri=tracking_uri,
-        experiment="test",
-        compare=lambda a, b: Comparison(0.0, 0.0, 0.0),
-    )
-    version, run_address = "models:/tiny@champion", f"runs:/{registered.run_id}"
+    package = GeneratorPackage(world / "training", LOADER)
+    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    registered = register_values(config.register_model, package, tracking_uri, entries)
+    version, run_address = "models:/tiny@challenger", f"runs:/{registered.run_id}"
     report = measure(world, version, run_address, uri=tracking_uri)
     assert numbers(report, version) == numbers(report, run_address)
     with pytest.raises(RegistryError, match="runs:/nothing: no registered version"):

@@ -14,9 +14,8 @@ from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.models.bundle import load_bundle, load_bundle_info
 from clipgan.stages.initial_weights import FOLDER, prepared_initial_weights
-from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
+from tests.mlflow_stores import register_values
 from tests.params import params_with
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -68,17 +67,10 @@ def test_a_checkpoint_is_as_good_as_the_bundle_made_of_it(copy: Path, world: Pat
 
 def test_a_registered_model_is_a_start(copy: Path, world: Path, tracking_uri: str) -> None:
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
-    register_model(
-        config.register_model,
-        GeneratorPackage(world / "training", LOADER, None),
-        evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
-        source="evaluation.json",
-        run_id=None,
-        tracking_uri=tracking_uri,
-        experiment="test",
-        compare=lambda a, b: Comparison(0.0, 0.0, 0.0),
-    )
-    for address in ("models:/tiny@champion", "models:/tiny/1"):
+    package = GeneratorPackage(world / "training", LOADER, None)
+    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    register_values(config.register_model, package, tracking_uri, entries)
+    for address in ("models:/tiny@challenger", "models:/tiny/1"):
         report = _train_from(copy, address, tracking_uri)
         assert (report.initial_images_seen, report.initial_weights) == (96, address)
     provenance = load_bundle_info(copy / "training").provenance

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clipgan.artifacts import write_json
 from clipgan.errors import CheckpointError, ClipError, EvaluationError, RegistryError
 from clipgan.evaluation.intervals import Estimate
-from clipgan.evaluation.protocol import Protocol, build_value
+from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
 from clipgan.evaluation.report import Evaluation, save_evaluation
 from clipgan.stages.register import find_clip_weights, register
-from clipgan.tracking.registry import RegistrationReport, list_versions
+from clipgan.tracking.gate import MeasureVersion
+from clipgan.tracking.registry import RegistrationReport
+from clipgan.tracking.versions import list_versions
 from tests.mlflow_stores import save_tiny_bundle
 from tests.params import params_with
 
@@ -43,25 +47,47 @@ def make_protocol(**changes: object) -> Protocol:
     return Protocol.model_validate(fields | changes)
 
 
-def prepare(root: Path, value: float, *, seed: int = 0, **protocol: object) -> Path:
+def make_value(value: float, **protocol: object) -> MetricValue:
+    # Shared captions: the subsets of two models go up and down together.
+    estimate = Estimate(value, (value - 0.5, value, value + 0.5))
+    return build_value(estimate, make_protocol(**protocol), 0.95)
+
+
+def prepare(
+    root: Path, value: float, *, seed: int = 0, start: float | None = None, **protocol: object
+) -> Path:
     """The folders of train and evaluate."""
     save_tiny_bundle(root / "training", seed)
     write_json(root / "training" / "mlflow.json", {"run_id": None})
-    # Shared captions: the subsets of two models go up and down together.
-    estimate = Estimate(value, (value - 0.5, value, value + 0.5))
-    values = {METRIC: build_value(estimate, make_protocol(**protocol), 0.95)}
-    save_evaluation(root / "evaluation", Evaluation({"trained": values}, {"fid": "no weights"}))
+    metric = str(protocol.get("metric", METRIC))
+    sections = {"trained": {metric: make_value(value, **protocol)}}
+    if start is not None:
+        sections["initial"] = {metric: make_value(start, **protocol)}
+    save_evaluation(root / "evaluation", Evaluation(sections, {"fid": "no weights"}))
     return root
 
 
-def run(root: Path, uri: str, metric: str = METRIC) -> RegistrationReport:
+def measure_nothing(version: int, like: Mapping[str, Any]) -> str:
+    return f"no files of version {version} here"
+
+
+def run(
+    root: Path,
+    uri: str,
+    *,
+    metric: str = METRIC,
+    first_version: str = "always",
+    measure: MeasureVersion = measure_nothing,
+) -> RegistrationReport:
     return register(
-        CONFIG.model_copy(update={"gate_metric": metric}),
+        CONFIG.model_copy(update={"gate_metric": metric, "first_version": first_version}),
         training=root / "training",
         evaluation=root / "evaluation",
         tracking_uri=uri,
         experiment="test",
         clip_weights="built-in",
+        state="state",
+        measure=measure,
     )
 
 
@@ -78,8 +104,62 @@ def test_first_better_worse_and_otherwise_measured(tracking_uri: str, tmp_path: 
     refused = run(otherwise, tracking_uri).decision
     assert not refused.promoted
     assert "generated_count: 50 against 100" in refused.reason
+    assert "measuring the champion again failed: no files of version 2 here" in refused.reason
     rows = list_versions(CONFIG.model_name, tracking_uri=tracking_uri)
     assert [row.aliases for row in rows] == [("challenger",), (), ("champion",), ()]
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "promoted"),
+    [
+        ("kid", (2.0, 1.0), True),
+        ("kid", (1.0, 2.0), False),
+        ("precision_efficientnet_lite0", (1.0, 2.0), True),
+        ("precision_efficientnet_lite0", (2.0, 1.0), False),
+    ],
+)
+def test_the_metric_knows_which_values_are_better(
+    tracking_uri: str, tmp_path: Path, metric: str, values: tuple[float, float], promoted: bool
+) -> None:
+    run(prepare(tmp_path / "1", values[0], seed=1, metric=metric), tracking_uri, metric=metric)
+    root = prepare(tmp_path / "2", values[1], seed=2, metric=metric)
+    decision = run(root, tracking_uri, metric=metric).decision
+    assert decision.promoted is promoted
+    word = "lower" if metric == "kid" else "higher"
+    assert f"({word} is better)" in decision.reason
+
+
+@pytest.mark.parametrize(("start", "promoted"), [(5.0, True), (3.0, False), (1.0, False)])
+def test_a_first_version_must_beat_the_weights_it_started_from(
+    tracking_uri: str, tmp_path: Path, start: float, promoted: bool
+) -> None:
+    root = prepare(tmp_path, 3.0, start=start)
+    decision = run(root, tracking_uri, first_version="beat_start").decision
+    assert decision.promoted is promoted
+    assert "of the weights it started from" in decision.reason
+    (row,) = list_versions(CONFIG.model_name, tracking_uri=tracking_uri)
+    assert ("champion" in row.aliases) is promoted
+    assert "challenger" in row.aliases
+
+
+def test_a_champion_of_other_data_is_measured_again_once(tracking_uri: str, tmp_path: Path) -> None:
+    asked = []
+
+    def measure(version: int, like: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(version)
+        assert like["protocol"]["reference_fingerprint"] == "c" * 64
+        value = make_value(3.5, reference_fingerprint="c" * 64)
+        return {METRIC: value.model_dump(mode="json")}
+
+    run(prepare(tmp_path / "1", 2.0, seed=1), tracking_uri)
+    grown = {"reference_fingerprint": "c" * 64}
+    worse = run(prepare(tmp_path / "2", 4.0, seed=2, **grown), tracking_uri, measure=measure)
+    assert not worse.decision.promoted
+    assert "worse by 0.5" in worse.decision.reason
+    better = run(prepare(tmp_path / "3", 3.0, seed=3, **grown), tracking_uri, measure=measure)
+    assert better.decision.promoted
+    assert (better.decision.champion_version, better.decision.champion_value) == (1, 3.5)
+    assert asked == [1], "today's value is kept with the version"
 
 
 def test_a_champion_of_an_older_protocol_is_not_compared(
@@ -94,7 +174,7 @@ def test_a_champion_of_an_older_protocol_is_not_compared(
     client.set_model_version_tag(CONFIG.model_name, "1", f"metric.{METRIC}", old)
     decision = run(prepare(tmp_path / "2", 1.0, seed=2), tracking_uri).decision
     assert not decision.promoted
-    assert "another program version" in decision.reason
+    assert "no files of version 1 here" in decision.reason
 
 
 def test_a_metric_that_was_skipped_says_why(tracking_uri: str, tmp_path: Path) -> None:

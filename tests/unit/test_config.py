@@ -187,3 +187,14 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     assert load_params(path).train.losses.r1_gamma == 1e-4
+
+
+def test_a_key_of_an_earlier_version_says_what_to_do_with_it(tmp_path: Path) -> None:
+    tree = tree_with()
+    tree["register"]["gate_direction"] = "lower"
+    with pytest.raises(ConfigError) as caught:
+        load_params(save(tmp_path / "params.yaml", tree))
+    assert str(caught.value).endswith(
+        "register.gate_direction is no key any more: the metric itself knows which values are "
+        "better: remove the line"
+    )

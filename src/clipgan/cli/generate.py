@@ -150,7 +150,7 @@ def _find_champion() -> tuple[str, str]:
     database = sqlite_path(uri)
     # Nothing is registered where there is no store: MLflow, seconds to import, need not be asked.
     if database is None or database.exists():
-        from clipgan.tracking.registry import CHAMPION, list_versions
+        from clipgan.tracking.versions import CHAMPION, list_versions
 
         for row in list_versions(name, tracking_uri=uri):
             if CHAMPION in row.aliases:

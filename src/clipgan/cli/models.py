@@ -1,68 +1,62 @@
 """``clipgan register | promote | models``: the registry as commands.
 
-``mlruns/registered.json`` keeps what the last registration said and for which state of the project,
-so that a run with nothing to do need not ask MLflow (two seconds and 170 MB to import). It lies
-beside the local store and goes when that goes; a remote store is always asked.
+Whether a model is registered, and what its role is, the registry alone says: an alias that was
+moved or a version that was deleted by hand counts at once.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from clipgan.artifacts import hash_json, write_json
+from clipgan.artifacts import hash_file, hash_json
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace, find_workspace, register_generator
-from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
+from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.tracking.environment import resolve_tracking_uri
 
 
 @dataclass(frozen=True)
 class Registered:
-    """The last registration: ``key`` is the state of the project that it belongs to."""
+    """The version of the generator at hand; ``champion`` is the model's, None where it has none."""
 
-    key: str
     model_name: str
     version: int
-    promoted: bool
-    is_champion: bool
+    champion: int | None
     reason: str
     run_id: str
 
+    @property
+    def is_champion(self) -> bool:
+        """Whether this very version is the champion."""
+        return self.champion == self.version
+
     def __str__(self) -> str:
-        role = "champion" if self.is_champion else "challenger"
+        if self.is_champion:
+            role = "champion"
+        elif self.champion is None:
+            role = "challenger (no champion)"
+        else:
+            role = f"challenger (champion: version {self.champion})"
         return f"{self.model_name} version {self.version}, {role}: {self.reason}"
 
 
-def registered_file(workspace: Workspace) -> Path:
-    """Where the last registration is kept."""
-    return workspace.mlruns / "registered.json"
-
-
-def register_trained() -> Registered:
-    """Register the project's generator; keeps the outcome for :func:`find_registered`.
+def register_trained() -> str:
+    """Register the project's generator; gives a line to print.
 
     Raises:
-        RegistryError, CheckpointError: see :func:`clipgan.stages.catalog.register_generator`.
+        RegistryError, CheckpointError: see :func:`clipgan.stages.register.register`.
     """
+    from clipgan.stages.register import register_generator
+
     workspace, params = _open_project()
-    report = register_generator(params, workspace)
-    decision = report.decision
-    outcome = Registered(
-        key=compute_state_key(params, workspace),
-        model_name=report.model_name,
-        version=report.version,
-        promoted=decision.promoted,
-        is_champion=decision.promoted or decision.champion_version == report.version,
-        reason=decision.reason,
-        run_id=report.run_id,
-    )
-    write_json(registered_file(workspace), asdict(outcome))
-    return outcome
+    state = compute_state(params, workspace)
+    report = register_generator(params, workspace, state)
+    # What the registry has, not what the gate meant to do.
+    found = find_registered(params, workspace)
+    return str(found) if found is not None else f"{report.model_name}: {report.decision.reason}"
 
 
 def promote_version(version: str) -> str:
@@ -72,20 +66,18 @@ def promote_version(version: str) -> str:
         ConfigError: ``version`` is no number.
         RegistryError: there is no such version.
     """
-    from clipgan.tracking import registry
+    from clipgan.tracking import promotion
 
     if not version.isdigit():
         raise ConfigError(f"version = {version!r}: give a number; `clipgan models` lists them")
     workspace, params = _open_project()
     name = params.register_model.model_name
-    decision = registry.promote_version(
+    decision = promotion.promote_version(
         name,
         int(version),
         reason="clipgan promote",
         tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
     )
-    # What it says about the champion is no longer true.
-    registered_file(workspace).unlink(missing_ok=True)
     if not decision.promoted:
         return f"{name}: {decision.reason}"
     before = decision.champion_version
@@ -98,12 +90,12 @@ def print_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from clipgan.tracking import registry
+    from clipgan.tracking.versions import list_versions
 
     workspace, params = _open_project()
     name, metric = params.register_model.model_name, params.register_model.gate_metric
     uri = resolve_tracking_uri(workspace.root, os.environ)
-    versions = registry.list_versions(name, tracking_uri=uri)
+    versions = list_versions(name, tracking_uri=uri)
     if not versions:
         print(f"{name} has no version yet; `clipgan run` makes one")
         return
@@ -121,34 +113,48 @@ def print_models() -> None:
 
 
 def find_registered(params: Params, workspace: Workspace) -> Registered | None:
-    """The last registration if nothing that it rests on has changed since, without MLflow."""
-    database = sqlite_path(resolve_tracking_uri(workspace.root, os.environ))
-    if database is None or not database.exists():
+    """The version of the generator and evaluation at hand; None where registering has work to do:
+    no such version, its files or its alias are gone, or the gate's settings have changed.
+
+    Raises:
+        RegistryError: the registry cannot be read.
+    """
+    from clipgan.tracking.versions import look_up
+
+    name = params.register_model.model_name
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    seen = look_up(name, compute_state(params, workspace), tracking_uri=uri)
+    found = seen.found
+    if found is None or not found.has_files:
         return None
-    return load_registered(params, workspace)
-
-
-def load_registered(params: Params, workspace: Workspace) -> Registered | None:
-    """What the last registration said, if it was of the present state of the project."""
-    path = registered_file(workspace)
-    if not path.exists():
+    if found.version not in (seen.champion, seen.challenger):
         return None
-    try:
-        outcome = Registered(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return None  # damaged or of another version: registering again is idempotent
-    return outcome if outcome.key == compute_state_key(params, workspace) else None
+    if found.promoted and seen.champion is None:
+        return None
+    return Registered(name, found.version, seen.champion, found.reason, found.run_id)
 
 
-def compute_state_key(params: Params, workspace: Workspace) -> str:
-    """Hash of what a registration rests on: DVC's versions of all data, the gate, the store."""
-    lock = workspace.dvc_lock
-    state: dict[str, Any] = {
-        "dvc.lock": lock.read_text(encoding="utf-8") if lock.exists() else "",
-        "register": params.register_model.model_dump(mode="json"),
-        "store": resolve_tracking_uri(workspace.root, os.environ),
-    }
-    return hash_json(state)
+def find_champion(params: Params, workspace: Workspace) -> int | None:
+    """The version that is champion now.
+
+    Raises:
+        RegistryError: the registry cannot be read.
+    """
+    from clipgan.tracking.versions import look_up
+
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    return look_up(params.register_model.model_name, "", tracking_uri=uri).champion
+
+
+def compute_state(params: Params, workspace: Workspace) -> str:
+    """Hash of what a registration rests on: the generator, its evaluation, the gate's settings."""
+    files = (workspace.training / "bundle.json", workspace.evaluation / "evaluation.json")
+    return hash_json(
+        {
+            "files": [hash_file(path) if path.is_file() else None for path in files],
+            "register": params.register_model.model_dump(mode="json"),
+        }
+    )
 
 
 def _open_project() -> tuple[Workspace, Params]:

@@ -12,6 +12,7 @@ from clipgan.cli.environment import process_environment
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
 from clipgan.tracking.environment import artifact_location, resolve_tracking_uri, sqlite_path
+from clipgan.tracking.local_store import rebase_artifacts
 
 HOST = "127.0.0.1"
 PORTS = {"mlflow": 5000, "prefect": 4200}
@@ -45,8 +46,10 @@ def build_command(
         return [sys.executable, "-m", "prefect", "server", "start"]
     uri = resolve_tracking_uri(workspace.root, environment)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    if sqlite_path(uri) is not None:
+    if (database := sqlite_path(uri)) is not None:
         workspace.mlruns.mkdir(exist_ok=True)
+        if database.exists():
+            rebase_artifacts(database)
         command += ["--artifacts-destination", str(artifact_location(uri))]
     return [*command, "--host", HOST, "--port", str(port), "--workers", "1"]
 

@@ -10,6 +10,7 @@ from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.models import find_registered
 from clipgan.cli.workspace_lock import find_lock_holder
 from clipgan.config import load_params
+from clipgan.errors import RegistryError
 from clipgan.stages.catalog import STAGES, find_workspace
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
@@ -32,6 +33,10 @@ def print_status() -> None:
     for name, state in freshness.items():
         color = _COLORS[state]
         console.print(f"{name:10} [{color}]{state:10}[/]  [dim]{STAGES[name].summary}[/]")
-    registered = find_registered(params, workspace)
-    model = str(registered) if registered else "not registered in this state"
+    try:
+        registered = find_registered(params, workspace)
+        model = str(registered) if registered else "not registered in this state"
+    except RegistryError as error:
+        # What DVC said stands, even while a tracking server is away.
+        model = f"unknown: {error}"
     console.print(f"{'model':10} {model}", markup=False)

@@ -17,6 +17,11 @@ from ruamel.yaml.error import YAMLError
 from clipgan.config.sections import Params
 from clipgan.errors import ConfigError
 
+_REMOVED = {
+    "register.gate_direction": "the metric itself knows which values are better: remove the line",
+}
+"""Keys of earlier versions, and what to do about them."""
+
 
 def load_params(path: Path) -> Params:
     """Read and validate a params file.
@@ -61,6 +66,8 @@ def _describe_one(problem: Any) -> str:
     match problem["type"]:
         case "missing":
             return f"{key} is missing: add it (`clipgan init` profiles show every key)"
+        case "extra_forbidden" if key in _REMOVED:
+            return f"{key} is no key any more: {_REMOVED[key]}"
         case "extra_forbidden":
             known = list(_section_fields(location[:-1]))
             close = difflib.get_close_matches(str(location[-1]), known, n=1)

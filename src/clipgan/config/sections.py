@@ -92,7 +92,10 @@ class RegisterConfig(Section):
 
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
     gate_metric: Annotated[str, Field(min_length=1)]
-    gate_direction: Literal["lower", "higher"]
+    first_version: Annotated[
+        Literal["beat_start", "always"],
+        Field(description="what a version must do to become champion where there is none"),
+    ]
     min_improvement: Annotated[
         NonNegative, Field(description="the challenger must win by this much")
     ]

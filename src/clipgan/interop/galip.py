@@ -188,8 +188,13 @@ def _explain(problem: str) -> str:
             "a TorchScript archive, such as a plain CLIP, no GALIP file: CLIP weights belong in "
             "features.clip_weights"
         )
-    line = (problem.strip().splitlines() or ["empty file"])[0][:120]
-    return f"damaged, or no file of weights alone ({line}): download it again"
+    # Torch's own text names ways to load the file all the same, which would run what is in it.
+    if "GLOBAL" in problem:
+        return (
+            "holds other things than weights, which loading would execute: nothing of it was "
+            "loaded; take the file that the paper's authors published"
+        )
+    return "damaged, or no file of weights: download it again"
 
 
 def _select_states(path: Path, tree: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:

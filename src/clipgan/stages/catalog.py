@@ -324,22 +324,3 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
     return STAGES[name].run(load_params(workspace.params_file), workspace)
-
-
-def register_generator(params: Params, workspace: Workspace) -> Any:
-    """Register what train and evaluate left in ``workspace``. Outside dvc.yaml: a cached stage
-    would skip its effect on the registry.
-
-    Raises:
-        RegistryError, CheckpointError: see :func:`clipgan.stages.register.register`.
-    """
-    from clipgan.stages.register import register
-
-    return register(
-        params.register_model,
-        training=workspace.training,
-        evaluation=workspace.evaluation,
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        experiment=params.register_model.model_name,
-        clip_weights=params.features.clip_weights,
-    )

@@ -6,6 +6,7 @@ them; it is idempotent instead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,43 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from clipgan.config import RegisterConfig
-from clipgan.errors import EvaluationError
+from clipgan.config import Params, RegisterConfig
+from clipgan.errors import ClipganError, EvaluationError
 from clipgan.evaluation.protocol import MetricValue, compare_values
-from clipgan.evaluation.report import EVALUATION_FILE, TRAINED, load_evaluation
+from clipgan.evaluation.report import (
+    EVALUATION_FILE,
+    INITIAL,
+    TRAINED,
+    is_lower_better,
+    load_evaluation,
+)
 from clipgan.generation.sampler import load_matching_clip
 from clipgan.models.bundle import load_bundle_info
-from clipgan.tracking.gate import Comparison
+from clipgan.stages.catalog import Workspace
+from clipgan.stages.champion import measure_version
+from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.gate import Comparison, MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import RegistrationReport, register_model
+from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
 
 SAMPLER_LOADER = "clipgan.generation.sampler:load_sampler"
 RUN_FILE = "mlflow.json"
 BUILT_IN = "built-in"
+
+
+def register_generator(params: Params, workspace: Workspace, state: str) -> RegistrationReport:
+    """Register what train and evaluate left in ``workspace``; see :func:`register`."""
+    return register(
+        params.register_model,
+        training=workspace.training,
+        evaluation=workspace.evaluation,
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        experiment=params.register_model.model_name,
+        clip_weights=params.features.clip_weights,
+        state=state,
+        measure=_build_measure(params, workspace),
+    )
 
 
 def register(
@@ -37,6 +61,8 @@ def register(
     tracking_uri: str,
     experiment: str,
     clip_weights: str,
+    state: str,
+    measure: MeasureVersion,
 ) -> RegistrationReport:
     """Register the bundle in ``training`` with the values in ``evaluation``.
 
@@ -47,6 +73,8 @@ def register(
         experiment: where a run is made if the store lacks the training's.
         clip_weights: ``features.clip_weights``; other than the built-in weights are copied into the
             model, so that it can be served without a network.
+        state: identity of what this registration rests on, kept with the version.
+        measure: measures a champion again that cannot be compared as it is.
 
     Raises:
         EvaluationError, CheckpointError: evaluation or bundle is missing or damaged.
@@ -55,19 +83,22 @@ def register(
             the store cannot be used.
     """
     evaluated = load_evaluation(evaluation)
-    trained = evaluated.values[TRAINED]
+    sections = {
+        section: _build_entries(evaluated.values.get(section, {})) for section in (TRAINED, INITIAL)
+    }
     return register_model(
         config,
-        GeneratorPackage(training, SAMPLER_LOADER, find_clip_weights(training, clip_weights)),
-        evaluation={
-            TRAINED: {name: value.model_dump(mode="json") for name, value in trained.items()},
-            "skipped": dict(evaluated.skipped),
-        },
-        source=str(evaluation / EVALUATION_FILE),
-        run_id=read_run_id(training / RUN_FILE),
+        RegistrationRequest(
+            GeneratorPackage(training, SAMPLER_LOADER, find_clip_weights(training, clip_weights)),
+            evaluation={**sections, "skipped": dict(evaluated.skipped)},
+            source=str(evaluation / EVALUATION_FILE),
+            run_id=read_run_id(training / RUN_FILE),
+            experiment=experiment,
+            state=state,
+        ),
         tracking_uri=tracking_uri,
-        experiment=experiment,
         compare=compare_entries,
+        measure=measure,
     )
 
 
@@ -92,14 +123,33 @@ def find_clip_weights(training: Path, clip_weights: str) -> Path | None:
     return path
 
 
-def compare_entries(challenger: Mapping[str, Any], champion: Mapping[str, Any]) -> Comparison | str:
-    """Challenger minus champion, paired by the captions and latents both were measured on."""
+def compare_entries(challenger: Mapping[str, Any], other: Mapping[str, Any]) -> Comparison | str:
+    """What the challenger gains, paired by the captions and latents both were measured on."""
     try:
-        values = [MetricValue.model_validate(entry) for entry in (challenger, champion)]
+        values = [MetricValue.model_validate(entry) for entry in (challenger, other)]
     except ValidationError:
         return "one value is of another program version"
     try:
         found = compare_values(*values)
     except EvaluationError as error:
         return str(error)
-    return Comparison(found.difference, found.bounds.low, found.bounds.high)
+    difference, low, high = found.difference, found.bounds.low, found.bounds.high
+    if is_lower_better(values[0].protocol.metric):
+        # 0 - x, because -0.0 is printed as such.
+        return Comparison(0.0 - difference, 0.0 - high, 0.0 - low, "lower")
+    return Comparison(difference, low, high, "higher")
+
+
+def _build_measure(params: Params, workspace: Workspace) -> MeasureVersion:
+    def measure(version: int, like: Mapping[str, Any]) -> Mapping[str, Any] | str:
+        try:
+            protocol = MetricValue.model_validate(like).protocol.name
+            return _build_entries(measure_version(params, workspace, version, protocol))
+        except ClipganError as error:
+            return str(error)
+
+    return measure
+
+
+def _build_entries(values: Mapping[str, MetricValue]) -> dict[str, Any]:
+    return {name: value.model_dump(mode="json") for name, value in values.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.environment import (
@@ -11,6 +13,9 @@ from clipgan.tracking.environment import (
     load_mlflow,
     open_client,
 )
+from clipgan.tracking.versions import MODEL_FILE, read_aliases, search_versions
+
+_ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
 def download_generator(
@@ -29,22 +34,50 @@ def download_generator(
         RegistryError: no such model, version or alias, or its files are gone.
     """
     mlflow = load_mlflow()
+    client = open_client(tracking_uri)
+    _check_alias(client, address)
     with (
         explain_mlflow_errors(f"{address} cannot be loaded (`clipgan models` lists versions)"),
         global_tracking_uri(tracking_uri),
     ):
         try:
             folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(target)))
-            model = mlflow.models.Model.load(str(folder))
         except OSError as error:
-            raise RegistryError(
-                f"{address}: its files are gone ({error}); mlruns/artifacts belongs to the store"
-            ) from None
+            raise RegistryError(f"{address} cannot be loaded: {error}") from None
+        if not (folder / MODEL_FILE).is_file():
+            raise RegistryError(_describe_loss(address))
+        model = mlflow.models.Model.load(str(folder))
     artifacts = model.flavors.get("python_function", {}).get("artifacts") or {}
     paths = {name: folder / entry["path"] for name, entry in artifacts.items()}
     if "generator" not in paths:
         raise RegistryError(f"{address}: holds no generator of clipgan")
+    if not all(path.exists() for path in paths.values()):
+        raise RegistryError(_describe_loss(address))
     return paths["generator"], paths.get("clip")
+
+
+def _describe_loss(address: str) -> str:
+    return (
+        f"the files of {address} are gone: register again (`clipgan register`, while "
+        "data/training holds that generator)"
+    )
+
+
+def _check_alias(client: Any, address: str) -> None:
+    found = _ALIAS.fullmatch(address)
+    if found is None:
+        return
+    name, alias = found.groups()
+    aliases = read_aliases(client, name)
+    if aliases and alias not in aliases:
+        others = " or ".join(
+            f"models:/{name}@{other} (version {number})"
+            for other, number in sorted(aliases.items())
+        )
+        raise RegistryError(
+            f"{address} cannot be loaded: no version is {alias}; there is {others}, and "
+            "`clipgan promote VERSION` makes one champion"
+        )
 
 
 def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:
@@ -55,7 +88,7 @@ def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:
     """
     client = open_client(tracking_uri)
     with explain_mlflow_errors(f"the versions of run {run_id} cannot be searched"):
-        found = client.search_model_versions(f"run_id = '{run_id}'")
+        found = search_versions(client, f"run_id = '{run_id}'")
     if not found:
         raise RegistryError(f"runs:/{run_id}: no registered version; `clipgan models` lists them")
     newest = max(found, key=lambda version: int(version.version))

@@ -10,12 +10,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from clipgan.errors import RegistryError
+from clipgan.tracking.local_store import locate_artifacts, rebase_artifacts
 
 MLFLOW_ENVIRONMENT: Mapping[str, str] = {
     # MLflow honours DO_NOT_TRACK only when it reads `true`.
@@ -37,7 +40,7 @@ MLFLOW_DEFAULTS: Mapping[str, str] = {
 }
 """Set unless the user's environment has them."""
 
-_SQLITE = "sqlite:///"
+_SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///")
 _MISSING_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -51,7 +54,7 @@ def resolve_tracking_uri(root: Path, environment: Mapping[str, str]) -> str:
     if given:
         return given
     project = Path(environment.get("DVC_ROOT") or root).resolve()
-    return f"{_SQLITE}{project / 'mlruns' / 'mlflow.db'}"
+    return sqlite_address(project / "mlruns" / "mlflow.db")
 
 
 def load_mlflow() -> Any:
@@ -76,6 +79,8 @@ def open_client(tracking_uri: str) -> Any:
         with _single_migration(tracking_uri):
             client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
             client.search_experiments(max_results=1)
+            if (database := sqlite_path(tracking_uri)) is not None:
+                rebase_artifacts(database)
     return client
 
 
@@ -106,14 +111,30 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str) -> str:
 def artifact_location(tracking_uri: str) -> str | None:
     """The folder of the artifacts beside a SQLite store; None: the tracking server's own place."""
     database = sqlite_path(tracking_uri)
-    return None if database is None else (database.parent / "artifacts").as_uri()
+    return None if database is None else locate_artifacts(database)
+
+
+def sqlite_address(database: Path) -> str:
+    """The address of a database file; :func:`sqlite_path` is its inverse.
+
+    SQLAlchemy takes the characters of a path as they are, but for ``?``, where its options begin:
+    SQLite's own form of an address can write that one. There the driver is named, because MLflow
+    makes the folders of a path after a plain ``sqlite:///``.
+    """
+    if "?" not in str(database):
+        return f"sqlite:///{database}"
+    return f"sqlite+pysqlite:///file:{quote(os.fsencode(database))}?uri=true"
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` address, None for any other address."""
-    if not tracking_uri.startswith(_SQLITE):
+    found = _SQLITE.match(tracking_uri)
+    if found is None:
         return None
-    return Path(tracking_uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
+    path = tracking_uri[found.end() :].partition("?")[0]
+    if path.startswith("file:"):
+        path = os.fsdecode(unquote_to_bytes(path.removeprefix("file:")))
+    return Path(path).resolve()
 
 
 def is_missing(error: Any) -> bool:

@@ -13,17 +13,31 @@ from clipgan.errors import RegistryError
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger minus champion: the difference, and the ends of its confidence interval."""
+    """By how much the first of two values is the better one, and the ends of that gain's interval.
 
-    difference: float
+    The gain is positive where the first is better: ``better`` says whether those are the "lower" or
+    the "higher" values, which belongs to the metric.
+    """
+
+    gain: float
     low: float
     high: float
+    better: str
 
 
 Entry = Mapping[str, Any]
 """One metric of one model version as a JSON tree: value, interval, protocol."""
 CompareEntries = Callable[[Entry, Entry], Comparison | str]
-"""Challenger's and champion's entry -> their difference, or why they cannot be compared."""
+"""Two entries -> what the first gains on the second, or why they cannot be compared."""
+MeasureVersion = Callable[[int, Entry], Mapping[str, Entry] | str]
+"""Measures a registered version again, on today's data and by the protocol of the given entry:
+metric -> entry, or why that cannot be done."""
+
+
+_NO_START = (
+    "there is no champion yet, and no value of the weights it started from (they were random, or "
+    "evaluate.compare_initial is off)"
+)
 
 
 @dataclass(frozen=True)
@@ -90,71 +104,83 @@ def decide_promotion(
     *,
     version: int,
     challenger: GateValue,
+    start: GateValue | None,
     champion_version: int | None,
-    champion: GateValue | None,
+    champion: GateValue | str | None,
     compare: CompareEntries,
 ) -> PromotionDecision:
     """Compare the challenger with the champion under one protocol, by the interval, not the point.
 
-    The first version is promoted; a champion is not compared with itself; values made under
-    different protocols or without intervals, or a champion without a value of this metric, are
-    never compared: the challenger is refused, and the reason says what differs. Otherwise the whole
-    interval of the difference must lie on the better side, by at least ``min_improvement``.
+    Without a champion it is compared with ``start``, the weights its training began with, unless
+    ``register.first_version`` asks for nothing. A champion is not compared with itself; values
+    made under different protocols or without intervals are never compared: the challenger is
+    refused, and the reason says what differs. Otherwise the whole interval of the gain must lie
+    above 0, by at least ``min_improvement``.
+
+    Args:
+        start: None where it was not evaluated, or there were only random weights.
+        champion: its value; why it has none (str); None where there is no other champion.
     """
-    metric = config.gate_metric
-
-    def decide(promoted: bool, reason: str) -> PromotionDecision:
-        return PromotionDecision(
-            promoted=promoted,
-            reason=reason,
-            metric=metric,
-            version=version,
-            value=challenger.value,
-            champion_version=champion_version,
-            champion_value=None if champion is None else champion.value,
-        )
-
-    if champion_version is None:
-        return decide(True, f"version {version} is the first: no champion to beat")
+    is_first = champion_version is None
     if champion_version == version:
-        return decide(False, f"version {version} is the champion already")
-    by_hand = f"`clipgan promote {version}` promotes it by hand"
-    if champion is None:
-        return decide(
-            False, f"champion version {champion_version} has no value of {metric}; {by_hand}"
+        promoted, reason = False, f"version {version} is the champion already"
+    elif is_first and config.first_version == "always":
+        promoted = True
+        reason = f"version {version}: no champion to beat, and register.first_version is always"
+    else:
+        name = "the weights it started from" if is_first else f"champion version {champion_version}"
+        other = champion or start or _NO_START
+        verdict, reason = _judge(
+            config, version, challenger, name=name, other=other, compare=compare
         )
-    found = compare(challenger.entry, champion.entry)
-    if isinstance(found, str):
-        return decide(
-            False,
-            f"version {version} and champion version {champion_version} were not evaluated alike "
-            f"({found}); {by_hand}",
-        )
-    numbers = (
-        f"{metric} {challenger.value:.4g} against {champion.value:.4g} of champion version "
-        f"{champion_version} ({config.gate_direction} is better)"
+        promoted = bool(verdict)
+        if verdict is None or (is_first and not promoted):
+            reason = f"{reason}; `clipgan promote {version}` makes it champion by hand"
+    return PromotionDecision(
+        promoted=promoted,
+        reason=reason,
+        metric=config.gate_metric,
+        version=version,
+        value=challenger.value,
+        champion_version=champion_version,
+        champion_value=champion.value if isinstance(champion, GateValue) else None,
     )
+
+
+def _judge(
+    config: RegisterConfig,
+    version: int,
+    challenger: GateValue,
+    *,
+    name: str,
+    other: GateValue | str,
+    compare: CompareEntries,
+) -> tuple[bool | None, str]:
+    """Whether the challenger beats another generator (None: not comparable), in a sentence too."""
+    if not isinstance(other, GateValue):
+        return None, f"version {version} stays challenger: {other}"
+    found = compare(challenger.entry, other.entry)
+    if isinstance(found, str):
+        return None, f"version {version} and {name} were not evaluated alike ({found})"
     promoted, words = _judge_gain(config, found)
-    return decide(promoted, f"version {version} is {words}: {numbers}")
+    return promoted, (
+        f"version {version} is {words}: {config.gate_metric} {challenger.value:.4g} against "
+        f"{other.value:.4g} of {name} ({found.better} is better)"
+    )
 
 
 def _judge_gain(config: RegisterConfig, found: Comparison) -> tuple[bool, str]:
     """Whether the challenger wins, and how that is said."""
-    if config.gate_direction == "lower":
-        # 0 - x, because -0.0 is printed as such.
-        gain, low, high = (0.0 - x for x in (found.difference, found.high, found.low))
-    else:
-        gain, low, high = found.difference, found.low, found.high
-    interval = f"[{low:.4g}, {high:.4g}]"
-    if gain < 0:
-        return False, f"worse by {-gain:.4g}, gain {interval}"
-    if gain == 0:
+    interval = f"[{found.low:.4g}, {found.high:.4g}]"
+    if found.gain < 0:
+        return False, f"worse by {-found.gain:.4g}, gain {interval}"
+    if found.gain == 0:
         return False, "no better"
-    if low <= 0:
-        return False, f"better by {gain:.4g}, but its interval {interval} holds 0"
-    if low < config.min_improvement:
+    if found.low <= 0:
+        return False, f"better by {found.gain:.4g}, but its interval {interval} holds 0"
+    if found.low < config.min_improvement:
         return False, (
-            f"better by only {gain:.4g} {interval}: the whole interval must be at least "
+            f"better by only {found.gain:.4g} {interval}: the whole interval must be at least "
             f"{config.min_improvement:g}"
         )
-    return True, f"better by {gain:.4g} {interval}"
+    return True, f"better by {found.gain:.4g} {interval}"

@@ -113,21 +113,35 @@ def log_packaged_model(
         )
         status = "FAILED"
         try:
-            with TemporaryDirectory(prefix="clipgan-model-") as scratch:
-                description = mlflow.models.Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=run_id,
-                    model_uuid=logged.model_id,
-                    model_id=logged.model_id,
-                )
-                save_packaged_model(Path(scratch) / "model", package, description)
-                client.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
+            _log_files(client, package, logged, run_id)
             status = "READY"
         finally:
             client.finalize_logged_model(logged.model_id, status)
         output = mlflow.entities.LoggedModelOutput(logged.model_id, step=0)
         client.log_outputs(run_id, [output])
     return str(logged.model_id)
+
+
+def restore_packaged_model(client: Any, package: GeneratorPackage, model_id: str) -> None:
+    """Log the files of a model again where they were; MLflow's exceptions go through.
+
+    Raises:
+        CheckpointError: the bundle is damaged.
+    """
+    logged = client.get_logged_model(model_id)
+    _log_files(client, package, logged, logged.source_run_id)
+
+
+def _log_files(client: Any, package: GeneratorPackage, logged: Any, run_id: str) -> None:
+    with TemporaryDirectory(prefix="clipgan-model-") as scratch:
+        description = load_mlflow().models.Model(
+            artifact_path=logged.artifact_location,
+            run_id=run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        )
+        save_packaged_model(Path(scratch) / "model", package, description)
+        client.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
 
 
 def copy_generator_bundle(source: Path, target: Path) -> None:
@@ -157,7 +171,8 @@ def build_signature() -> Any:
     """Column ``prompt`` -> column ``png``; parameters as of ``Sampler.sample_png``."""
     types = load_mlflow().types
     return load_mlflow().models.ModelSignature(
-        inputs=types.Schema([types.ColSpec("string", "prompt")]),
+        # Not "string": MLflow would turn null and 5 into the words None and 5.
+        inputs=types.Schema([types.ColSpec(types.schema.AnyType(), "prompt")]),
         outputs=types.Schema([types.ColSpec("binary", "png")]),
         params=types.ParamSchema(
             [

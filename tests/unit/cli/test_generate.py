@@ -18,8 +18,7 @@ from clipgan.models.built_in import find_built_in
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.catalog import Workspace
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
-from tests.mlflow_stores import save_tiny_bundle
+from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan
 
@@ -224,15 +223,13 @@ class TestChoiceOfModel:
     def test_the_champion_is_taken_and_named(
         self, project: Workspace, tracking_uri: str, tmp_path: Path, bundle: Path
     ) -> None:
-        register_model(
-            params_with({"register.gate_metric": "fd"}).register_model,
+        register_values(
+            params_with(
+                {"register.gate_metric": "fd", "register.first_version": "always"}
+            ).register_model,
             GeneratorPackage(bundle, "clipgan.generation.sampler:load_sampler"),
-            evaluation={"trained": {"fd": {"value": 1.0, "protocol": {"seed": 0}}}},
-            source="evaluation.json",
-            run_id=None,
-            tracking_uri=tracking_uri,
-            experiment="test",
-            compare=lambda _a, _b: "never asked",
+            tracking_uri,
+            {"fd": {"value": 1.0, "protocol": {"seed": 0}}},
         )
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
         done = run_clipgan("generate", "a dog", "--seed", "3", folder=project.root)

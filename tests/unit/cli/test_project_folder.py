@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,22 @@ from typing import Any
 
 import pytest
 
+from clipgan.artifacts import write_json
 from clipgan.cli import environment as environment_module
 from clipgan.cli.environment import apply_environment, process_environment
-from clipgan.cli.models import Registered, compute_state_key, find_registered, registered_file
+from clipgan.cli.models import Registered, compute_state, find_registered
 from clipgan.cli.profiles import install_profile
 from clipgan.cli.servers import build_command
 from clipgan.cli.workspace_lock import find_lock_holder, lock_path, workspace_lock
 from clipgan.config import load_params
-from clipgan.errors import ConfigError, PipelineBusyError
+from clipgan.errors import ConfigError, PipelineBusyError, RegistryError
 from clipgan.stages.catalog import STAGES, Workspace, find_workspace
+from clipgan.tracking.environment import open_client, resolve_tracking_uri
+from clipgan.tracking.versions import GATE_TAG
+from tests.mlflow_stores import save_version
 from tests.unit.cli.commands import ROOT, run_clipgan
+
+NAME = "clipgan-emoji"
 
 
 class TestInit:
@@ -191,50 +198,85 @@ class TestLock:
 
 
 class TestRegistered:
+    """The registry is asked; nothing that a command wrote down earlier is believed."""
+
+    @pytest.fixture(autouse=True)
+    def own_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "environ", os.environ.copy())
+
     @staticmethod
-    def save(project: Workspace, **changes: Any) -> None:
+    def save(project: Workspace, database: Path, *aliases: str) -> Any:
+        project.mlruns.mkdir()
+        shutil.copyfile(database, project.mlruns / "mlflow.db")
         params = load_params(project.params_file)
-        fields = {
-            "key": compute_state_key(params, project),
-            "model_name": "m",
-            "version": 1,
-            "promoted": True,
-            "is_champion": True,
-            "reason": "first",
-            "run_id": "r",
-        }
-        project.mlruns.mkdir(exist_ok=True)
-        (project.mlruns / "mlflow.db").touch()
-        registered_file(project).write_text(json.dumps(fields | changes))
+        uri = resolve_tracking_uri(project.root, {})
+        folder = project.mlruns / "artifacts" / "model"
+        save_version(uri, folder, NAME, compute_state(params, project), aliases)
+        return open_client(uri)
 
-    def test_known_while_nothing_changes(self, project: Workspace) -> None:
-        project.dvc_lock.write_text("a")
-        params = load_params(project.params_file)
-        assert find_registered(params, project) is None
-        self.save(project)
-        found = find_registered(params, project)
+    @staticmethod
+    def find(project: Workspace) -> Registered | None:
+        return find_registered(load_params(project.params_file), project)
+
+    def test_known_while_nothing_changes(self, project: Workspace, migrated_database: Path) -> None:
+        assert self.find(project) is None
+        self.save(project, migrated_database, "challenger", "champion")
+        found = self.find(project)
         assert isinstance(found, Registered)
-        assert str(found) == "m version 1, champion: first"
-        project.dvc_lock.write_text("b")
-        assert find_registered(params, project) is None
+        assert str(found) == f"{NAME} version 1, champion: better"
+        write_json(project.evaluation / "evaluation.json", {"trained": {}})
+        assert self.find(project) is None
 
-    def test_forgotten_with_the_store_the_gate_or_a_damaged_file(
-        self, project: Workspace, monkeypatch: pytest.MonkeyPatch
+    def test_a_moved_alias_is_seen(self, project: Workspace, migrated_database: Path) -> None:
+        client = self.save(project, migrated_database, "challenger", "champion")
+        other = client.create_model_version(NAME, "somewhere")
+        client.set_registered_model_alias(NAME, "champion", other.version)
+        found = self.find(project)
+        assert str(found) == f"{NAME} version 1, challenger (champion: version 2): better"
+        client.set_registered_model_alias(NAME, "challenger", other.version)
+        assert self.find(project) is None, "neither alias: registering sets one again"
+
+    def test_a_champion_that_lost_its_alias_is_registered_again(
+        self, project: Workspace, migrated_database: Path
     ) -> None:
-        self.save(project)
+        client = self.save(project, migrated_database, "challenger", "champion")
+        client.delete_registered_model_alias(NAME, "champion")
+        assert self.find(project) is None
+        client.set_model_version_tag(NAME, "1", GATE_TAG, "refused")
+        found = self.find(project)
+        assert str(found) == f"{NAME} version 1, challenger (no champion): better"
+
+    def test_a_deleted_version_and_lost_files_are_seen(
+        self, project: Workspace, migrated_database: Path
+    ) -> None:
+        client = self.save(project, migrated_database, "challenger", "champion")
+        file = project.mlruns / "artifacts" / "model" / "MLmodel"
+        file.rename(file.with_name("away"))
+        assert self.find(project) is None
+        file.with_name("away").rename(file)
+        assert self.find(project) is not None
+        client.delete_model_version(NAME, "1")
+        assert self.find(project) is None
+
+    def test_the_gates_settings_count(self, project: Workspace, migrated_database: Path) -> None:
+        self.save(project, migrated_database, "challenger", "champion")
         params = load_params(project.params_file)
         gate = params.register_model.model_copy(update={"min_improvement": 0.5})
         changed = params.model_copy(update={"register_model": gate})
         assert find_registered(changed, project) is None
-        registered_file(project).write_text("{")
-        assert find_registered(params, project) is None
-        self.save(project, unknown=1)
-        assert find_registered(params, project) is None
-        self.save(project)
-        (project.mlruns / "mlflow.db").unlink()
-        assert find_registered(params, project) is None
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-        assert find_registered(params, project) is None, "a remote store is always asked"
+
+    def test_no_store_and_a_new_one_hold_nothing(self, project: Workspace) -> None:
+        assert self.find(project) is None
+        assert not project.mlruns.exists()
+        project.mlruns.mkdir()
+        (project.mlruns / "mlflow.db").touch()
+        assert self.find(project) is None
+
+    def test_a_damaged_store_is_named(self, project: Workspace) -> None:
+        project.mlruns.mkdir()
+        (project.mlruns / "mlflow.db").write_bytes(b"no database" * 500)
+        with pytest.raises(RegistryError, match=r"mlflow\.db cannot be used: .*not a database"):
+            self.find(project)
 
 
 class TestCatalog:

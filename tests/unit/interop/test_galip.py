@@ -253,6 +253,10 @@ def write_pickle(path: Path, tower: VitTower) -> None:
     path.write_bytes(pickle.dumps({"G": Poisoned()}))
 
 
+def write_module(path: Path, tower: VitTower) -> None:
+    torch.save(nn.Linear(1, 1), path)
+
+
 def write_lafite(path: Path, tower: VitTower) -> None:
     # What LAFITE's own pickles begin with: a class of its persistence module.
     path.write_bytes(b"\x80\x02}q\x00ctorch_utils.persistence\n_reconstruct_persistent_obj\n.")
@@ -271,8 +275,9 @@ def write_torchscript(path: Path, tower: VitTower) -> None:
         (lambda path, tower: path.write_bytes(b""), "damaged"),
         (lambda path, tower: path.write_bytes(b"<html>not found</html>"), "damaged"),
         (write_truncated, "damaged"),
-        (write_poisoned, "damaged, or no file of weights alone"),
-        (write_pickle, "damaged, or no file of weights alone"),
+        (write_poisoned, "holds other things than weights, which loading would execute"),
+        (write_pickle, "holds other things than weights, which loading would execute"),
+        (write_module, "holds other things than weights, which loading would execute"),
         (write_lafite, "a LAFITE pickle"),
         (write_torchscript, "a TorchScript archive, such as a plain CLIP"),
     ],
@@ -290,4 +295,6 @@ def test_files_that_are_no_weights_are_refused_and_not_run(
     with pytest.raises(ImportWeightsError, match=message) as refusal:
         load_official_galip(path, tower)
     assert "\n" not in str(refusal.value)
+    assert "can still be loaded" not in str(refusal.value), "torch's advice is to run it"
+    assert "weights_only" not in str(refusal.value)
     assert not (tmp_path / "poisoned").exists()

@@ -11,27 +11,23 @@ import pytest
 from clipgan.errors import RegistryError
 from clipgan.models.bundle import GENERATOR_FILE, load_bundle
 from clipgan.tracking.download import download_generator
-from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
-from tests.mlflow_stores import save_tiny_bundle
+from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
 
-CONFIG = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"}).register_model
+CONFIG = params_with(
+    {
+        "register.model_name": "tiny",
+        "register.gate_metric": "fd",
+        "register.first_version": "always",
+    }
+).register_model
 
 
 def register(tracking_uri: str, bundle: Path, clip_weights: Path | None = None) -> None:
-    register_model(
-        CONFIG,
-        GeneratorPackage(bundle, LOADER, clip_weights),
-        evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
-        source="evaluation.json",
-        run_id=None,
-        tracking_uri=tracking_uri,
-        experiment="test",
-        compare=lambda a, b: Comparison(-1.0, -2.0, -0.5),
-    )
+    package = GeneratorPackage(bundle, LOADER, clip_weights)
+    register_values(CONFIG, package, tracking_uri, {"fd": {"value": 1.0, "protocol": {}}})
 
 
 @pytest.mark.parametrize("address", ["models:/tiny@champion", "models:/tiny/1"])

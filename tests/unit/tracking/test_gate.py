@@ -24,8 +24,8 @@ HALF_WIDTH = 0.25
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
     if a["protocol"] != b["protocol"]:
         return f"seed: {a['protocol']['seed']} against {b['protocol']['seed']}"
-    difference = a["value"] - b["value"]
-    return Comparison(difference, difference - HALF_WIDTH, difference + HALF_WIDTH)
+    gain = b["value"] - a["value"]
+    return Comparison(gain, gain - HALF_WIDTH, gain + HALF_WIDTH, "lower")
 
 
 def value_of(number: float, protocol: Mapping[str, Any] = PROTOCOL) -> GateValue:
@@ -34,17 +34,18 @@ def value_of(number: float, protocol: Mapping[str, Any] = PROTOCOL) -> GateValue
 
 def decide(
     challenger: float,
-    champion: float | None,
+    champion: float | str | None,
     *,
-    direction: str = "lower",
     margin: float = 0.0,
     champion_version: int | None = 1,
-    champion_protocol: Mapping[str, Any] = PROTOCOL,
+    other_protocol: Mapping[str, Any] = PROTOCOL,
     version: int = 2,
+    start: float | None = None,
+    first_version: str = "beat_start",
 ) -> PromotionDecision:
     config = params_with(
         {
-            "register.gate_direction": direction,
+            "register.first_version": first_version,
             "register.min_improvement": margin,
             "register.gate_metric": "fd",
         }
@@ -53,57 +54,85 @@ def decide(
         config,
         version=version,
         challenger=value_of(challenger),
+        start=None if start is None else value_of(start, other_protocol),
         champion_version=champion_version,
-        champion=None if champion is None else value_of(champion, champion_protocol),
+        champion=value_of(champion, other_protocol) if isinstance(champion, float) else champion,
         compare=compare,
     )
 
 
-@pytest.mark.parametrize(
-    ("challenger", "champion", "direction", "margin", "promoted", "says"),
-    [
-        (1.0, 2.0, "lower", 0.0, True, "better by 1"),
-        (2.0, 1.0, "lower", 0.0, False, "worse by 1"),
-        (2.0, 1.0, "higher", 0.0, True, "better by 1"),
-        (1.0, 2.0, "higher", 0.0, False, "worse by 1"),
-        (1.0, 1.0, "lower", 0.0, False, "no better"),
-        (1.25, 2.0, "lower", 0.5, True, "better by 0.75 [0.5, 1]"),
-        (1.5, 2.0, "lower", 0.5, False, "by only 0.5 [0.25, 0.75]: the whole interval must be"),
-        (1.875, 2.0, "lower", 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
-        (2.125, 2.0, "higher", 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
-        (1.75, 2.0, "lower", 0.0, False, "but its interval [0, 0.5] holds 0"),
-    ],
-)
+CASES = [
+    (1.0, 2.0, 0.0, True, "better by 1 [0.75, 1.25]"),
+    (2.0, 1.0, 0.0, False, "worse by 1"),
+    (1.0, 1.0, 0.0, False, "no better"),
+    (1.25, 2.0, 0.5, True, "better by 0.75 [0.5, 1]"),
+    (1.5, 2.0, 0.5, False, "by only 0.5 [0.25, 0.75]: the whole interval must be"),
+    (1.875, 2.0, 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
+    (1.75, 2.0, 0.0, False, "but its interval [0, 0.5] holds 0"),
+]
+
+
+@pytest.mark.parametrize(("challenger", "champion", "margin", "promoted", "says"), CASES)
 def test_the_interval_decides(
-    challenger: float, champion: float, direction: str, margin: float, promoted: bool, says: str
+    challenger: float, champion: float, margin: float, promoted: bool, says: str
 ) -> None:
-    decision = decide(challenger, champion, direction=direction, margin=margin)
+    decision = decide(challenger, champion, margin=margin)
     assert decision.promoted is promoted
     assert says in decision.reason
+    assert "of champion version 1 (lower is better)" in decision.reason
     assert (decision.value, decision.champion_value) == (challenger, champion)
 
 
-def test_the_first_version_needs_no_number_to_beat() -> None:
-    decision = decide(9e9, None, champion_version=None)
+@pytest.mark.parametrize(("challenger", "start", "margin", "promoted", "says"), CASES)
+def test_without_a_champion_the_weights_it_started_from_are_to_beat(
+    challenger: float, start: float, margin: float, promoted: bool, says: str
+) -> None:
+    decision = decide(challenger, None, start=start, margin=margin, champion_version=None)
+    assert decision.promoted is promoted
+    assert says in decision.reason
+    assert "of the weights it started from" in decision.reason
+    assert ("`clipgan promote 2` makes it champion by hand" in decision.reason) is not promoted
+    assert (decision.champion_version, decision.champion_value) == (None, None)
+
+
+def test_a_first_version_whose_start_was_not_measured_stays_challenger() -> None:
+    decision = decide(0.0, None, champion_version=None)
+    assert not decision.promoted
+    assert decision.reason.startswith("version 2 stays challenger: there is no champion yet, and")
+    assert "`clipgan promote 2` makes it champion by hand" in decision.reason
+
+
+def test_a_start_of_another_protocol_is_not_beaten() -> None:
+    decision = decide(
+        0.0, None, start=9.0, champion_version=None, other_protocol={**PROTOCOL, "seed": 1}
+    )
+    assert not decision.promoted
+    assert "seed: 0 against 1" in decision.reason
+
+
+def test_a_first_version_may_be_let_through() -> None:
+    decision = decide(9e9, None, start=0.0, champion_version=None, first_version="always")
     assert decision.promoted
-    assert "first" in decision.reason
+    assert "register.first_version is always" in decision.reason
+    assert not decide(9e9, 1.0, first_version="always").promoted, "a champion is still to beat"
 
 
 def test_values_of_different_protocols_are_never_compared() -> None:
-    decision = decide(0.0, 100.0, champion_protocol={**PROTOCOL, "seed": 1})
+    decision = decide(0.0, 100.0, other_protocol={**PROTOCOL, "seed": 1})
     assert not decision.promoted
     assert "seed: 0 against 1" in decision.reason
     assert "clipgan promote 2" in decision.reason
 
 
 def test_a_champion_without_the_metric_is_not_beaten() -> None:
-    decision = decide(0.0, None)
+    decision = decide(0.0, "version 1 has no value of fd")
     assert not decision.promoted
     assert "no value of fd" in decision.reason
+    assert "clipgan promote 2" in decision.reason
 
 
 def test_a_champion_is_not_compared_with_itself() -> None:
-    decision = decide(0.0, None, version=1)
+    decision = decide(0.0, None, version=1, start=5.0)
     assert not decision.promoted
     assert "already" in decision.reason
 

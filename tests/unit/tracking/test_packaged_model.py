@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,20 @@ from tests.unit.tracking.tiny_sampler import LOADER, load_tiny_sampler
 ROOT = Path(__file__).parents[3]
 PICKLE_ENDINGS = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
 
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"dataframe_records": [{"text": "no such column"}]}, "missing inputs ['prompt']"),
+    ({"dataframe_records": [{"prompt": None}]}, "prompt null is no text: say what to draw"),
+    ({"dataframe_records": [{"prompt": "a"}, {"prompt": None}]}, "prompt null is no text"),
+    ({"dataframe_records": [{"prompt": 5}]}, "prompt 5 is no text: say what to draw"),
+    ({"inputs": [None]}, "prompt null is no text"),
+    ({"inputs": {"prompt": ["a", 5]}}, "prompt 5 is no text"),
+    ({"instances": [{"prompt": None}]}, "prompt null is no text"),
+    ({"inputs": [" "]}, "prompt ' ' is empty: say what to draw"),
+    ({"inputs": ["a"], "params": {"num_images": 10**6}}, "1 x 1000000 images are too many"),
+    ({"inputs": ["a"] * 3, "params": {"num_images": 500}}, "ask for at most 1000"),
+    ({"inputs": ["a"], "params": {"num_images": 0}}, "number of images = 0: use at least 1"),
+    ({"inputs": ["a"], "params": {"truncation": 7}}, "truncation = 7.0: use a number from 0 to 1"),
+]
 PREDICT = """
 import hashlib, json, os, sys
 os.environ["PATH"] = ""
@@ -97,7 +112,7 @@ def test_the_signature_names_prompt_png_and_parameters(model_folder: Path) -> No
     import mlflow
 
     info = mlflow.models.get_model_info(str(model_folder))
-    assert info.signature.inputs.input_names() == ["prompt"]
+    assert info.signature.inputs.to_dict() == [{"type": "any", "name": "prompt", "required": True}]
     assert info.signature.outputs.to_dict() == [{"type": "binary", "name": "png", "required": True}]
     defaults = {param.name: param.default for param in info.signature.params}
     assert defaults == {
@@ -219,9 +234,17 @@ def test_mlflow_models_serve_answers_with_pngs(model_folder: Path, tmp_path: Pat
         (row,) = json.loads(post(port, body))["predictions"]
         mixed = sampler.sample_png(["a red apple"], seed=3, mix="7:0-1", truncation_layers=2)
         assert base64.b64decode(row["png"]) == mixed[0] != data
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            post(port, {"dataframe_records": [{"text": "no such column"}]})
-        assert refused.value.code == 400
+        both = {"inputs": ["a red apple", "a dog"], "params": {"seed": 3, "num_images": None}}
+        rows = json.loads(post(port, both))["predictions"]
+        assert [base64.b64decode(row["png"]) for row in rows] == [
+            data,
+            *sampler.sample_png(["a dog"], seed=3),
+        ]
+        for body, sentence in REFUSED:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                post(port, body)
+            assert refused.value.code == 400
+            assert sentence in json.loads(refused.value.read())["message"], body
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)

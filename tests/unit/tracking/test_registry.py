@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import open_client
-from clipgan.tracking.gate import Comparison
+from clipgan.tracking.environment import open_client, sqlite_path
 from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import (
-    RegistrationReport,
-    list_versions,
-    promote_version,
-    register_model,
-)
-from tests.mlflow_stores import save_tiny_bundle
+from clipgan.tracking.promotion import promote_version
+from clipgan.tracking.registry import RegistrationReport
+from clipgan.tracking.versions import list_versions
+from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
 
 NAME = "clipgan-emoji"
-CONFIG = params_with({"register.gate_metric": "fd"}).register_model
-
-
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
-    if a["protocol"] != b["protocol"]:
-        return f"seed: {a['protocol']['seed']} against {b['protocol']['seed']}"
-    difference = a["value"] - b["value"]
-    return Comparison(difference, difference - 0.01, difference + 0.01)
+CONFIG = params_with(
+    {"register.gate_metric": "fd", "register.first_version": "always"}
+).register_model
 
 
 def register(
@@ -46,15 +37,8 @@ def register(
 ) -> RegistrationReport:
     values = {"fd": fd, **(others or {})}
     trained = {name: {"value": value, "protocol": {"seed": seed}} for name, value in values.items()}
-    return register_model(
-        CONFIG,
-        GeneratorPackage(bundle, LOADER),
-        evaluation={"trained": trained},
-        source="evaluation.json",
-        run_id=run_id,
-        tracking_uri=tracking_uri,
-        experiment="test",
-        compare=compare,
+    return register_values(
+        CONFIG, GeneratorPackage(bundle, LOADER), tracking_uri, trained, run_id=run_id
     )
 
 
@@ -77,7 +61,8 @@ def test_the_life_of_a_model(tracking_uri: str, tmp_path: Path) -> None:
 
     otherwise = register(tracking_uri, bundles[2], 0.1, seed=7)
     assert not otherwise.decision.promoted
-    assert "seed: 7 against 0" in otherwise.decision.reason
+    assert "{'seed': 7} against {'seed': 0}" in otherwise.decision.reason
+    assert "not in this test" in otherwise.decision.reason
     assert aliases(tracking_uri) == {"challenger": 3, "champion": 1}
 
     better = register(tracking_uri, bundles[3], 1.0)
@@ -89,7 +74,7 @@ def test_the_life_of_a_model(tracking_uri: str, tmp_path: Path) -> None:
     assert [row.version for row in rows] == [4, 3, 2, 1]
     assert [row.metrics["fd"] for row in rows] == [1.0, 0.1, 3.0, 2.0]
     assert "better by 1" in rows[0].reason
-    assert "first" in rows[3].reason
+    assert "no champion to beat" in rows[3].reason
 
 
 def test_the_same_generator_is_one_version(tracking_uri: str, tmp_path: Path) -> None:
@@ -100,7 +85,7 @@ def test_the_same_generator_is_one_version(tracking_uri: str, tmp_path: Path) ->
     assert "already" in again.decision.reason
     (row,) = list_versions(NAME, tracking_uri=tracking_uri)
     assert row.metrics == {"fd": 1.5}
-    assert "first" in row.reason
+    assert "no champion to beat" in row.reason
     assert len(open_client(tracking_uri).search_logged_models(["1"])) == 1
 
 
@@ -137,15 +122,11 @@ def test_the_model_belongs_to_the_training_run(tracking_uri: str, tmp_path: Path
 def test_a_failed_registration_leaves_no_version(tracking_uri: str, tmp_path: Path) -> None:
     bundle = save_tiny_bundle(tmp_path / "a")
     with pytest.raises(RegistryError, match=r"set register\.gate_metric to one of: kid"):
-        register_model(
+        register_values(
             CONFIG,
             GeneratorPackage(bundle, LOADER),
-            evaluation={"trained": {"kid": {"value": 1.0, "protocol": {}}}},
-            source="evaluation.json",
-            run_id=None,
-            tracking_uri=tracking_uri,
-            experiment="test",
-            compare=compare,
+            tracking_uri,
+            {"kid": {"value": 1.0, "protocol": {}}},
         )
     assert list_versions(NAME, tracking_uri=tracking_uri) == []
 
@@ -173,3 +154,39 @@ def test_protocols_are_kept_with_the_version(tracking_uri: str, tmp_path: Path) 
     register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 1.0, seed=5)
     tags = open_client(tracking_uri).get_model_version(NAME, "1").tags
     assert json.loads(tags["metric.fd"]) == {"value": 1.0, "protocol": {"seed": 5}}
+
+
+@pytest.mark.parametrize("text", ["0.9", "very good", '{"value": "high"}', "null", ""])
+def test_tags_that_somebody_else_made_are_no_values(
+    tracking_uri: str, tmp_path: Path, text: str
+) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0", 0), 2.0)
+    client = open_client(tracking_uri)
+    for name in ("human", "fd"):
+        client.set_model_version_tag(NAME, "1", f"metric.{name}", text)
+    (row,) = list_versions(NAME, tracking_uri=tracking_uri)
+    assert row.metrics == {}
+    report = register(tracking_uri, save_tiny_bundle(tmp_path / "1", 1), 1.0)
+    assert "version 1 has no value of fd" in report.decision.reason
+    register(tracking_uri, save_tiny_bundle(tmp_path / "again", 0), 2.0)
+    tags = client.get_model_version(NAME, "1").tags
+    assert tags["metric.human"] == text, "it is not ours to remove"
+    assert json.loads(tags["metric.fd"])["value"] == 2.0
+    assert promote_version(NAME, 2, reason="test", tracking_uri=tracking_uri).promoted
+
+
+def test_more_than_a_thousand_versions_are_listed(tracking_uri: str, tmp_path: Path) -> None:
+    register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 2.0)
+    database = sqlite_path(tracking_uri)
+    assert database is not None
+    with sqlite3.connect(database) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(model_versions)")]
+        others = ", ".join(name for name in columns if name != "version")
+        connection.executemany(
+            f"INSERT INTO model_versions (version, {others}) "
+            f"SELECT ?, {others} FROM model_versions WHERE version = 1",
+            [(version,) for version in range(2, 1203)],
+        )
+    rows = list_versions(NAME, tracking_uri=tracking_uri)
+    assert [row.version for row in rows] == list(range(1202, 0, -1))
+    assert promote_version(NAME, 7, reason="an old one", tracking_uri=tracking_uri).promoted

@@ -15,11 +15,9 @@ import pytest
 
 from clipgan.tracking.download import download_generator
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client
-from clipgan.tracking.gate import Comparison
 from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
-from tests.mlflow_stores import save_tiny_bundle
+from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
 
@@ -69,16 +67,17 @@ def test_a_training_is_tracked_and_registered_through_a_server(
         logger.log_params({"train": params_with().train})
         logger.log_metrics({"loss": 1.0}, 16)
         logger.log_file(picture, "samples")
-    config = params_with({"register.model_name": "served", "register.gate_metric": "fd"})
-    report = register_model(
-        config.register_model,
-        GeneratorPackage(save_tiny_bundle(tmp_path / "bundle"), LOADER),
-        evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
-        source="evaluation.json",
-        run_id=logger.run_id,
-        tracking_uri=server_uri,
-        experiment="served",
-        compare=lambda a, b: Comparison(-1.0, -2.0, -0.5),
+    config = params_with(
+        {
+            "register.model_name": "served",
+            "register.gate_metric": "fd",
+            "register.first_version": "always",
+        }
+    )
+    package = GeneratorPackage(save_tiny_bundle(tmp_path / "bundle"), LOADER)
+    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    report = register_values(
+        config.register_model, package, server_uri, entries, run_id=logger.run_id
     )
     assert report.decision.promoted
     client = open_client(server_uri)

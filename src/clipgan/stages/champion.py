@@ -1,0 +1,52 @@
+"""A registered version measured again: the data have grown, or the protocol has changed since."""
+
+from __future__ import annotations
+
+import os
+
+from clipgan.config import Params
+from clipgan.devices import resolve_device
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocol import MetricValue
+from clipgan.evaluation.protocols import find_protocol
+from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.report import TRAINED
+from clipgan.models.bundle import load_bundle_info
+from clipgan.stages.catalog import Workspace
+from clipgan.stages.measurements import Measurements
+from clipgan.stages.model_sources import MODEL_PREFIX, ModelLoader
+from clipgan.tracking.environment import resolve_tracking_uri
+
+
+def measure_version(
+    params: Params, workspace: Workspace, version: int, protocol: str
+) -> dict[str, MetricValue]:
+    """Values of a registered version on today's data, as the evaluate stage would measure them.
+
+    Args:
+        protocol: the name of one.
+
+    Raises:
+        RegistryError: its files are gone.
+        EvaluationError: no such protocol, or it draws images of another size than the generator in
+            ``data/training``.
+        CheckpointError, ClipError, DataError: it or the data cannot be loaded.
+    """
+    name = params.register_model.model_name
+    recipe = find_protocol(protocol, params.evaluate)
+    device = resolve_device(params.evaluate.device)
+    loader = ModelLoader(
+        params,
+        images=workspace.images,
+        features=workspace.features,
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        device=device,
+    )
+    model = loader.load(f"{MODEL_PREFIX}{name}/{version}")
+    side, ours = model.bundle.info.resolution_px, load_bundle_info(workspace.training).resolution_px
+    if side != ours:
+        raise EvaluationError(f"it draws images of {side} px, the new generator {ours} px")
+    cache = FeatureCache(workspace.work("evaluate"))
+    measured = Measurements(params.evaluate, workspace.images, {TRAINED: model}, device, cache)
+    measured.measure(recipe)
+    return measured.values[TRAINED]

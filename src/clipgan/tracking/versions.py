@@ -1,0 +1,195 @@
+"""The versions of a registered model, as the registry has them at this moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clipgan.errors import RegistryError
+from clipgan.tracking.environment import (
+    explain_mlflow_errors,
+    is_missing,
+    load_mlflow,
+    open_client,
+    sqlite_path,
+)
+from clipgan.tracking.gate import GateValue, parse_gate_value
+from clipgan.tracking.local_store import find_stored_version, read_stored_aliases, rebase_artifacts
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+STATE_TAG = "clipgan.state"
+GATE_TAG = "clipgan.gate"
+REASON_TAG = "clipgan.gate_reason"
+PROMOTED, REFUSED = "promoted", "refused"
+METRIC_PREFIX = "metric."
+MODEL_FILE = "MLmodel"
+MODEL_FILES = (MODEL_FILE, "artifacts/generator/generator.safetensors")
+"""Files without which a version cannot be loaded."""
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class ModelVersionSummary:
+    """A row of the table of versions; ``created`` is UTC, ``reason`` the gate's last word."""
+
+    version: int
+    aliases: tuple[str, ...]
+    created: datetime
+    run_id: str
+    metrics: dict[str, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """What the registry knows of one version; ``promoted``: the gate made it champion once."""
+
+    version: int
+    run_id: str
+    promoted: bool
+    reason: str
+    has_files: bool
+
+
+@dataclass(frozen=True)
+class RegistryView:
+    """The versions that hold the two aliases, and the one that was asked for."""
+
+    champion: int | None
+    challenger: int | None
+    found: RegisteredVersion | None
+
+
+def look_up(model_name: str, state: str, *, tracking_uri: str) -> RegistryView:
+    """What the registry says now of the version that was registered in ``state``.
+
+    A SQLite store is read without MLflow, whose import takes seconds.
+
+    Raises:
+        RegistryError: the store cannot be used.
+    """
+    database = sqlite_path(tracking_uri)
+    if database is None:
+        client = open_client(tracking_uri)
+        aliases = read_aliases(client, model_name)
+        found = _ask_server(client, model_name, state)
+    elif database.exists():
+        rebase_artifacts(database)
+        aliases = read_stored_aliases(database, model_name)
+        found = _ask_database(database, model_name, state)
+    else:
+        aliases, found = {}, None
+    return RegistryView(aliases.get(CHAMPION), aliases.get(CHALLENGER), found)
+
+
+def list_versions(model_name: str, *, tracking_uri: str) -> list[ModelVersionSummary]:
+    """All versions of a model, newest first; empty where the model does not exist.
+
+    Raises:
+        RegistryError: the store cannot be used.
+    """
+    client = open_client(tracking_uri)
+    aliases = read_aliases(client, model_name)
+    with explain_mlflow_errors(f"the versions of {model_name} cannot be listed"):
+        found = search_versions(client, f"name = '{model_name}'")
+    rows = [
+        ModelVersionSummary(
+            version=int(item.version),
+            # search_model_versions gives no aliases: they come from the model itself.
+            aliases=tuple(sorted(name for name, to in aliases.items() if to == int(item.version))),
+            created=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC),
+            run_id=str(item.run_id),
+            metrics={name: value.value for name, value in read_values(item.tags).items()},
+            reason=item.tags.get(REASON_TAG, ""),
+        )
+        for item in found
+    ]
+    return sorted(rows, key=lambda row: -row.version)
+
+
+def search_versions(client: Any, filter_string: str) -> list[Any]:
+    """Every model version that a filter finds, page after page; MLflow's exceptions go through."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(filter_string, max_results=_PAGE_SIZE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def read_aliases(client: Any, name: str) -> dict[str, int]:
+    """Alias -> version of a registered model; empty where there is no such model.
+
+    Raises:
+        RegistryError: the store cannot be used.
+    """
+    with explain_mlflow_errors(f"the registered model {name} cannot be read"):
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except load_mlflow().MlflowException as error:
+            if is_missing(error):
+                return {}
+            raise
+    return {alias: int(version) for alias, version in aliases.items()}
+
+
+def read_values(tags: Mapping[str, str]) -> dict[str, GateValue]:
+    """Metric -> value of a version's tags. Tags that somebody else made are no values."""
+    values = {}
+    for key, text in tags.items():
+        if key.startswith(METRIC_PREFIX) and (value := _parse_value(text)) is not None:
+            values[key.removeprefix(METRIC_PREFIX)] = value
+    return values
+
+
+def has_files(client: Any, version: Any) -> bool:
+    """Whether the files of a model version are where the store says; MLflow's exceptions go
+    through."""
+    model_id = find_model_id(version)
+    for file in map(Path, MODEL_FILES):
+        folder = None if file.parent == Path() else file.parent.as_posix()
+        listed = client.list_logged_model_artifacts(model_id, folder)
+        if file.as_posix() not in {item.path for item in listed}:
+            return False
+    return True
+
+
+def find_model_id(version: Any) -> str:
+    """Id of the logged model behind a version (``ModelVersion.model_id`` is None in MLflow 3)."""
+    return str(version.source).removeprefix("models:/")
+
+
+def _parse_value(text: str) -> GateValue | None:
+    try:
+        return parse_gate_value(json.loads(text), "tag")
+    except (ValueError, RegistryError):
+        return None
+
+
+def _ask_server(client: Any, model_name: str, state: str) -> RegisteredVersion | None:
+    with explain_mlflow_errors(f"the versions of {model_name} cannot be searched"):
+        found = search_versions(client, f"name = '{model_name}' and tags.`{STATE_TAG}` = '{state}'")
+        if not found:
+            return None
+        newest = max(found, key=lambda item: int(item.version))
+        return _describe(newest.version, newest.run_id, newest.tags, has_files(client, newest))
+
+
+def _ask_database(database: Path, model_name: str, state: str) -> RegisteredVersion | None:
+    found = find_stored_version(database, model_name, STATE_TAG, state)
+    if found is None:
+        return None
+    folder = found.location
+    whole = folder is not None and all((folder / name).is_file() for name in MODEL_FILES)
+    return _describe(found.version, found.run_id, found.tags, whole)
+
+
+def _describe(version: Any, run_id: Any, tags: Mapping[str, str], whole: bool) -> RegisteredVersion:
+    promoted = tags.get(GATE_TAG) == PROMOTED
+    return RegisteredVersion(int(version), str(run_id), promoted, tags.get(REASON_TAG, ""), whole)
