@@ -37,8 +37,8 @@ SHARED = 0.5
 class Setting:
     """Counts of one evaluation, and how good its models are.
 
-    ``images_per_caption`` above 1: captions repeat in turn; ``is_perfect``: the models draw from the
-    reference's own distribution.
+    ``images_per_caption`` above 1: captions repeat in turn; ``is_perfect``: the models draw from
+    the reference's own distribution.
     """
 
     name: str
