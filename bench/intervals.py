@@ -35,7 +35,11 @@ SHARED = 0.5
 
 @dataclass(frozen=True)
 class Setting:
-    """Counts of one evaluation; ``images_per_caption`` above 1: captions repeat in turn."""
+    """Counts of one evaluation, and how good its models are.
+
+    ``images_per_caption`` above 1: captions repeat in turn; ``is_perfect``: the models draw from
+    the reference's own distribution.
+    """
 
     name: str
     num_images: int
@@ -44,12 +48,14 @@ class Setting:
     candidates: int
     num_groups: int = 20
     images_per_caption: int = 1
+    is_perfect: bool = False
 
 
 DEFAULTS = Setting("defaults", 1000, 100, 4, 100)
 SMALL = Setting("small", 100, 100, 4, 20)
 REPEATED = Setting("repeated", 400, 100, 4, 20, images_per_caption=4)
-SETTINGS = (DEFAULTS, SMALL, REPEATED)
+PERFECT = Setting("perfect", 100, 100, 4, 20, is_perfect=True)
+SETTINGS = (DEFAULTS, SMALL, REPEATED, PERFECT)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class World:
         self, texts: Tensor, rows: list[int], grouping: Grouping
     ) -> dict[str, MetricValue]:
         latents = SHARED**0.5 * texts + (1 - SHARED) ** 0.5 * self._draw(*texts.shape)
-        images = 0.8 * latents + torch.eye(LATENTS)[0]
+        images = latents if self.setting.is_perfect else 0.8 * latents + torch.eye(LATENTS)[0]
         features = self._encode(images)
         logits = self._encode(images) @ self._classes
         judge = self._judge

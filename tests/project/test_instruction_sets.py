@@ -1,0 +1,45 @@
+"""No tolerance is one machine's: numeric tests pass with other instructions and thread counts.
+
+PyTorch and oneDNN are told to leave out what this processor has, so that an old one is there too.
+Every setting runs tests of networks, losses and metrics; two, the farthest apart, all stages.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+NUMERIC = ("tests/numerics", "tests/unit/evaluation", "tests/stages/test_evaluate_folder.py")
+ALL_STAGES = ("tests/numerics", "tests/unit/evaluation", "tests/stages")
+NO_VECTORS = {"ATEN_CPU_CAPABILITY": "default"}
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2"}
+ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("setting", "threads", "tests"),
+    [
+        (NO_VECTORS, 1, ALL_STAGES),
+        (NO_VECTORS | ONEDNN_AVX2, 2, NUMERIC),
+        (AVX2, 1, NUMERIC),
+        (AVX2 | ONEDNN_AVX2, 2, ALL_STAGES),
+    ],
+    ids=str,
+)
+def test_numbers_hold_with_other_instructions(
+    setting: Mapping[str, str], threads: int, tests: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900", *tests],
+        env={**os.environ, **setting, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
