@@ -39,7 +39,7 @@ MINUTES ?= 8
 OUT     ?= gpu-results
 
 gpu: setup  ## needs a CUDA device: checks, speeds and a base generator; docs/gpu.md
-	for stage in scan ingest features; do $(BIN)/clipgan stage $$stage || exit 1; done
+	$(BIN)/dvc repro features
 	$(BIN)/python -m bench.gpu prepare --out $(OUT)/data
 	$(BIN)/python -m bench.gpu run --minutes $(MINUTES) --out $(OUT) --data $(OUT)/data
 

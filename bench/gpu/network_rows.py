@@ -67,7 +67,8 @@ def measure_networks(
         if not deadline.left():
             results.add(Row(PART, what, "left out", "the time was up"))
             continue
-        results.attempt(PART, what, partial(measure, deadline.left() / (len(cases) - number)))
+        share = min(sizes.row_seconds, deadline.left() / (len(cases) - number))
+        results.attempt(PART, what, partial(measure, share))
 
 
 @dataclass(frozen=True)
