@@ -195,7 +195,7 @@ def _report(
 
 def _capture(run: Run) -> Run:
     """A CUDA graph of a run whose inputs stay where they are."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
