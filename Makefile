@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MARKERS ?= not slow and not gpu and not browser
 
-.PHONY: setup run test check format bench clean
+.PHONY: setup run test check format bench gpu clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,14 @@ format: setup
 
 bench: setup  ## every figure of the README
 	$(BIN)/python -m bench
+
+MINUTES ?= 8
+OUT     ?= gpu-results
+
+gpu: setup  ## needs a CUDA device: checks, speeds and a base generator; docs/gpu.md
+	$(BIN)/dvc repro features
+	$(BIN)/python -m bench.gpu prepare --out $(OUT)/data
+	$(BIN)/python -m bench.gpu run --minutes $(MINUTES) --out $(OUT) --data $(OUT)/data
 
 clean:  ## removes the environment only, never data
 	rm -rf $(VENV)

@@ -118,4 +118,6 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def _dump(params: Params) -> dict[str, Any]:
     """All that decides a training and its measurement."""
-    return params.model_dump(mode="json", by_alias=True, exclude={"monitoring", "register"})
+    return params.model_dump(
+        mode="json", by_alias=True, exclude={"monitoring", "register", "threads"}
+    )

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,11 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     results.add(Row("machine", "device", name_device(device), describe_versions()))
     for kind in ("bf16", "fp16", "tf32", "fp32"):
-        results.attempt(
-            "machine",
-            f"matmul, {kind}",
-            lambda kind=kind: (f"{measure_matmul_rate(device, kind) / 1e12:.3g} TFLOP/s", ""),
-        )
+        results.attempt("machine", f"matmul, {kind}", partial(_measure_matmul, device, kind))
     started, total = time.monotonic(), 60 * arguments.minutes
     failures = 0
     for number, part in enumerate(arguments.parts):
@@ -95,6 +92,10 @@ def _run(arguments: argparse.Namespace) -> int:
         failures += _start_part(arguments, results, part, left * SHARES[part] / ahead)
     print((arguments.out / TABLE).read_text(encoding="utf-8"))
     return min(failures, 1)
+
+
+def _measure_matmul(device: torch.device, kind: str) -> tuple[str, str]:
+    return f"{measure_matmul_rate(device, kind) / 1e12:.3g} TFLOP/s", ""
 
 
 def _start_part(arguments: argparse.Namespace, results: Results, part: str, seconds: float) -> bool:

@@ -77,12 +77,12 @@ def use_tf32(wanted: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-class _FlopCounter(TorchDispatchMode):
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """PyTorch's own counter follows modules too, which gradients of gradients do not allow."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -101,7 +101,7 @@ def count_flops(run: Callable[[], object]) -> int:
     """Floating-point operations of one run: products and convolutions, backward passes too."""
     with _FlopCounter() as counter:
         run()
-    return counter.total
+    return int(counter.total)
 
 
 def describe_share(flops: float, seconds: float, device: torch.device, kind: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -70,8 +71,7 @@ def prepare(
     )
     save_compact_weights(load_efficientnet_lite(TRUNK_VARIANT), output / TRUNK)
     write_json(output / INFO, {"prompts": prompts, "clip": fingerprint})
-    for path in (output / ".decoded").rglob("*.npy"):
-        path.unlink()
+    shutil.rmtree(output / ".decoded")
     return sum(path.stat().st_size for path in output.iterdir() if path.is_file()) / MIB
 
 

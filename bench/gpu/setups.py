@@ -33,17 +33,19 @@ FAMILIES = ("lafite", "galip")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: sides in px, images at once, and whether widths are the papers'."""
+    """What is measured: sides in px, images at once, seconds a row at most, and whether widths are
+    the papers'."""
 
     sides_px: tuple[int, ...]
     batch_size: int
     extraction_batch: int
     sampling_batch: int
+    row_seconds: float
     official: bool
 
 
-FULL = Sizes((64, 256), 32, 256, 64, official=True)
-TINY = Sizes((16,), 4, 4, 2, official=False)
+FULL = Sizes((64, 256), 32, 256, 64, 20.0, official=True)
+TINY = Sizes((16,), 4, 4, 2, 0.4, official=False)
 
 
 class RandomClip:

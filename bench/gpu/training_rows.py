@@ -46,10 +46,12 @@ VARIANTS = (
 def measure_training(results: Results, sizes: Sizes, device: torch.device, seconds: float) -> None:
     """Rows of all variants, the likeliest choice first; what finds no time says so."""
     deadline, cases = Deadline(seconds), list(_list_cases(sizes))
+    for family in FAMILIES:
+        results.add(Row(PART, f"{family}, CUDA graphs", "-", GRAPHS))
     for number, case in enumerate(cases):
         family, side, variant = case
         what = f"{family} {side} px, {variant.name}"
-        share = deadline.left() / (len(cases) - number)
+        share = min(sizes.row_seconds, deadline.left() / (len(cases) - number))
         if not deadline.left():
             results.add(Row(PART, what, "left out", "the time was up"))
             continue
@@ -57,8 +59,6 @@ def measure_training(results: Results, sizes: Sizes, device: torch.device, secon
         results.attempt(PART, what, measure)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    for family in FAMILIES:
-        results.add(Row(PART, f"{family}, CUDA graphs", "-", GRAPHS))
 
 
 def _list_cases(sizes: Sizes) -> Iterator[tuple[str, int, Variant]]:

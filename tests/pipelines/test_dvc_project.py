@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 NUM_IMAGES = 60
 
 TINY = {
+    "threads": 1,  # bits of trainings are compared
     "ingest.source": "folder",
     "ingest.folder": "own",
     "ingest.resolution_px": 32,

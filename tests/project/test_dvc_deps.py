@@ -27,6 +27,7 @@ NO_RESULT_DEPENDS_ON = {
     "clipgan.errors": "words",
     "clipgan.progress": "a progress bar",
     "clipgan.run_logger": "a protocol without code",
+    "clipgan.threads": "how fast; a training's number stands in its checkpoints",
 }
 """Imported by stages and yet no dependency: an edit must not retrain anything."""
 

@@ -146,7 +146,9 @@ def test_a_typo_is_named_and_mended(tmp_path: Path) -> None:
 def test_an_unknown_key_without_a_likeness_shows_the_known_ones(tmp_path: Path) -> None:
     tree = tree_with()
     tree["ema"] = {}
-    with pytest.raises(ConfigError, match=r"ema = \{\} is an unknown key: known keys: ingest, "):
+    with pytest.raises(
+        ConfigError, match=r"ema = \{\} is an unknown key: known keys: threads, ingest, "
+    ):
         load_params(save(tmp_path / "params.yaml", tree))
 
 

@@ -17,6 +17,7 @@ from clipgan.config.fields import (
     Precision,
     Section,
     Seed,
+    Threads,
 )
 from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params
@@ -85,6 +86,7 @@ __all__ = [
     "Seed",
     "SemanticLogit",
     "StyleInput",
+    "Threads",
     "TrainConfig",
     "TrainingPrecision",
     "load_params",

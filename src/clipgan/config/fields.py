@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 Precision = Literal["fp32", "bf16"]
 
@@ -16,6 +16,15 @@ Positive = Annotated[float, Field(gt=0.0)]
 ImageSide = Annotated[int, Field(ge=8, le=1024)]
 PowerOfTwoResolution = ImageSide
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+def _check_threads(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"{value!r} is no number of threads: use auto, or a whole number from 1")
+
+
+Threads = Annotated[int | Literal["auto"], PlainValidator(_check_threads)]
 
 
 def check_power_of_two(key: str, side: int) -> None:

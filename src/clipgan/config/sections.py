@@ -16,6 +16,7 @@ from clipgan.config.fields import (
     Precision,
     Section,
     Seed,
+    Threads,
     check_power_of_two,
     tuple_of,
 )
@@ -202,6 +203,7 @@ class PretrainClipConfig(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
+    threads: Annotated[Threads, Field(description="of PyTorch on the CPU; retrains nothing")]
     ingest: IngestConfig
     features: FeaturesConfig
     train: TrainConfig

@@ -13,6 +13,7 @@ from clipgan.evaluation.blur import blur
 from clipgan.evaluation.extractors import check_finite
 from clipgan.evaluation.feature_spaces import FeatureSpace
 from clipgan.evaluation.space_metrics import SpaceFeatures
+from clipgan.threads import renew_threads
 
 
 class FeatureCollector:
@@ -35,6 +36,7 @@ class FeatureCollector:
     def add(self, images_uint8: Tensor) -> None:
         """Extract (N, 3, H, W) uint8."""
         for batch in torch.split(images_uint8, self._batch_size):
+            renew_threads()
             images = batch.to(self.device)
             features, logits = self.space.encode(images)
             self._plain.append(features.float().cpu())

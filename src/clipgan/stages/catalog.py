@@ -16,6 +16,7 @@ from typing import Any
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -174,6 +175,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
             initial_folder=initial_folder,
             logger=logger,
             processes=processes,
+            threads=params.threads,
             evaluate=_build_training_evaluation(params, workspace, logger),
         )
 
@@ -224,6 +226,7 @@ def _pretrain_generator(params: Params, workspace: Workspace) -> Any:
         features=workspace.features,
         output=workspace.generator,
         work=workspace.work("pretrain_generator"),
+        threads=params.threads,
     )
 
 
@@ -323,4 +326,6 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     """
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
-    return STAGES[name].run(load_params(workspace.params_file), workspace)
+    params = load_params(workspace.params_file)
+    with set_stage_threads(name, params.threads):
+        return STAGES[name].run(params, workspace)

@@ -30,6 +30,7 @@ from clipgan.errors import FeatureStoreError
 from clipgan.images import to_unit_range
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.threads import renew_threads
 
 _COLUMNS = [schemas.SAMPLE_ID, schemas.CAPTIONS, schemas.IMAGE]
 
@@ -140,6 +141,7 @@ class _Extraction:
         found = []
         with torch.inference_mode():
             for batch in _decode_ahead(encoded, self.batch_size):
+                renew_threads()
                 pixels = to_unit_range(torch.from_numpy(batch).to(self.device))
                 # Stored (N, H, W, 3): turned on the device, where it costs nothing.
                 vectors = self.clip.encode_images(pixels.permute(0, 3, 1, 2))

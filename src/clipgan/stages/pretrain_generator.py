@@ -17,6 +17,7 @@ from clipgan.config import (
     FeaturesConfig,
     MonitoringConfig,
     PretrainGeneratorConfig,
+    Threads,
     TrainConfig,
 )
 from clipgan.data.shards import load_manifest
@@ -40,6 +41,7 @@ def pretrain_generator(
     output: Path,
     work: Path,
     clip: ClipEncoder | None = None,
+    threads: Threads | None = None,
 ) -> BundleInfo:
     """Warm a fresh generator up, or go on where a run was cut off; describes the result.
 
@@ -49,6 +51,7 @@ def pretrain_generator(
         images, features: artifacts of the stages before.
         output: folder to make or replace: what ``train`` leaves at the last resolution.
         work: finished resolutions and the state of the running one, removed on success.
+        threads: as for :func:`~clipgan.stages.train.train`.
         clip: the encoder that made the features.
 
     Raises:
@@ -82,6 +85,7 @@ def pretrain_generator(
                 output=finished,
                 work=work / "train",
                 clip=clip,
+                threads=threads,
             )
         start = str(finished)
     replace_folder(Path(start), output)

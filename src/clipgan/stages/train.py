@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import FeatureTable, load_features
-from clipgan.config import FeaturesConfig, MonitoringConfig, TrainConfig
+from clipgan.config import FeaturesConfig, MonitoringConfig, Threads, TrainConfig
 from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
@@ -50,6 +50,7 @@ def train(
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
     processes: Processes = SINGLE,
+    threads: Threads | None = None,
     evaluate: Callable[[Snapshot], None] | None = None,
 ) -> TrainingReport:
     """Train a generator, or go on with a training that was cut off.
@@ -65,6 +66,7 @@ def train(
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
         processes: those that train together; the first alone writes, and logs to ``logger``.
+        threads: of PyTorch on the CPU, see :class:`~clipgan.training.loop.TrainingLoop`.
         evaluate: measures the generator every ``monitoring.evaluation_interval_images``.
 
     Raises:
@@ -94,6 +96,7 @@ def train(
         logger=logger,
         device=device,
         processes=processes,
+        threads=threads,
         initial=initial,
         evaluate=evaluate,
     ).run()
@@ -193,6 +196,7 @@ def _build_loop(
     logger: RunLogger,
     device: torch.device,
     processes: Processes,
+    threads: Threads | None,
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
@@ -226,6 +230,7 @@ def _build_loop(
         run_logger=logger,
         device=device,
         processes=processes,
+        threads=threads,
         evaluate=evaluate_snapshots(
             evaluate, networks, conditions, family=config.family, initial=initial, folder=found
         ),

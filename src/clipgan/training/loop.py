@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from clipgan.config import MonitoringConfig
+from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import RunLogger
+from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
@@ -50,6 +51,7 @@ class LoopReport:
     images_seen: int
     seconds: float
     rollbacks: int
+    num_threads: int
     resumed_from: int | None
     history: list[dict[str, float]]
     latest: dict[str, float]
@@ -75,12 +77,17 @@ class TrainingLoop:
         run_logger: RunLogger,
         device: torch.device,
         processes: Processes = SINGLE,
+        threads: Threads | None = None,
         evaluate: Callable[[int], None] | None = None,
     ) -> None:
         """``save_samples(images_seen)`` writes a grid of samples and gives its path;
         ``evaluate(images_seen)`` measures the generator every ``evaluation_interval_images``.
 
         Of several ``processes`` the first alone logs and writes; all read the same checkpoints.
+
+        ``threads`` of PyTorch on the CPU: their number decides the order of sums. ``auto`` measures
+        once, at the very start; every checkpoint holds the number, and whoever goes on from it
+        takes it. Beside other processes, on a GPU and where None, PyTorch's own number stays.
         """
         self.step = step
         self.batch_at = batch_at
@@ -92,6 +99,8 @@ class TrainingLoop:
         self.run_logger = run_logger
         self.device = device
         self.processes = processes
+        self.threads = threads
+        self._threads_before: int | None = None
         self.random = StepRandom(device, rank=processes.rank, num_processes=processes.count)
         # Reading makes a step wait for a GPU; on the CPU it is free, and NaN is found at once.
         self.most_unread_steps = 1 if device.type == "cpu" else MOST_UNREAD_STEPS
@@ -113,7 +122,16 @@ class TrainingLoop:
             CheckpointError: no checkpoint can be read or written.
             KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written first.
         """
+        threads_outside = torch.get_num_threads()
+        try:
+            return self._run()
+        finally:
+            torch.set_num_threads(threads_outside)
+
+    def _run(self) -> LoopReport:
         resumed_from = self._resume()
+        alone = self.device.type == "cpu" and self.processes.count == 1
+        settle_threads(self.threads, self._threads_before, may_measure=alone)
         self._clock = time.monotonic()
         self._pace = (self._clock, self.images_seen)
         title, total = "train", self.schedule.total_images
@@ -140,6 +158,7 @@ class TrainingLoop:
             images_seen=self.images_seen,
             seconds=self.seconds,
             rollbacks=self.rollbacks,
+            num_threads=torch.get_num_threads(),
             resumed_from=resumed_from,
             history=self.history.rows,
             latest=self.history.latest,
@@ -159,6 +178,7 @@ class TrainingLoop:
         self.step.restore_state(checkpoint.tensors)
         self.images_seen = checkpoint.images_seen
         self._compare_processes(checkpoint.progress["processes"])
+        self._threads_before = checkpoint.progress["threads"]
         self.rollbacks = checkpoint.progress["rollbacks"]
         self.seconds = checkpoint.progress["seconds"]
         self.history = History.from_tree(checkpoint.progress["history"])
@@ -273,6 +293,7 @@ class TrainingLoop:
             "seconds": self.seconds,
             "history": self.history.to_tree(),
             "processes": self.processes.count,
+            "threads": torch.get_num_threads(),
         }
         if self.processes.is_lead:
             self.checkpoints.save(self.images_seen, progress, self.step.capture_state())

@@ -36,6 +36,7 @@ class TrainingReport:
     resumed_from: int | None
     rollbacks: int
     num_processes: int
+    num_threads: int
     final_losses: dict[str, float]
     fingerprint: str
 
@@ -65,6 +66,7 @@ def build_report(
         resumed_from=loop_report.resumed_from,
         rollbacks=loop_report.rollbacks,
         num_processes=num_processes,
+        num_threads=loop_report.num_threads,
         final_losses=loop_report.latest,
         fingerprint=fingerprint,
     )

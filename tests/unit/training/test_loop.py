@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.config import MonitoringConfig
+from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.training.checkpoint import CheckpointStore
@@ -93,6 +93,7 @@ def _run(
     logger: RecordingLogger | None = None,
     evaluate: Callable[[int], None] | None = None,
     most_unread_steps: int = 1,
+    threads: Threads | None = None,
     **monitoring: int,
 ) -> LoopReport:
     intervals: dict[str, Any] = {
@@ -115,6 +116,7 @@ def _run(
         run_logger=logger or RecordingLogger(),
         device=torch.device("cpu"),
         evaluate=evaluate,
+        threads=threads,
     )
     loop.most_unread_steps = most_unread_steps
     return loop.run()
