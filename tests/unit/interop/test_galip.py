@@ -276,7 +276,7 @@ def write_torchscript(path: Path, tower: VitTower) -> None:
         (lambda path, tower: path.write_bytes(b"<html>not found</html>"), "damaged"),
         (write_truncated, "damaged"),
         (write_poisoned, "holds other things than weights, which loading would execute"),
-        (write_pickle, "holds other things than weights, which loading would execute"),
+        (write_pickle, "damaged, or no file of weights"),
         (write_module, "holds other things than weights, which loading would execute"),
         (write_lafite, "a LAFITE pickle"),
         (write_torchscript, "a TorchScript archive, such as a plain CLIP"),
