@@ -101,7 +101,7 @@ def test_every_file_of_a_messy_folder_has_its_outcome(tmp_path: Path) -> None:
         ("cmyk.jpg", "non_utf8_caption"),
     } <= captions
     assert ("gray.bmp", "missing_caption") in captions
-    assert report.by_design == {"cropped": 1}
+    assert (report.shapes.num_images, report.shapes.num_not_square) == (10, 1)
     assert report.num_images == 10
     rows = {row[schemas.SOURCE_KEY]: row for row in load_rows(tmp_path / "images")}
     assert rows["copy.png"][schemas.CAPTIONS] == ["its copy", "a plain picture"]

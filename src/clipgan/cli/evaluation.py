@@ -125,6 +125,7 @@ def _evaluate_folder(
     protocols, out = target
     evaluation = evaluate_folder(
         params.evaluate,
+        reading=params.ingest,
         generated=generated,
         reference=reference,
         protocols=protocols,

@@ -23,6 +23,7 @@ from clipgan.config.loading import load_params
 from clipgan.config.sections import (
     EmojiStyle,
     FeaturesConfig,
+    Fit,
     IngestConfig,
     MonitoringConfig,
     Params,
@@ -63,6 +64,7 @@ __all__ = [
     "EvaluateConfig",
     "Family",
     "FeaturesConfig",
+    "Fit",
     "Fraction",
     "GalipConfig",
     "GeneratorConfig",

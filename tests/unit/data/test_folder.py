@@ -15,7 +15,7 @@ PNG = encode(picture())
 
 
 def listing(folder: Path) -> SourceListing:
-    return list_folder(folder, max_megapixels=1.0)
+    return list_folder(folder, max_megapixels=1.0, caption_lines="all")
 
 
 def reasons(found: SourceListing) -> dict[str, str]:
