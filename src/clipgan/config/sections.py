@@ -28,10 +28,10 @@ Fit = Literal["crop", "pad", "squash"]
 
 def _check_colour(value: str) -> str:
     try:
-        channels = ImageColor.getrgb(value)
+        channels: tuple[int, ...] | None = ImageColor.getrgb(value)
     except ValueError:
-        channels = ()
-    if len(channels) != 3:
+        channels = None
+    if channels is None or len(channels) != 3:
         raise ValueError(
             f'{value!r} is no colour: use a name such as white, or "#rrggbb" in quotes'
         )
@@ -216,3 +216,14 @@ class Params(Section):
     pretrain_generator: PretrainGeneratorConfig
     pretrain_mapper: PretrainMapperConfig
     pretrain_clip: PretrainClipConfig
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Self:
+        stored, trained = self.ingest.resolution_px, self.train.resolution_px
+        if trained > stored:
+            raise ValueError(
+                f"train.resolution_px = {trained}, but ingest.resolution_px = {stored} stores "
+                f"smaller images: set ingest.resolution_px to {trained}, or train.resolution_px to "
+                f"{stored}"
+            )
+        return self

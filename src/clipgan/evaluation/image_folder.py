@@ -124,8 +124,7 @@ class ImageFolder:
         ]
 
     def _inspect(self) -> None:
-        if not self.folder.is_dir():
-            raise EvaluationError(f"{self.folder}: no such folder; give a folder of image files")
+        check_folder(self.folder)
         try:
             listing = list_folder(
                 self.folder, max_megapixels=self._reading.max_megapixels, caption_lines="all"
@@ -166,6 +165,18 @@ class ImageFolder:
                 f"{self.folder / sample.key}: changed while it was measured ({error}); run again"
             ) from None
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what cannot be a folder of images, without reading any.
+
+    Raises:
+        EvaluationError: no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give a folder of image files")
+    if not any(folder.iterdir()):
+        raise EvaluationError(f"{folder}: holds no image; give a folder of image files")
 
 
 def _name_files(findings: list[FileFinding]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.resolution_check import check_initial_resolution
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -323,7 +324,10 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     """
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
-    return STAGES[name].run(load_params(workspace.params_file), workspace)
+    params = load_params(workspace.params_file)
+    if not name.startswith("pretrain_"):  # those start from random weights
+        check_initial_resolution(params, workspace.root)
+    return STAGES[name].run(params, workspace)
 
 
 def register_generator(params: Params, workspace: Workspace) -> Any:

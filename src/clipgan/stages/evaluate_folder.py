@@ -11,7 +11,7 @@ from clipgan.devices import resolve_device
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extraction import FeatureCollector
 from clipgan.evaluation.feature_spaces import FeatureSpace, find_space, name_metric_of
-from clipgan.evaluation.image_folder import ImageFolder
+from clipgan.evaluation.image_folder import ImageFolder, check_folder
 from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import find_nearest_training
 from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
@@ -44,6 +44,8 @@ def evaluate_folder(
         EvaluationError: a folder holds no usable image, a strict protocol asks for more
             images, no feature space can be had, or all images look the same.
     """
+    for folder in (generated, reference):
+        check_folder(folder)  # both, before either is read
     sets = ImageFolder(generated, reading), ImageFolder(reference, reading)
     device = resolve_device(config.device)
     values: dict[str, MetricValue] = {}

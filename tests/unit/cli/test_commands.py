@@ -93,6 +93,31 @@ class TestErrors:
         assert done.stderr.startswith(f"error: {project.params_file}: train.totalimages = ")
         assert done.stderr.endswith(" is an unknown key: did you mean total_images? (and 1 more)\n")
 
+    @pytest.mark.parametrize(
+        "command", [["run"], ["stage", "scan"], ["stage", "train"], ["status"], ["evaluate"]]
+    )
+    @pytest.mark.parametrize(
+        ("family", "side", "line"),
+        [
+            ("lafite", 32, "lafite takes no start for larger images"),
+            ("galip", 128, "galip takes no start of another size"),
+        ],
+    )
+    def test_a_start_of_another_size_ends_every_command_before_any_stage(
+        self, project: Workspace, command: list[str], family: str, side: int, line: str
+    ) -> None:
+        text = project.params_file.read_text().replace("family: lafite", f"family: {family}")
+        text = text.replace("resolution_px: 64", f"resolution_px: {side}")
+        project.params_file.write_text(text)
+        done = run_clipgan(*command, folder=project.root)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: train.initial_weights = built-in: a generator of 64 px, and "
+            f"train.resolution_px = {side}: {line}; set train.resolution_px to 64, or "
+            "train.initial_weights to none\n"
+        )
+        assert not (project.root / "data").exists()
+
     def test_outside_a_project(self, tmp_path: Path) -> None:
         done = run_clipgan("run", folder=tmp_path)
         assert done.returncode == 2
