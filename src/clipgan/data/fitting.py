@@ -65,7 +65,7 @@ class ShapeSummary:
         if not self.num_not_square:
             return "every image is square: none was changed in shape"
         many = f"{self.num_beyond_tenth:,} of {self.num_images:,} images"
-        some = f"{self.num_beyond_third:,} more than a third"
+        some = f"{self.num_beyond_third or 'none'} of them more than a third"
         if self.fit == "crop":
             keep = "" if not self.num_beyond_tenth else "; ingest.fit: pad keeps all of them"
             return f"{many} lost more than 10 % of their longer side to the crop, {some}{keep}"
