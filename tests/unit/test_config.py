@@ -105,11 +105,6 @@ def test_sections_are_frozen() -> None:
         ),
         ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
         (
-            {"train.resolution_px": 128},
-            "train.resolution_px = 128, but ingest.resolution_px = 64 stores smaller images: set "
-            "ingest.resolution_px to 128, or train.resolution_px to 64",
-        ),
-        (
             {"ingest.background": "paper"},
             "ingest.background: 'paper' is no colour: use a name such as white, or",
         ),

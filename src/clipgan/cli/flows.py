@@ -11,7 +11,7 @@ from clipgan.cli.environment import QUIET_PREFECT, process_environment
 from clipgan.cli.error_reports import debug_is_on
 from clipgan.config import load_params
 from clipgan.stages.catalog import find_workspace
-from clipgan.stages.resolution_check import check_initial_resolution
+from clipgan.stages.resolution_check import check_resolutions
 
 
 def start_flow(name: str) -> NoReturn:
@@ -24,8 +24,8 @@ def start_flow(name: str) -> NoReturn:
     """
     workspace = find_workspace(Path.cwd())
     params = load_params(workspace.params_file)
-    if not name.startswith("pretrain-"):  # those start from random weights
-        check_initial_resolution(params, workspace.root)
+    if not name.startswith("pretrain-"):  # recipes of their own
+        check_resolutions(params, workspace.root)
     environment = process_environment(workspace.root)
     if not debug_is_on():
         environment.update(QUIET_PREFECT)

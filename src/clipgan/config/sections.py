@@ -216,14 +216,3 @@ class Params(Section):
     pretrain_generator: PretrainGeneratorConfig
     pretrain_mapper: PretrainMapperConfig
     pretrain_clip: PretrainClipConfig
-
-    @model_validator(mode="after")
-    def _images_are_large_enough(self) -> Self:
-        stored, trained = self.ingest.resolution_px, self.train.resolution_px
-        if trained > stored:
-            raise ValueError(
-                f"train.resolution_px = {trained}, but ingest.resolution_px = {stored} stores "
-                f"smaller images: set ingest.resolution_px to {trained}, or train.resolution_px to "
-                f"{stored}"
-            )
-        return self

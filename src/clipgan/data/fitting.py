@@ -76,11 +76,12 @@ class ShapeSummary:
 
 def summarise_shapes(fit: Fit, sizes: Sequence[tuple[int, int]]) -> ShapeSummary:
     """Count the degrees over ``(width, height)`` of the images kept."""
-    differences = [measure_difference(*size) for size in sizes]
+    # In whole numbers: 3:2 photos lose exactly a third.
+    sides = [(max(size), max(size) - min(size)) for size in sizes]
     return ShapeSummary(
         fit=fit,
         num_images=len(sizes),
-        num_not_square=sum(difference > 0 for difference in differences),
-        num_beyond_tenth=sum(difference > 0.1 for difference in differences),
-        num_beyond_third=sum(difference > 1 / 3 for difference in differences),
+        num_not_square=sum(lost > 0 for _, lost in sides),
+        num_beyond_tenth=sum(10 * lost > longer for longer, lost in sides),
+        num_beyond_third=sum(3 * lost > longer for longer, lost in sides),
     )

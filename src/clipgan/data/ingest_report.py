@@ -87,6 +87,8 @@ class IngestReport:
             f"validation), {self.num_captions:,} captions, {self.num_concepts:,} concepts; "
             f"rejected: {rejected}; altered: {format_counts(self.altered_by_reason) or 'none'}"
         )
+        if self.caption_findings:
+            counts += f"; captions not used: {format_counts(self.captions_by_reason)}"
         warnings = [f"warning: {warning}" for warning in self.warnings]
         return "\n".join([counts, self.shapes.describe(), *warnings])
 

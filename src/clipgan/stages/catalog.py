@@ -16,7 +16,7 @@ from typing import Any
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
-from clipgan.stages.resolution_check import check_initial_resolution
+from clipgan.stages.resolution_check import check_resolutions
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -325,8 +325,8 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
     params = load_params(workspace.params_file)
-    if not name.startswith("pretrain_"):  # those start from random weights
-        check_initial_resolution(params, workspace.root)
+    if not name.startswith("pretrain_"):  # recipes of their own
+        check_resolutions(params, workspace.root)
     return STAGES[name].run(params, workspace)
 
 

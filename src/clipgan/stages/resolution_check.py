@@ -1,20 +1,20 @@
-"""The initial weights' resolution against that of training, before any stage starts."""
+"""Resolutions of ingest, training and initial weights, compared before any stage starts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from clipgan.config import Family, Params
+from clipgan.config import Family, Params, TrainConfig
 from clipgan.errors import ConfigError
 from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
 
 
-def check_initial_resolution(params: Params, root: Path) -> None:
-    """Refuse a start that training would refuse hours later; only headers are read.
+def check_resolutions(params: Params, root: Path) -> None:
+    """Refuse sizes that do not fit each other, which training would refuse hours later.
 
-    Registered models are not looked up, and a missing or damaged folder is not judged here: the
-    train stage says what is wrong with it.
+    Of the initial weights only a header is read. Registered models are not looked up, and a missing
+    or damaged folder is not judged here: the train stage says what is wrong with it.
 
     Args:
         root: of the project, which relative folders start from.
@@ -22,7 +22,16 @@ def check_initial_resolution(params: Params, root: Path) -> None:
     Raises:
         ConfigError: names both resolutions and the fix.
     """
-    config = params.train
+    stored, trained = params.ingest.resolution_px, params.train.resolution_px
+    if trained > stored:
+        raise ConfigError(
+            f"train.resolution_px = {trained}, but ingest.resolution_px = {stored} stores smaller "
+            f"images: set ingest.resolution_px to {trained}, or train.resolution_px to {stored}"
+        )
+    _check_start(params.train, root)
+
+
+def _check_start(config: TrainConfig, root: Path) -> None:
     stored = _read_resolution(_find_folder(config.initial_weights, config.family, root))
     if stored is None or stored == config.resolution_px:
         return
