@@ -152,6 +152,7 @@ def measure_second_evaluation(params: Params, folder: Path) -> Row:
         started = time.process_time()
         evaluate_folder(
             config,
+            reading=params.ingest,
             generated=folder / "generated",
             reference=folder / "reference",
             protocols=("fd-offline",),

@@ -16,6 +16,7 @@ from clipgan.artifacts import atomic_path
 
 GAP_PX = 4
 LABEL_PADDING_PX = 10
+TITLE_FONT_PX = 18
 LABEL_COLOR = (38, 38, 38)
 BACKGROUND = (255, 255, 255)
 
@@ -80,6 +81,17 @@ def build_grid(
             x = GAP_PX + label_width - LABEL_PADDING_PX
             draw.text((x, y), line, font=font, fill=LABEL_COLOR, anchor="rm")
     return sheet
+
+
+def add_title(sheet: Image.Image, title: str) -> Image.Image:
+    """The sheet below one line of text, which is not wrapped."""
+    font = _load_font(TITLE_FONT_PX)
+    height = _measure_line_height(font) + 2 * GAP_PX
+    titled = Image.new("RGB", (sheet.width, sheet.height + height), BACKGROUND)
+    titled.paste(sheet, (0, height))
+    corner = (LABEL_PADDING_PX, height / 2)
+    ImageDraw.Draw(titled).text(corner, title, font=font, fill=LABEL_COLOR, anchor="lm")
+    return titled
 
 
 def _count_rows(images: Tensor, columns: int, row_labels: Sequence[str], scale: int) -> int:

@@ -54,11 +54,11 @@ class RecordingLogger(NullRunLogger):
         self.files.append(f"{folder}/{path.name}")
 
 
-def build_generator(params: Params, seed: int) -> LafiteGenerator:
+def build_generator(params: Params, seed: int, side_px: int = SIDE_PX) -> LafiteGenerator:
     torch.manual_seed(seed)
     config = params.train.generator
     return LafiteGenerator(
-        resolution_px=SIDE_PX,
+        resolution_px=side_px,
         text_dim=TinyClip.embed_dim,
         latent_dim=config.latent_dim,
         style_dim=config.style_dim,
@@ -231,6 +231,22 @@ def test_a_protocol_that_asks_for_more_images_is_refused(world: Path) -> None:
     with pytest.raises(EvaluationError, match="fid30k-val asks for 30,000 captioned images"):
         run(world, {"evaluate.protocols": ["fid30k-val"]}, output="refused")
     assert not (world / "refused").exists()
+
+
+def test_a_start_for_smaller_images_is_measured_at_the_size_trained(tmp_path: Path) -> None:
+    side = 2 * SIDE_PX
+    build_world(tmp_path, side_px=side)
+    save_training(tmp_path)
+    info = BundleInfo("lafite", TinyClip().fingerprint, side, IMAGES_SEEN)
+    grown = build_generator(tiny_params(), 1, side)
+    save_bundle(tmp_path / "training", grown, None, info, dtype="fp32")
+    report = run(tmp_path)
+    assert set(report.values["initial"]) == set(report.values["trained"])
+    assert report.warnings[0] == (
+        f"the generator before training makes images of {SIDE_PX} px: they are enlarged to "
+        f"{side} px for every value and picture of it"
+    )
+    assert (tmp_path / "evaluation" / "before_after.png").exists()
 
 
 def test_without_an_initial_generator_there_is_no_before(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extractors import build_judge, extract_features, register_judge
+from clipgan.evaluation.image_folder import ImageFolder
 from clipgan.evaluation.report import Evaluation
 from clipgan.stages.evaluate_folder import evaluate_folder
 from tests.params import params_with
@@ -46,7 +49,8 @@ def run(tmp_path: Path, changes: dict[str, Any] | None = None, **others: Any) ->
         "protocols": ("fd-offline",),
         "cache": tmp_path / "cache",
     }
-    return evaluate_folder(params_with(CHANGES | (changes or {})).evaluate, **arguments | others)
+    params = params_with(CHANGES | (changes or {}))
+    return evaluate_folder(params.evaluate, reading=params.ingest, **arguments | others)
 
 
 @pytest.fixture
@@ -86,15 +90,13 @@ def test_the_reference_is_extracted_once_and_never_stale(
 ) -> None:
     first = run(folders)
     read: list[str] = []
-    from clipgan.evaluation import image_folder
+    original = ImageFolder.iterate
 
-    original = image_folder.load_rgb
+    def iterate(self: ImageFolder, batch_size: int) -> Iterator[Tensor]:
+        read.append(self.folder.name)
+        return original(self, batch_size)
 
-    def load(path: Path) -> Tensor:
-        read.append(path.parent.name)
-        return original(path)
-
-    monkeypatch.setattr(image_folder, "load_rgb", load)
+    monkeypatch.setattr(ImageFolder, "iterate", iterate)
     again = run(folders)
     assert again.values == first.values
     assert set(read) == {"generated"}
@@ -116,6 +118,35 @@ def test_mixed_sizes_are_measured_with_a_warning(folders: Path) -> None:
     evaluation = run(folders)
     assert any("images of 2 sizes (32x32: 12, 24x24: 4)" in text for text in evaluation.warnings)
     assert any("biased upwards: trust kid_" in text for text in evaluation.warnings)
+
+
+def test_sixteen_bits_and_orientation_change_no_value(folders: Path) -> None:
+    """The same pictures with 8 bits, with 16, and stored on their sides."""
+    paths = sorted((folders / "generated").iterdir())
+    pictures = [Image.open(path).convert("L") for path in paths]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path)
+    expected = run(folders)
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(np.asarray(picture).astype(np.uint16) * 257).save(path)
+    wide = run(folders)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    turned = run(folders)
+    assert wide.values == turned.values == expected.values
+    assert any("12 sixteen_bit" in warning for warning in wide.warnings)
+    assert any("12 exif_rotated" in warning for warning in turned.warnings)
+
+
+def test_a_file_that_is_no_image_is_left_out_and_named(folders: Path) -> None:
+    expected = run(folders)
+    (folders / "generated" / "empty.png").write_bytes(b"")
+    found = run(folders)
+    assert found.values == expected.values
+    text = "1 of 13 files are left out: empty.png (not_an_image: the file is empty)"
+    assert any(text in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from clipgan.errors import DataError
 from tests.stages.ingest_runs import fill_folder, make_config, run, snapshot
 
 ROOT = Path(__file__).parents[2]
+SEARCHED = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
+"""The code of this tree, whichever one is installed."""
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_killed_run_redoes_at_most_one_shard(
 ) -> None:
     expected = reference(tmp_path, photos)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(photos)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": SEARCHED})
     try:
         deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("work/*/journal/0*.json"))) < num_shards:
@@ -197,7 +199,7 @@ def test_the_kernel_refusing_to_write_is_told_the_same_way(tmp_path: Path, photo
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path), str(photos)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": SEARCHED, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=limit_file_size,
         capture_output=True,
         text=True,

@@ -108,6 +108,12 @@ def test_sections_are_frozen() -> None:
             "initial_weights = none: set it to 0, or start from trained weights",
         ),
         ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
+        (
+            {"ingest.background": "paper"},
+            "ingest.background: 'paper' is no colour: use a name such as white, or",
+        ),
+        ({"ingest.background": "#ffffff80"}, "ingest.background: '#ffffff80' is no colour"),
+        ({"ingest.fit": "cut"}, "ingest.fit = 'cut': input should be 'crop', 'pad' or 'squash'"),
         ({"ingest.source": "folders"}, "ingest.source = 'folders': input should be 'emoji' or"),
         (
             {"ingest.source": "folder", "ingest.folder": ""},

@@ -125,6 +125,7 @@ def _evaluate_folder(
     protocols, out = target
     evaluation = evaluate_folder(
         params.evaluate,
+        reading=params.ingest,
         generated=generated,
         reference=reference,
         protocols=protocols,
@@ -154,7 +155,8 @@ def _build_loader(params: Params, workspace: Workspace) -> tuple[ModelLoader, to
 
 def _refuse_bare_images(subject: str) -> None:
     folder = Path(subject)
-    if folder.is_dir() and any(folder.glob("*.png")) and not any(folder.glob("*.json")):
+    # A bundle or checkpoint has its description beside it; everything else may be images.
+    if folder.is_dir() and any(folder.glob("*.*")) and not any(folder.glob("*.json")):
         raise ConfigError(
             f"{subject}: a folder of images needs real ones beside it: add --reference FOLDER"
         )

@@ -11,6 +11,7 @@ from clipgan.cli.environment import QUIET_PREFECT, process_environment
 from clipgan.cli.error_reports import debug_is_on
 from clipgan.config import load_params
 from clipgan.stages.catalog import find_workspace
+from clipgan.stages.resolution_check import check_resolutions
 
 
 def start_flow(name: str) -> NoReturn:
@@ -22,7 +23,9 @@ def start_flow(name: str) -> NoReturn:
         ConfigError: no project here, or a parameter is wrong.
     """
     workspace = find_workspace(Path.cwd())
-    load_params(workspace.params_file)
+    params = load_params(workspace.params_file)
+    if not name.startswith("pretrain-"):  # recipes of their own
+        check_resolutions(params, workspace.root)
     environment = process_environment(workspace.root)
     if not debug_is_on():
         environment.update(QUIET_PREFECT)

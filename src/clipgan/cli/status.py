@@ -12,6 +12,7 @@ from clipgan.cli.workspace_lock import find_lock_holder
 from clipgan.config import load_params
 from clipgan.errors import RegistryError
 from clipgan.stages.catalog import STAGES, find_workspace
+from clipgan.stages.resolution_check import check_resolutions
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
 
@@ -23,6 +24,7 @@ def print_status() -> None:
     """
     workspace = find_workspace(Path.cwd())
     params = load_params(workspace.params_file)
+    check_resolutions(params, workspace.root)
     console = Console(highlight=False)
     holder = find_lock_holder(workspace.root)
     if holder is not None:

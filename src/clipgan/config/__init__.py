@@ -24,6 +24,7 @@ from clipgan.config.loading import load_params
 from clipgan.config.sections import (
     EmojiStyle,
     FeaturesConfig,
+    Fit,
     IngestConfig,
     MonitoringConfig,
     Params,
@@ -64,6 +65,7 @@ __all__ = [
     "EvaluateConfig",
     "Family",
     "FeaturesConfig",
+    "Fit",
     "Fraction",
     "GalipConfig",
     "GeneratorConfig",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from PIL import ImageColor
+from pydantic import AfterValidator, Field, model_validator
 
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
@@ -23,6 +24,19 @@ from clipgan.config.fields import (
 from clipgan.config.training import TrainConfig
 
 EmojiStyle = Literal["openmoji", "noto", "fluent"]
+Fit = Literal["crop", "pad", "squash"]
+
+
+def _check_colour(value: str) -> str:
+    try:
+        channels: tuple[int, ...] | None = ImageColor.getrgb(value)
+    except ValueError:
+        channels = None
+    if channels is None or len(channels) != 3:
+        raise ValueError(
+            f'{value!r} is no colour: use a name such as white, or "#rrggbb" in quotes'
+        )
+    return value
 
 
 class IngestConfig(Section):
@@ -32,10 +46,20 @@ class IngestConfig(Section):
     folder: Annotated[str, Field(description="root of the image tree; used when source is folder")]
     emoji_styles: tuple_of(EmojiStyle, min_length=1)  # type: ignore[valid-type]
     resolution_px: Annotated[int, Field(ge=16, le=2048, description="stored square side")]
+    fit: Annotated[Fit, Field(description="how an image that is not square becomes one")]
+    background: Annotated[
+        str,
+        AfterValidator(_check_colour),
+        Field(description="behind transparent pixels and beside padded images"),
+    ]
     min_side_px: Annotated[int, Field(ge=1, description="smaller images are rejected")]
     max_megapixels: Annotated[
         float, Field(gt=0, description="larger images are rejected unread (decompression bombs)")
     ]
+    caption_lines: Annotated[
+        Literal["all", "first"], Field(description="of a caption file: every line is a caption")
+    ]
+    captions_per_image: Annotated[int, Field(ge=0, description="at most so many; 0: all")]
     encoding: Annotated[Literal["png", "jpeg"], Field(description="of the stored images")]
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
     shard_size_mb: Annotated[float, Field(gt=0, le=1024)]

@@ -21,6 +21,8 @@ from typing import Any
 
 from clipgan import artifacts, schemas
 from clipgan.config import IngestConfig
+from clipgan.data.contact_sheet import save_contact_sheet
+from clipgan.data.fitting import ALTERATIONS
 from clipgan.data.ingest_report import (
     FileFinding,
     IngestReport,
@@ -38,13 +40,14 @@ from clipgan.data.shards import (
     read_shard,
     save_manifest,
 )
-from clipgan.data.sources import Rejection, SourceListing
+from clipgan.data.sources import Rejection, SourceListing, SourceSample
 from clipgan.data.splits import compute_split
 from clipgan.errors import DataError
 from clipgan.progress import progress_bar
 
-_RECIPE = frozenset({"cropped"})
-"""Alterations every image that is not square goes through: counted, not listed."""
+_RECIPE = frozenset(ALTERATIONS.values())
+"""Alterations every image that is not square goes through: the report says how many lost how much.
+"""
 
 
 @dataclass
@@ -202,11 +205,11 @@ class Ingestion:
         if kept is not own:
             self._add_duplicate(processed, kept)
             return
-        for reason in processed.alterations:
-            if reason in self.listing.by_design | _RECIPE:
+        for reason, detail in processed.alterations.items():
+            if reason in self.listing.by_design:
                 found.by_design[reason] = found.by_design.get(reason, 0) + 1
-            else:
-                found.altered.append(FileFinding(sample.key, reason))
+            elif reason not in _RECIPE:
+                found.altered.append(FileFinding(sample.key, reason, detail))
         writer.add(self._make_row(processed, sample_id))
 
     def _add_duplicate(self, processed: ProcessedSample, kept: _Kept) -> None:
@@ -231,12 +234,20 @@ class Ingestion:
                 validation_fraction=self.config.validation_fraction,
                 seed=self.config.split_seed,
             ),
-            schemas.CAPTIONS: list(processed.sample.captions),
+            schemas.CAPTIONS: self._limit_captions(processed.sample),
             schemas.WIDTH: processed.width,
             schemas.HEIGHT: processed.height,
             schemas.SHA256: hashlib.sha256(processed.encoded).hexdigest(),
             schemas.IMAGE: processed.encoded,
         }
+
+    def _limit_captions(self, sample: SourceSample) -> list[str]:
+        captions, limit = list(sample.captions), self.config.captions_per_image
+        if not limit or len(captions) <= limit:
+            return captions
+        detail = f"{len(captions):,} captions, ingest.captions_per_image = {limit} of them are used"
+        self._pending.captions.append(FileFinding(sample.key, "captions_beyond_limit", detail))
+        return captions[:limit]
 
     def _assemble(self, finished: Path) -> IngestReport:
         # The shards stay where they are until the end: a kill in here costs nothing.
@@ -250,19 +261,23 @@ class Ingestion:
                 _link(source, target)
                 entries.append(entry)
             else:
-                entries.append(join_captions(source, target, self._findings.joined))
+                limit = self.config.captions_per_image
+                entries.append(join_captions(source, target, self._findings.joined, limit=limit))
         manifest = build_manifest(entries, self.config.resolution_px)
         save_manifest(finished, manifest)
         report = build_report(
             finished,
             manifest,
             source=self.listing.name,
+            fit=self.config.fit,
             by_design=self._findings.by_design,
             rejected=self._findings.rejected,
             altered=self._findings.altered,
             caption_findings=self._findings.captions,
         )
         save_report(finished, report)
+        if report.num_images:
+            save_contact_sheet(finished, self.listing.samples, self.config)
         return report
 
     def _describe_failure(self, report: IngestReport) -> str:

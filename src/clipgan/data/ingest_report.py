@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from clipgan import artifacts, schemas
+from clipgan.config import Fit
+from clipgan.data.fitting import ShapeSummary, summarise_shapes
 from clipgan.data.shards import ImagesManifest, iterate_tables
 
 REPORT_JSON, REPORT_MD = "ingest_report.json", "ingest_report.md"
 _LISTED_IN_MARKDOWN = 50
+_MANY_CAPTIONS = 10
+"""An image: more are seldom meant, and each is encoded."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class FileFinding:
 class IngestReport:
     """Counts, and every rejected or altered file with its reason.
 
-    ``caption_findings`` are captions not used; ``by_design`` counts alterations that belong to the
-    source or to the recipe (such as the crop to a square) and are not listed file by file.
+    ``shapes`` says how many images changed how much in shape; ``caption_findings`` are captions not
+    used; ``by_design`` counts alterations that belong to the source and are not listed by file.
     """
 
     source: str
@@ -44,6 +48,7 @@ class IngestReport:
     num_validation_concepts: int
     num_shards: int
     images_by_style: dict[str, int]
+    shapes: ShapeSummary
     by_design: dict[str, int]
     rejected: tuple[FileFinding, ...] = field(repr=False)
     altered: tuple[FileFinding, ...] = field(repr=False)
@@ -61,14 +66,31 @@ class IngestReport:
     def captions_by_reason(self) -> dict[str, int]:
         return count_reasons(self.caption_findings)
 
-    def summary(self) -> str:
-        """One line for a terminal."""
-        rejected = format_counts(self.rejected_by_reason) or "none"
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before training; seldom anything."""
+        captioned = self.num_images - self.num_without_captions
+        if self.num_captions <= _MANY_CAPTIONS * captioned:
+            return ()
         return (
+            f"{self.num_captions:,} captions for {captioned:,} images, "
+            f"{self.num_captions / captioned:.0f} an image: every line of a caption file is one, "
+            "and each is encoded; ingest.caption_lines: first or ingest.captions_per_image limits "
+            "them",
+        )
+
+    def summary(self) -> str:
+        """Lines for a terminal: counts, changes of shape, warnings."""
+        rejected = format_counts(self.rejected_by_reason) or "none"
+        counts = (
             f"{self.num_images:,} images ({self.num_train:,} train, {self.num_validation:,} "
             f"validation), {self.num_captions:,} captions, {self.num_concepts:,} concepts; "
-            f"rejected: {rejected}"
+            f"rejected: {rejected}; altered: {format_counts(self.altered_by_reason) or 'none'}"
         )
+        if self.caption_findings:
+            counts += f"; captions not used: {format_counts(self.captions_by_reason)}"
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([counts, self.shapes.describe(), *warnings])
 
 
 def build_report(
@@ -76,6 +98,7 @@ def build_report(
     manifest: ImagesManifest,
     *,
     source: str,
+    fit: Fit,
     by_design: Mapping[str, int],
     rejected: Iterable[FileFinding],
     altered: Iterable[FileFinding],
@@ -85,13 +108,16 @@ def build_report(
     styles: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     concepts: dict[str, str] = {}
+    sizes: list[tuple[int, int]] = []
     num_captions, without = 0, []
     columns = [schemas.SOURCE_KEY, schemas.CONCEPT, schemas.STYLE, schemas.SPLIT, schemas.CAPTIONS]
+    columns += [schemas.WIDTH, schemas.HEIGHT]
     for table in iterate_tables(images_dir, columns):
         for row in table.to_pylist():
             styles[row[schemas.STYLE]] += 1
             splits[row[schemas.SPLIT]] += 1
             concepts[row[schemas.CONCEPT]] = row[schemas.SPLIT]
+            sizes.append((row[schemas.WIDTH], row[schemas.HEIGHT]))
             num_captions += len(row[schemas.CAPTIONS])
             if not row[schemas.CAPTIONS]:
                 without.append(row[schemas.SOURCE_KEY])
@@ -113,6 +139,7 @@ def build_report(
         num_validation_concepts=list(concepts.values()).count(schemas.VALIDATION),
         num_shards=len(manifest.shards),
         images_by_style=dict(styles),
+        shapes=summarise_shapes(fit, sizes),
         by_design=dict(by_design),
         rejected=tuple(rejected),
         altered=tuple(altered),
@@ -141,6 +168,7 @@ def _to_tree(report: IngestReport) -> dict[str, Any]:
     lists = {name: tree.pop(name) for name in ("rejected", "altered", "caption_findings")}
     return {
         **tree,
+        "warnings": list(report.warnings),
         "num_rejected": len(report.rejected),
         "num_altered": len({finding.file for finding in report.altered}),
         "rejected_by_reason": report.rejected_by_reason,
@@ -161,6 +189,7 @@ def _to_markdown(report: IngestReport) -> str:
         ("concepts (held out)", f"{report.num_concepts:,} ({report.num_validation_concepts:,})"),
         ("captions", f"{report.num_captions:,}"),
         ("images without a caption", f"{report.num_without_captions:,}"),
+        ("shape", report.shapes.describe()),
         ("rejected files", format_counts(report.rejected_by_reason) or "none"),
         ("altered files", format_counts(report.altered_by_reason) or "none"),
         ("captions not used", format_counts(report.captions_by_reason) or "none"),
@@ -170,6 +199,7 @@ def _to_markdown(report: IngestReport) -> str:
     ]
     lines = [f"# Ingest report: {report.source}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts]
+    lines += [line for warning in report.warnings for line in ("", f"**Warning:** {warning}")]
     lines += _list_findings("Rejected", report.rejected)
     lines += _list_findings("Altered", report.altered)
     lines += _list_findings("Captions", report.caption_findings)

@@ -20,14 +20,15 @@ _QUEUED_PER_WORKER = 8
 @dataclass(frozen=True)
 class ProcessedSample:
     """An image ready to be stored. ``content`` is the hash of its pixels (32 hexadecimal digits);
-    ``width`` and ``height`` are the source's, in pixels."""
+    ``width`` and ``height`` are the source's, in pixels; ``alterations`` are
+    ``{reason: detail}``."""
 
     sample: SourceSample
     encoded: bytes
     content: str
     width: int
     height: int
-    alterations: tuple[str, ...]
+    alterations: dict[str, str]
 
     @property
     def concept(self) -> str:

@@ -183,8 +183,11 @@ class ShardWriter:
         return entry
 
 
-def join_captions(source: Path, target: Path, added: Mapping[str, Sequence[str]]) -> ShardEntry:
-    """Copy a shard to ``target`` with further captions, by sample id, without repetitions.
+def join_captions(
+    source: Path, target: Path, added: Mapping[str, Sequence[str]], *, limit: int
+) -> ShardEntry:
+    """Copy a shard to ``target`` with further captions, by sample id, without repetitions, and
+    at most ``limit`` an image (0: all).
 
     Raises:
         DataError: the source is damaged.
@@ -193,7 +196,7 @@ def join_captions(source: Path, target: Path, added: Mapping[str, Sequence[str]]
     rows = table.to_pylist()
     for row in rows:
         captions = [*row[schemas.CAPTIONS], *added.get(row[schemas.SAMPLE_ID], ())]
-        row[schemas.CAPTIONS] = list(dict.fromkeys(captions))
+        row[schemas.CAPTIONS] = list(dict.fromkeys(captions))[: limit or None]
     provenance = table.schema.metadata[schemas.PROVENANCE_KEY].decode()
     return _write_rows(target, rows, provenance)
 

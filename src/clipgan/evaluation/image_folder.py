@@ -2,90 +2,187 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from clipgan.artifacts import hash_file, hash_json
-from clipgan.errors import EvaluationError
+from clipgan.artifacts import hash_json
+from clipgan.config import IngestConfig
+from clipgan.data.image_reader import read_image
+from clipgan.data.ingest_report import FileFinding, count_reasons, format_counts
+from clipgan.data.sources import RejectedFileError, SourceSample
+from clipgan.data.sources.folder import list_folder
+from clipgan.errors import DataError, EvaluationError
+from clipgan.progress import progress_bar
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_NAMED_FILES = 10
+_SAME_EVERYWHERE = {"palette", "grayscale"}
+"""Every tool reads these alike."""
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """A file that is an image: ``size`` is (width, height) in px."""
+
+    sample: SourceSample
+    sha256: str
+    size: tuple[int, int]
+    altered: tuple[FileFinding, ...]
 
 
 class ImageFolder:
-    """Image files below a folder, in the order of their paths.
+    """Image files below a folder, in the order of their paths, read as ingestion reads them.
+
+    Every file is decoded once to begin with: those that are no usable image are left out, and
+    :meth:`list_warnings` names them.
 
     Attributes:
-        paths: of the files.
-        hashes: SHA-256 of each file's bytes.
-        fingerprint: of all files' contents in their order, whatever they are called.
+        names: of the usable files, relative to the folder.
+        hashes: SHA-256 of each usable file's bytes.
+        fingerprint: of all usable files' contents in their order, whatever they are called.
+        transform: what is done to a file before it is measured.
 
     Raises:
-        EvaluationError: no such folder, or no image in it.
+        EvaluationError: no such folder, or no usable image in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if not folder.is_dir():
-            raise EvaluationError(f"{folder}: no such folder; give a folder of PNG files")
-        self.paths = sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
-        if not self.paths:
+    def __init__(self, folder: Path, reading: IngestConfig) -> None:
+        """``reading`` is section ``ingest``: ``background`` and ``max_megapixels`` count here."""
+        self.folder, self._reading = folder, reading
+        self._usable: list[_Usable] = []
+        self._rejected: list[FileFinding] = []
+        self._inspect()
+        if not self._usable:
             raise EvaluationError(
-                f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))}); give a folder of PNG "
-                "files"
+                f"{folder}: holds no usable image; {_name_files(self._rejected)}; give a folder of "
+                "image files"
             )
-        self.hashes = [hash_file(path) for path in self.paths]
+        self.names = [usable.sample.key for usable in self._usable]
+        self.hashes = [usable.sha256 for usable in self._usable]
         self.fingerprint = hash_json(self.hashes)
+        self.transform = f"files as ingest reads them, over {reading.background}"
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._usable)
 
     def iterate(self, batch_size: int) -> Iterator[Tensor]:
         """Batches of (n, 3, H, W) uint8 in order; a batch ends where the size changes.
 
         Raises:
-            EvaluationError: a file cannot be read; names it.
+            EvaluationError: a file has changed since; names it.
         """
         batch: list[Tensor] = []
-        for path in self.paths:
-            image = load_rgb(path)
+        for usable in self._usable:
+            image = self._load(usable.sample)
             if batch and (len(batch) == batch_size or batch[0].shape != image.shape):
                 yield torch.stack(batch)
                 batch = []
             batch.append(image)
         yield torch.stack(batch)
 
-    def describe_sizes(self) -> str | None:
-        """A warning where the images differ in size; only their headers are read."""
-        sizes: Counter[tuple[int, int]] = Counter()
-        for path in self.paths:
-            with Image.open(path) as image:
-                sizes[image.size] += 1
+    def list_warnings(self) -> list[str]:
+        """Files left out, alterations other tools do not make, and sizes that differ."""
+        warnings = []
+        if self._rejected:
+            total = len(self._usable) + len(self._rejected)
+            warnings.append(
+                f"{self.folder}: {len(self._rejected):,} of {total:,} files are left out: "
+                f"{_name_files(self._rejected)}"
+            )
+        altered = [
+            finding
+            for usable in self._usable
+            for finding in usable.altered
+            if finding.reason not in _SAME_EVERYWHERE
+        ]
+        if altered:
+            counts = format_counts(count_reasons(altered))
+            warnings.append(f"{self.folder}: read as ingest reads images: {counts}")
+        explained = {finding.reason: finding for finding in reversed(altered) if finding.detail}
+        warnings += [
+            f"{self.folder}: {found.reason}, such as {found.file}: {found.detail}"
+            for found in explained.values()
+        ]
+        return [*warnings, *self._describe_sizes()]
+
+    def _describe_sizes(self) -> list[str]:
+        sizes = Counter(usable.size for usable in self._usable)
         if len(sizes) == 1:
-            return None
+            return []
         common = ", ".join(f"{w}x{h}: {n:,}" for (w, h), n in sizes.most_common(3))
-        return (
+        return [
             f"{self.folder}: images of {len(sizes)} sizes ({common}); each is resized for the "
             "networks by itself, so compare with a set that was made the same way"
-        )
+        ]
+
+    def _inspect(self) -> None:
+        check_folder(self.folder)
+        try:
+            listing = list_folder(
+                self.folder, max_megapixels=self._reading.max_megapixels, caption_lines="all"
+            )
+        except DataError:
+            raise EvaluationError(
+                f"{self.folder}: holds no image; give a folder of image files"
+            ) from None
+        self._rejected += [FileFinding(r.key, r.reason, r.detail) for r in listing.rejected]
+        total = len(listing.samples)
+        with (
+            progress_bar(f"read {self.folder.name}", total, "files") as bar,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for found in pool.map(self._inspect_file, listing.samples):
+                if isinstance(found, FileFinding):
+                    self._rejected.append(found)
+                else:
+                    self._usable.append(found)
+                bar.advance()
+
+    def _inspect_file(self, sample: SourceSample) -> _Usable | FileFinding:
+        try:
+            data = sample.read()
+            found = read_image(data, self._reading)
+        except RejectedFileError as refusal:
+            return FileFinding(sample.key, refusal.reason, refusal.detail)
+        except OSError as error:
+            return FileFinding(sample.key, "unreadable", error.strerror or str(error))
+        altered = [FileFinding(sample.key, *alteration) for alteration in found.alterations.items()]
+        return _Usable(sample, sha256(data).hexdigest(), found.image.size, tuple(altered))
+
+    def _load(self, sample: SourceSample) -> Tensor:
+        try:
+            pixels = np.array(read_image(sample.read(), self._reading).image)
+        except (OSError, RejectedFileError) as error:
+            raise EvaluationError(
+                f"{self.folder / sample.key}: changed while it was measured ({error}); run again"
+            ) from None
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def load_rgb(path: Path) -> Tensor:
-    """A file as (3, H, W) uint8 RGB; transparency is dropped, as torch-fidelity does it.
+def check_folder(folder: Path) -> None:
+    """Refuse what cannot be a folder of images, without reading any.
 
     Raises:
-        EvaluationError: it is no image, or cut off.
+        EvaluationError: no such folder, or nothing in it.
     """
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); remove or replace it") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give a folder of image files")
+    if not any(folder.iterdir()):
+        raise EvaluationError(f"{folder}: holds no image; give a folder of image files")
+
+
+def _name_files(findings: list[FileFinding]) -> str:
+    named = ", ".join(
+        f"{finding.file} ({finding.reason}: {finding.detail})"
+        for finding in findings[:_NAMED_FILES]
+    )
+    rest = len(findings) - _NAMED_FILES
+    return f"{named} and {rest:,} more" if rest > 0 else named

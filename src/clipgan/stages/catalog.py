@@ -16,6 +16,7 @@ from typing import Any
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.resolution_check import check_resolutions
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
 
@@ -327,5 +328,7 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
     params = load_params(workspace.params_file)
+    if not name.startswith("pretrain_"):  # recipes of their own
+        check_resolutions(params, workspace.root)
     with set_stage_threads(name, params.threads):
         return STAGES[name].run(params, workspace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -97,6 +97,7 @@ def evaluate(
     inputs = load_judge_inputs(config, features_config, images=images, features=features, clip=clip)
     models = {name: inputs.describe_model(bundle) for name, bundle in bundles.items()}
     measured = Measurements(config, images, models, inputs.device, FeatureCache(cache))
+    measured.warnings += _enlarge_initial(models)
     for protocol in protocols:
         measured.measure(protocol)
     values = measured.values
@@ -198,8 +199,19 @@ def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, Generator
     initial = training / INITIAL_FOLDER
     if config.compare_initial and initial.is_dir():
         bundles[INITIAL] = load_bundle(initial, with_discriminator=False)
-        check_bundle_fits(bundles[INITIAL].info, resolution_px=bundles[TRAINED].info.resolution_px)
     return bundles
+
+
+def _enlarge_initial(models: dict[str, ModelUnderTest]) -> list[str]:
+    """Measure a start for smaller images, which training grew, at the size trained; says so."""
+    if INITIAL not in models or models[INITIAL].side_px == models[TRAINED].side_px:
+        return []
+    start, side = models[INITIAL], models[TRAINED].side_px
+    models[INITIAL] = replace(start, enlarged_px=side)
+    return [
+        f"the generator before training makes images of {start.side_px} px: they are enlarged to "
+        f"{side} px for every value and picture of it"
+    ]
 
 
 def _count_images_seen(training: Path, trained: BundleInfo) -> int:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from clipgan.config import EvaluateConfig
+from clipgan.config import EvaluateConfig, IngestConfig
 from clipgan.devices import resolve_device
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extraction import FeatureCollector
 from clipgan.evaluation.feature_spaces import FeatureSpace, find_space, name_metric_of
-from clipgan.evaluation.image_folder import ImageFolder
+from clipgan.evaluation.image_folder import ImageFolder, check_folder
 from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import find_nearest_training
 from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
@@ -25,6 +25,7 @@ from clipgan.progress import progress_bar
 def evaluate_folder(
     config: EvaluateConfig,
     *,
+    reading: IngestConfig,
     generated: Path,
     reference: Path,
     protocols: tuple[str, ...],
@@ -34,19 +35,22 @@ def evaluate_folder(
 
     Args:
         config: section ``evaluate``.
+        reading: section ``ingest``, whose rules of reading hold here too.
         generated, reference: folders of image files.
         protocols: names; their spaces and settings count, their captions cannot.
         cache: folder for features of the reference; None: none are kept.
 
     Raises:
-        EvaluationError: a folder is empty or holds an unreadable file, a strict protocol asks for
-            more images, no feature space can be had, or all images look the same.
+        EvaluationError: a folder holds no usable image, a strict protocol asks for more
+            images, no feature space can be had, or all images look the same.
     """
-    sets = ImageFolder(generated), ImageFolder(reference)
+    for folder in (generated, reference):
+        check_folder(folder)  # both, before either is read
+    sets = ImageFolder(generated, reading), ImageFolder(reference, reading)
     device = resolve_device(config.device)
     values: dict[str, MetricValue] = {}
     skipped: dict[str, str] = {}
-    warnings = [warning for images in sets if (warning := images.describe_sizes())]
+    warnings = [warning for images in sets for warning in images.list_warnings()]
     for name in protocols:
         protocol = find_protocol(name, config)
         _check_count(protocol, sets[0], "generated")
@@ -119,7 +123,7 @@ class _FolderMeasurement:
             sample_ids=self._reference.hashes,
             resolution_px=0,
             space=space,
-            transform=f"files, blurred {list(self._protocol.blur_radii_px)}",
+            transform=f"{self._reference.transform}, blurred {list(self._protocol.blur_radii_px)}",
             device=self._device,
         )
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from clipgan import schemas
 from clipgan.artifacts import TEMPORARY_SUFFIX, replace_folder
 from clipgan.clip import feature_store
 from clipgan.clip.encoder import ClipEncoder, load_clip
+from clipgan.clip.feature_parts import FeatureParts
 from clipgan.clip.feature_store import (
     FeatureShard,
     compute_features_fingerprint,
@@ -32,6 +34,9 @@ from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.threads import renew_threads
 
+_PARTS_FOLDER = "parts"
+_TEXTS_PER_PART = 1024
+"""A multiple of the batch that texts are encoded in, so that batches do not depend on it."""
 _COLUMNS = [schemas.SAMPLE_ID, schemas.CAPTIONS, schemas.IMAGE]
 
 
@@ -58,8 +63,9 @@ def extract_features(
 ) -> FeaturesReport:
     """Encode every image and caption once.
 
-    Finished shards lie in ``work/<fingerprint>/`` until all are there, so a killed run redoes at
-    most one; a complete ``features`` folder of the same CLIP and images is left as it is.
+    Finished shards, and the pieces of an unfinished one, lie in ``work/<fingerprint>/`` until all
+    are there, so a killed run redoes at most one piece; a complete ``features`` folder of the same
+    CLIP and images is left as it is.
 
     Raises:
         DataError: the image shards are missing or damaged.
@@ -79,8 +85,8 @@ def extract_features(
     folder = work / fingerprint[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-            partial.unlink()
+        for unfinished in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+            unfinished.unlink()
         extraction = _Extraction(clip, device, config.batch_size, manifest, fingerprint)
         num_encoded = extraction.run(images, folder)
         features.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +114,7 @@ class _Extraction:
     ) -> None:
         self.clip, self.device, self.batch_size = clip, device, batch_size
         self.manifest, self.fingerprint = manifest, fingerprint
+        self.num_encoded = 0
 
     def run(self, images: Path, folder: Path) -> int:
         """Write the shards that are missing and the manifest; returns the images encoded."""
@@ -125,6 +132,7 @@ class _Extraction:
                 or self._encode_shard(images / entry.name, folder / _name_shard(entry), bar)
                 for entry in self.manifest.shards
             ]
+        shutil.rmtree(folder / _PARTS_FOLDER, ignore_errors=True)
         feature_store.save_manifest(
             folder,
             shards,
@@ -132,40 +140,65 @@ class _Extraction:
             images_fingerprint=self.manifest.fingerprint,
             embed_dim=self.clip.embed_dim,
         )
-        return total - done
+        return self.num_encoded
 
     def _encode_shard(self, source: Path, target: Path, bar: ProgressBar) -> FeatureShard:
         table = read_shard(source, _COLUMNS)
         captions = table[schemas.CAPTIONS].to_pylist()
-        encoded = table[schemas.IMAGE]
-        found = []
+        parts = FeatureParts(target.parent / _PARTS_FOLDER / target.stem)
         with torch.inference_mode():
-            for batch in _decode_ahead(encoded, self.batch_size):
-                renew_threads()
-                pixels = to_unit_range(torch.from_numpy(batch).to(self.device))
-                # Stored (N, H, W, 3): turned on the device, where it costs nothing.
-                vectors = self.clip.encode_images(pixels.permute(0, 3, 1, 2))
-                found.append(vectors.to("cpu", torch.float16).numpy())
-                bar.advance(len(batch))
-            texts = self._encode_captions([text for some in captions for text in some])
-        return save_shard(
+            image_features = parts.fetch(
+                "images",
+                (table.num_rows, self.clip.embed_dim),
+                lambda: self._encode_images(table[schemas.IMAGE], bar),
+            )
+            texts = self._encode_captions([text for some in captions for text in some], parts)
+        shard = save_shard(
             target,
             sample_ids=table[schemas.SAMPLE_ID].to_pylist(),
             captions=captions,
-            image_features=np.concatenate(found),
+            image_features=image_features,
             text_features=texts,
             clip=self.clip.fingerprint,
             images_fingerprint=self.manifest.fingerprint,
         )
+        parts.remove()
+        return shard
 
-    def _encode_captions(self, captions: Sequence[str]) -> NDArray[np.float16]:
-        if not captions:
-            return np.empty((0, self.clip.embed_dim), dtype=np.float16)
-        numbers: dict[str, int] = {}
-        places = [numbers.setdefault(text, len(numbers)) for text in captions]
-        vectors = self.clip.encode_texts(list(numbers)).to("cpu", torch.float16).numpy()
-        found: NDArray[np.float16] = vectors[places]
-        return found
+    def _encode_images(self, encoded: Sequence[object], bar: ProgressBar) -> NDArray[np.float16]:
+        found = []
+        for batch in _decode_ahead(encoded, self.batch_size):
+            renew_threads()
+            pixels = to_unit_range(torch.from_numpy(batch).to(self.device))
+            # Stored (N, H, W, 3): turned on the device, where it costs nothing.
+            vectors = self.clip.encode_images(pixels.permute(0, 3, 1, 2))
+            found.append(vectors.to("cpu", torch.float16).numpy())
+            self.num_encoded += len(batch)
+            bar.advance(len(batch))
+        return np.concatenate(found)
+
+    def _encode_captions(self, captions: Sequence[str], parts: FeatureParts) -> NDArray[np.float16]:
+        # Captions of like length in one part: they are padded to the longest of their batch.
+        texts = sorted(dict.fromkeys(captions), key=len)
+        found = np.empty((len(texts), self.clip.embed_dim), dtype=np.float16)
+        with progress_bar("features", len(texts), "captions", shown=bool(texts)) as bar:
+            for number, first in enumerate(range(0, len(texts), _TEXTS_PER_PART)):
+                renew_threads()
+                chosen = texts[first : first + _TEXTS_PER_PART]
+                found[first : first + len(chosen)] = parts.fetch(
+                    f"captions-{number:05d}",
+                    (len(chosen), self.clip.embed_dim),
+                    partial(self._encode_texts, chosen),
+                )
+                bar.advance(len(chosen))
+        places = {text: place for place, text in enumerate(texts)}
+        return found[[places[text] for text in captions]]
+
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float16]:
+        vectors: NDArray[np.float16] = (
+            self.clip.encode_texts(texts).to("cpu", torch.float16).numpy()
+        )
+        return vectors
 
 
 def _decode_ahead(encoded: Sequence[object], batch_size: int) -> Iterator[NDArray[np.uint8]]:

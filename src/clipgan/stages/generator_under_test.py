@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipgan.evaluation.measurement import ImageSource, LatentAccess
 from clipgan.generation.styles import draw_latents
-from clipgan.images import to_uint8
+from clipgan.images import resize, to_uint8
 from clipgan.models.bundle import GeneratorBundle, TextEncoder
 from clipgan.stages.stored_features import StoredFeatures
 
@@ -48,6 +48,7 @@ class GeneratorUnderTest:
         bundle: its generator is moved to ``device``.
         find_conditions: captions or sample ids -> what the generator takes them as, (N, D).
         batch_size: at most so many images at once.
+        side_px: of the images given; smaller ones are enlarged, bicubic.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class GeneratorUnderTest:
         seed: int,
         truncation: float,
         batch_size: int,
+        side_px: int,
         device: torch.device,
     ) -> None:
         bundle.generator.to(device).eval()
         self._bundle = bundle
         self._find_conditions, self._device = find_conditions, device
-        self._seed, self._truncation = seed, truncation
+        self._seed, self._truncation, self._side_px = seed, truncation, side_px
         self._batch_size = min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
 
     @property
@@ -91,6 +93,7 @@ class GeneratorUnderTest:
 
     @torch.inference_mode()
     def _generate_float(self, latents: Tensor, texts: Tensor) -> Tensor:
-        return self._bundle.generate(
+        images = self._bundle.generate(
             latents.to(self._device), texts.to(self._device), truncation=self._truncation
         )
+        return resize(images, self._side_px)

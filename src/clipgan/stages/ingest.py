@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipgan.config import IngestConfig
+from clipgan.data.contact_sheet import CONTACT_SHEET
 from clipgan.data.ingest import Ingestion
-from clipgan.data.ingest_report import IngestReport
+from clipgan.data.ingest_report import REPORT_MD, IngestReport
 from clipgan.data.sources import SourceListing
 from clipgan.data.sources.emoji import list_emoji
 from clipgan.data.sources.folder import list_folder
@@ -21,7 +22,7 @@ def ingest(
     work: Path,
     logger: RunLogger = NULL_LOGGER,
 ) -> IngestReport:
-    """Write the images folder: shards, manifest.json, ingest_report.json and .md.
+    """Write the images folder: shards, manifest.json, the report's two forms, contact_sheet.png.
 
     Args:
         config: the section ``ingest``.
@@ -35,6 +36,7 @@ def ingest(
             stood in ``images`` before is untouched.
     """
     report = Ingestion(config, list_source(config, raw), work).run(images)
+    print(f"{report.summary()}\nsee {images / REPORT_MD} and {CONTACT_SHEET} beside it", flush=True)
     logger.log_params(
         {
             "ingest.fingerprint": report.fingerprint,
@@ -52,5 +54,9 @@ def list_source(config: IngestConfig, raw: Path) -> SourceListing:
         DataError: the source is not there or holds no file.
     """
     if config.source == "folder":
-        return list_folder(Path(config.folder).expanduser(), max_megapixels=config.max_megapixels)
+        return list_folder(
+            Path(config.folder).expanduser(),
+            max_megapixels=config.max_megapixels,
+            caption_lines=config.caption_lines,
+        )
     return list_emoji(config.emoji_styles, config.resolution_px, raw)

@@ -31,12 +31,19 @@ class ModelUnderTest:
     Attributes:
         encode_texts: captions or sample ids -> features (N, D) as CLIP gave them: what judges see.
         find_conditions: the same -> what this generator takes them as.
+        enlarged_px: side to enlarge its images to, for a set of one size; None: its own.
     """
 
     bundle: GeneratorBundle
     clip: TrainingClip
     encode_texts: Callable[[Sequence[str]], Tensor]
     find_conditions: FindConditions
+    enlarged_px: int | None = None
+
+    @property
+    def side_px(self) -> int:
+        """Side of the images that are measured."""
+        return self.enlarged_px or self.bundle.info.resolution_px
 
 
 @dataclass
@@ -107,7 +114,7 @@ class Measurements:
         kept |= {key_metric(protocol.name, metric): value for metric, value in found.items()}
 
     def _find_resolution(self) -> int:
-        sides = {name: model.bundle.info.resolution_px for name, model in self.models.items()}
+        sides = {name: model.side_px for name, model in self.models.items()}
         if len(set(sides.values())) > 1:
             listed = ", ".join(f"{name} {side} px" for name, side in sides.items())
             raise EvaluationError(
@@ -148,6 +155,7 @@ def build_generator_under_test(
         seed=protocol.seed,
         truncation=protocol.truncation,
         batch_size=config.batch_size,
+        side_px=model.side_px,
         device=device,
     )
 

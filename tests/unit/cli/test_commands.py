@@ -109,6 +109,23 @@ class TestErrors:
             "error: prompt '\\udcc4pfel' is no UTF-8 text: type it in a UTF-8 terminal\n"
         )
 
+    @pytest.mark.parametrize(
+        "command", [["run"], ["stage", "scan"], ["stage", "train"], ["status"], ["evaluate"]]
+    )
+    def test_sizes_that_do_not_fit_end_every_command_before_any_stage(
+        self, project: Workspace, command: list[str]
+    ) -> None:
+        text = project.params_file.read_text()
+        # In section train alone.
+        project.params_file.write_text(text.replace("resolution_px: 64\n", "resolution_px: 128\n"))
+        done = run_clipgan(*command, folder=project.root)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: train.resolution_px = 128, but ingest.resolution_px = 64 stores smaller "
+            "images: set ingest.resolution_px to 128, or train.resolution_px to 64\n"
+        )
+        assert not (project.root / "data").exists()
+
     def test_outside_a_project(self, tmp_path: Path) -> None:
         done = run_clipgan("run", folder=tmp_path)
         assert done.returncode == 2

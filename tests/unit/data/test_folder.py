@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from clipgan.data.image_reader import FORMATS
 from clipgan.data.sources import RejectedFileError, SourceListing
 from clipgan.data.sources.folder import list_folder, parse_captions
 from clipgan.errors import DataError
@@ -15,7 +17,7 @@ PNG = encode(picture())
 
 
 def listing(folder: Path) -> SourceListing:
-    return list_folder(folder, max_megapixels=1.0)
+    return list_folder(folder, max_megapixels=1.0, caption_lines="all")
 
 
 def reasons(found: SourceListing) -> dict[str, str]:
@@ -54,12 +56,56 @@ def test_captions_lie_beside_their_image(tmp_path: Path) -> None:
         (b"one\n\ntwo", ("one", "two"), "empty_caption"),
         ("caf\u00e9".encode("latin-1"), (), "non_utf8_caption"),
         ("caf\u00e9".encode("utf-16"), (), "non_utf8_caption"),
+        ("a red corner".encode("utf-16-le"), (), "nul_in_caption"),
+        ("a red corner".encode("utf-16-be"), (), "nul_in_caption"),
+        (b"a red\0corner\nanother\n", (), "nul_in_caption"),
+        ("\u200b\ufeff\u200d\u2060\n\u2800\u3164\ufe0f".encode(), (), "empty_caption"),
+        ("one\n\u200b\ntwo".encode(), ("one", "two"), "empty_caption"),
+        ("\u2764\ufe0f\n\u4e00".encode(), ("\u2764\ufe0f", "\u4e00"), None),
     ],
 )
 def test_caption_files(data: bytes, captions: tuple[str, ...], reason: str | None) -> None:
     found, problems = parse_captions(data)
     assert found == captions
     assert [problem[0] for problem in problems] == ([reason] if reason else [])
+
+
+def test_refused_caption_files_name_the_remedy() -> None:
+    for data in ("a".encode("utf-16-le"), "a".encode("utf-16"), b"caf\xe9"):
+        _, ((_, detail),) = parse_captions(data)
+        assert detail.endswith("none of it is used: save it as UTF-8")
+
+
+def test_names_are_compared_in_one_unicode_form_and_endings_in_any_case(tmp_path: Path) -> None:
+    decomposed, composed = (
+        unicodedata.normalize(form, "gr\u00f6\u00dfe") for form in ("NFD", "NFC")
+    )
+    assert decomposed != composed
+    (tmp_path / f"{decomposed}.png").write_bytes(PNG)
+    (tmp_path / f"{composed}.Txt").write_text("a size")
+    (tmp_path / "b.JPG").write_bytes(PNG)
+    (tmp_path / "b.TxT").write_text("a bird")
+    found = listing(tmp_path)
+    assert sorted(sample.captions for sample in found.samples) == [("a bird",), ("a size",)]
+    assert found.caption_problems == ()
+
+
+def test_of_two_caption_files_of_one_name_the_second_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "a.TXT").write_text("first by name")
+    (tmp_path / "a.txt").write_text("second by name")
+    found = listing(tmp_path)
+    assert found.samples[0].captions == ("first by name",)
+    assert [(p.key, p.reason, p.detail) for p in found.caption_problems] == [
+        ("a.txt", "second_caption_file", "a.TXT has the same name and is used")
+    ]
+
+
+def test_the_first_line_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "a.txt").write_text("\none\ntwo\n")
+    (sample,) = list_folder(tmp_path, max_megapixels=1.0, caption_lines="first").samples
+    assert sample.captions == ("one",)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -117,6 +163,10 @@ def test_the_identity_follows_the_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     before = listing(tmp_path).identity
     assert listing(tmp_path).identity == before
+    # An extra that reads further formats makes files usable that were refused.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipgan.data.sources.folder.FORMATS", (*FORMATS, "HEIF"))
+        assert listing(tmp_path).identity != before
     (tmp_path / "a.txt").write_text("new caption")
     assert listing(tmp_path).identity != before
 

@@ -23,7 +23,7 @@ def config() -> IngestConfig:
 def test_a_square_image_of_the_right_size_keeps_its_pixels(config: IngestConfig) -> None:
     image = picture(32, 32)
     prepared = prepare_image(encode(image), config)
-    assert prepared.alterations == ()
+    assert prepared.alterations == {}
     assert np.array_equal(prepared.pixels, np.asarray(image))
 
 
@@ -33,7 +33,7 @@ def test_crop_is_centred_and_reduction_is_lanczos(config: IngestConfig) -> None:
     expected = image.crop((20, 0, 80, 60)).resize((32, 32), Image.Resampling.LANCZOS)
     assert np.array_equal(prepared.pixels, np.asarray(expected))
     assert (prepared.width, prepared.height) == (100, 60)
-    assert prepared.alterations == ("cropped",)
+    assert prepared.alterations == {"cropped": ""}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_formats(kind: str, config: IngestConfig) -> None:
 
 def test_cmyk(config: IngestConfig) -> None:
     prepared = prepare_image(encode(picture().convert("CMYK"), "JPEG"), config)
-    assert prepared.alterations == ("cmyk",)
+    assert prepared.alterations == {"cmyk": ""}
     reference = prepare_image(encode(picture()), config).pixels.astype(float)
     assert np.abs(prepared.pixels - reference).mean() < 8
 
@@ -65,22 +65,22 @@ def test_sixteen_bit_rgb(config: IngestConfig) -> None:
     pixels = np.random.default_rng(0).integers(0, 2**16, (32, 32, 3)).astype(np.uint16)
     prepared = prepare_image(sixteen_bit_rgb_png(pixels), config)
     assert np.array_equal(prepared.pixels, pixels >> 8)
-    assert prepared.alterations == ("sixteen_bit",)
+    assert prepared.alterations == {"sixteen_bit": ""}
 
 
 def test_palette_and_grayscale(config: IngestConfig) -> None:
-    assert prepare_image(encode(picture().quantize(16)), config).alterations == ("palette",)
+    assert prepare_image(encode(picture().quantize(16)), config).alterations == {"palette": ""}
     gray = prepare_image(encode(picture().convert("L")), config)
-    assert gray.alterations == ("grayscale",)
+    assert gray.alterations == {"grayscale": ""}
     assert np.array_equal(gray.pixels[..., 0], gray.pixels[..., 2])
-    assert prepare_image(encode(picture().convert("1")), config).alterations == ("grayscale",)
+    assert prepare_image(encode(picture().convert("1")), config).alterations == {"grayscale": ""}
 
 
 def test_transparency_is_composited_over_white(config: IngestConfig) -> None:
     image = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
     image.paste((0, 0, 255, 128), (0, 0, 32, 16))
     prepared = prepare_image(encode(image), config)
-    assert prepared.alterations == ("alpha",)
+    assert prepared.alterations == {"alpha": ""}
     assert tuple(prepared.pixels[31, 0]) == (255, 255, 255)
     assert tuple(prepared.pixels[0, 0]) == (127, 127, 255)
 
@@ -94,7 +94,7 @@ def test_transparent_palette_entry(config: IngestConfig) -> None:
 
 
 def test_an_opaque_alpha_channel_is_no_alteration(config: IngestConfig) -> None:
-    assert prepare_image(encode(picture().convert("RGBA")), config).alterations == ()
+    assert prepare_image(encode(picture().convert("RGBA")), config).alterations == {}
 
 
 def test_exif_rotation_is_applied(config: IngestConfig) -> None:
@@ -103,7 +103,7 @@ def test_exif_rotation_is_applied(config: IngestConfig) -> None:
     prepared = prepare_image(encode(picture(32, 32), "PNG", exif=exif), config)
     expected = picture(32, 32).transpose(Image.Transpose.ROTATE_270)
     assert np.array_equal(prepared.pixels, np.asarray(expected))
-    assert prepared.alterations == ("exif_rotated",)
+    assert prepared.alterations == {"exif_rotated": ""}
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -117,7 +117,7 @@ def test_the_first_frame_of_an_animation_is_used(kind: str, config: IngestConfig
 
 def test_small_images_are_enlarged_and_said_so_or_refused(config: IngestConfig) -> None:
     prepared = prepare_image(encode(picture(20, 20)), config)
-    assert prepared.alterations == ("upscaled",)
+    assert prepared.alterations == {"upscaled": ""}
     assert prepared.pixels.shape == (32, 32, 3)
     with pytest.raises(RejectedFileError, match=r"15 x 40, a side below ingest\.min_side_px = 16"):
         prepare_image(encode(picture(15, 40)), config)
@@ -147,7 +147,7 @@ def test_truncated_images_are_refused_wherever_they_end(kind: str, config: Inges
 
 
 def test_what_is_no_image(config: IngestConfig) -> None:
-    for data in (b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000)):
+    for data in (b"", b"hello", b"BM is two letters of this text", bytes(1000)):
         with pytest.raises(RejectedFileError) as refused:
             prepare_image(data, config)
         assert refused.value.reason == "not_an_image"

@@ -91,7 +91,7 @@ def test_captions_are_joined_without_repetition(images: Path, tmp_path: Path) ->
     (tmp_path / "joined").mkdir()
     target = tmp_path / "joined" / "images-00000.parquet"
     added = {"00000001-ab": ["caption 1", "new"], "00000009-ab": ["elsewhere"]}
-    entry = join_captions(images / "images-00000.parquet", target, added)
+    entry = join_captions(images / "images-00000.parquet", target, added, limit=0)
     rows = pq.read_table(target).to_pylist()
     assert [r[schemas.CAPTIONS] for r in rows] == [
         [],
@@ -101,6 +101,9 @@ def test_captions_are_joined_without_repetition(images: Path, tmp_path: Path) ->
     ]
     assert rows[2][schemas.IMAGE] == row(2)[schemas.IMAGE]
     assert entry.fingerprint != load_manifest(images).shards[0].fingerprint
+    join_captions(images / "images-00000.parquet", target, added, limit=1)
+    limited = [r[schemas.CAPTIONS] for r in pq.read_table(target).to_pylist()]
+    assert limited == [[], ["caption 1"], ["caption 2"], []]
 
 
 def assert_refused(images: Path, message: str) -> None:

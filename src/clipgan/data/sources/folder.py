@@ -1,7 +1,8 @@
 """Any folder tree of images, with or without captions beside them.
 
 A file is an image by its content, whatever its ending. ``bird.txt`` beside ``bird.jpg`` holds its
-captions, one a line, UTF-8. Every image is a concept of its own.
+captions, one a line, UTF-8; names are compared in Unicode's composed form, because some systems
+store an accent as a letter of its own. Every image is a concept of its own.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from clipgan import artifacts
+from clipgan.data.image_reader import FORMATS
 from clipgan.data.sources import RejectedFileError, Rejection, SourceListing, SourceSample
 from clipgan.errors import DataError
 
 _CAPTION_ENDING = ".txt"
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe0e\ufe0f")
+"""Fillers and selectors that count as letters, marks or symbols and show nothing by themselves."""
+_SAVE_AS_UTF8 = "none of it is used: save it as UTF-8"
 _BYTES_PER_PIXEL = 8
 """RGBA of 16 bits: no image within the pixel limit needs a larger file."""
 _HEADER_BYTES = 1 << 20
@@ -33,10 +40,13 @@ class _Walk:
     rejected: list[Rejection] = field(default_factory=list)
 
 
-def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
+def list_folder(
+    folder: Path, *, max_megapixels: float, caption_lines: Literal["all", "first"]
+) -> SourceListing:
     """All files of the tree in the order of their relative paths; symbolic links are followed.
 
-    A file too large for any image of ``max_megapixels`` is refused unread.
+    A file too large for any image of ``max_megapixels`` is refused unread. ``caption_lines`` says
+    which lines of a caption file count.
 
     Raises:
         DataError: the folder is missing, is no folder, cannot be read or has no files.
@@ -51,19 +61,20 @@ def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
         raise DataError(f"ingest.folder = {folder}: no image files ({detail})")
     walk.images.sort(key=lambda item: item[0].relative_to(folder).as_posix())
     max_bytes = int(max_megapixels * 1e6) * _BYTES_PER_PIXEL + _HEADER_BYTES
+    by_name = _index_captions(walk.captions)
     used: set[Path] = set()
     samples = tuple(
         SourceSample(
             format_key(path, folder),
             None,
             "",
-            *_load_captions(path, walk.captions, used),
+            *_load_captions(by_name.get(_name_key(path)), caption_lines, used),
             partial(_read_image, path, status.st_size, max_bytes),
         )
         for path, status in walk.images
     )
     orphans = tuple(
-        Rejection(format_key(path, folder), "caption_without_image", "no image of that name")
+        Rejection(format_key(path, folder), *_explain_unused(by_name[_name_key(path)], used))
         for path in sorted(set(walk.captions) - used)
     )
     files = [*walk.images, *sorted(walk.captions.items())]
@@ -71,7 +82,9 @@ def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
         name="folder",
         samples=samples,
         identity=artifacts.hash_json(
-            [[format_key(p, folder), s.st_size, s.st_mtime_ns, s.st_ino] for p, s in files]
+            # A plugin installed since reads files that were refused before.
+            [FORMATS]
+            + [[format_key(p, folder), s.st_size, s.st_mtime_ns, s.st_ino] for p, s in files]
         ),
         rejected=tuple(walk.rejected),
         caption_problems=orphans,
@@ -88,13 +101,17 @@ def format_key(path: Path, folder: Path) -> str:
 def parse_captions(data: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Captions of a .txt file and the problems found: ``(captions, ((reason, detail), ...))``.
 
-    One caption a line; repeated lines count once. A file that is not UTF-8 gives no caption.
+    One caption a line; repeated lines count once. A line without a visible character is blank. A
+    file that is not UTF-8, or holds the character 0, gives no caption.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return (), (("non_utf8_caption", f"byte {error.start} is not UTF-8; none of it is used"),)
-    lines = [line.strip() for line in text.splitlines()]
+        return (), (("non_utf8_caption", f"byte {error.start} is not UTF-8; {_SAVE_AS_UTF8}"),)
+    if "\0" in text:
+        detail = f"the character 0 inside, as in UTF-16 without a mark; {_SAVE_AS_UTF8}"
+        return (), (("nul_in_caption", detail),)
+    lines = [line.strip() if _is_visible(line) else "" for line in text.splitlines()]
     captions = tuple(dict.fromkeys(line for line in lines if line))
     if not captions:
         return (), (("empty_caption", "the caption file has no text"),)
@@ -151,25 +168,41 @@ def _unreadable(path: Path, root: Path, error: OSError) -> Rejection:
     return Rejection(key, "unreadable", detail)
 
 
+def _is_visible(text: str) -> bool:
+    # Controls, format characters and separators do not show.
+    return any(unicodedata.category(c)[0] not in "CZ" and c not in _INVISIBLE for c in text)
+
+
+def _name_key(path: Path) -> tuple[Path, str]:
+    """Equal for an image and its captions; ``path`` lies in a folder as it was walked."""
+    return path.parent, unicodedata.normalize("NFC", path.stem)
+
+
+def _index_captions(paths: Iterable[Path]) -> dict[tuple[Path, str], Path]:
+    """The caption file of each name; of several, the first in the order of their paths."""
+    found: dict[tuple[Path, str], Path] = {}
+    for path in sorted(paths):
+        found.setdefault(_name_key(path), path)
+    return found
+
+
+def _explain_unused(chosen: Path, used: set[Path]) -> tuple[str, str]:
+    if chosen in used:
+        return "second_caption_file", f"{chosen.name} has the same name and is used"
+    return "caption_without_image", "no image of that name"
+
+
 def _load_captions(
-    path: Path, captions: dict[Path, os.stat_result], used: set[Path]
+    path: Path | None, caption_lines: str, used: set[Path]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    caption_path = _find_captions(path, captions)
-    if caption_path is None:
+    if path is None:
         return (), ()
-    used.add(caption_path)
+    used.add(path)
     try:
-        return parse_captions(caption_path.read_bytes())
+        captions, problems = parse_captions(path.read_bytes())
     except OSError as error:
         return (), (("unreadable_caption", error.strerror or str(error)),)
-
-
-def _find_captions(path: Path, captions: dict[Path, os.stat_result]) -> Path | None:
-    for ending in (_CAPTION_ENDING, _CAPTION_ENDING.upper()):
-        candidate = path.with_suffix(ending)
-        if candidate in captions:
-            return candidate
-    return None
+    return captions[:1] if caption_lines == "first" else captions, problems
 
 
 def _read_image(path: Path, num_bytes: int, max_bytes: int) -> bytes:

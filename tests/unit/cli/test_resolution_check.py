@@ -1,0 +1,83 @@
+"""Sizes of images and of initial weights, compared before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipgan.errors import ConfigError
+from clipgan.stages.resolution_check import check_resolutions
+from tests.params import params_with
+
+
+def check(root: Path, **changes: Any) -> None:
+    settings = {"ingest.resolution_px": 256} | {f"train.{k}": v for k, v in changes.items()}
+    check_resolutions(params_with(settings), root)
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_lafite_grows_from_a_smaller_start(side: int, tmp_path: Path) -> None:
+    check(tmp_path, resolution_px=side)
+
+
+@pytest.mark.parametrize("initial", ["none", "models:/clipgan@champion", "data/generator"])
+def test_what_cannot_be_looked_up_is_left_to_the_train_stage(initial: str, tmp_path: Path) -> None:
+    check(tmp_path, initial_weights=initial, resolution_px=32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"resolution_px": 32},
+            "train.initial_weights = built-in: a generator of 64 px, and train.resolution_px = 32: "
+            "lafite takes no start for larger images; set train.resolution_px to 64, or "
+            "train.initial_weights to none",
+        ),
+        (
+            {"family": "galip", "resolution_px": 128},
+            "train.initial_weights = built-in: a generator of 64 px, and train.resolution_px = "
+            "128: galip takes no start of another size; set train.resolution_px to 64, or "
+            "train.initial_weights to none",
+        ),
+        (
+            {"resolution_px": 128, "freeze_discriminator_blocks": 2},
+            "train.initial_weights = built-in: a generator of 64 px grows to train.resolution_px = "
+            "128 with a fresh discriminator, and train.freeze_discriminator_blocks = 2 would "
+            "freeze random weights: set it to 0",
+        ),
+        (
+            {"resolution_px": 512},
+            "train.resolution_px = 512, but ingest.resolution_px = 256 stores smaller images: set "
+            "ingest.resolution_px to 512, or train.resolution_px to 256",
+        ),
+    ],
+)
+def test_one_line_names_both_sizes_and_the_fix(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, **changes)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "tree"),
+    [
+        ("bundle.json", {"resolution_px": 128}),
+        ("checkpoint.json", {"subject": {"resolution_px": 128}}),
+    ],
+)
+def test_folders_of_the_project_are_looked_into(
+    name: str, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / name).write_text(json.dumps(tree))
+    check(tmp_path, initial_weights="start", resolution_px=128)
+    with pytest.raises(ConfigError, match=r"= start: a generator of 128 px.* = 64: lafite"):
+        check(tmp_path, initial_weights="start", resolution_px=64)
+    (tmp_path / "start" / name).write_text("{")
+    check(tmp_path, initial_weights="start", resolution_px=64)  # damage is train's to report
