@@ -11,6 +11,7 @@ from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.environment import apply_environment, process_environment
 from clipgan.cli.error_reports import exit_on_sigterm, reported_errors
 from clipgan.cli.models import Registered, find_registered, load_registered
+from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
@@ -84,6 +85,8 @@ def _find_finished(workspace: Workspace) -> Registered | None:
         always = [name for name, state in freshness.items() if state is Freshness.ALWAYS]
         if Freshness.STALE in freshness.values() or not _repeat(root, always):
             return None
+        # What `dvc repro` alone left behind.
+        remove_recorded_state(workspace)
         with open_graph(root) as graph:
             if Freshness.STALE in graph.list_freshness().values():
                 return None

@@ -22,7 +22,9 @@ from prefect.states import Completed
 
 from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.environment import process_environment
+from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
+from clipgan.stages.catalog import Workspace
 from pipelines.console import active_console
 from pipelines.processes import stream
 
@@ -50,7 +52,10 @@ def run_stage(
     Raises:
         StageFailedError: the stage ended with an error, or took longer than ``timeout_seconds``.
     """
-    return call_task(dvc_stage, root, name, after, timeout_seconds=timeout_seconds)
+    state = call_task(dvc_stage, root, name, after, timeout_seconds=timeout_seconds)
+    # dvc.lock names the result now.
+    remove_recorded_state(Workspace(root))
+    return state
 
 
 def call_task(

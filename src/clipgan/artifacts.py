@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,6 +57,16 @@ def replace_folder(new: Path, target: Path) -> None:
     new.replace(target)
     _sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A hard link ``target`` to ``source``, or a copy on a file system without them."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
 
 
 def hash_file(path: Path) -> str:

@@ -28,6 +28,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import FeaturesConfig
 from clipgan.data.shards import ShardWriter, build_manifest, load_manifest, save_manifest
 from clipgan.errors import ClipError, DataError, FeatureStoreError
+from clipgan.resume_state import is_finished
 from clipgan.stages.features import FeaturesReport, extract_features
 from tests.params import params_with
 
@@ -183,7 +184,8 @@ def test_killed_run_redoes_at_most_one_shard(root: Path) -> None:
     report = run(root, clip)
     assert clip.num_images == report.num_encoded == 2 * IMAGES_PER_SHARD
     assert len(load_features(root / "features").sample_ids) == 20
-    assert not (root / "work").exists()
+    (state,) = (root / "work").iterdir()
+    assert is_finished(state)
 
 
 def test_shard_cut_short_by_a_crash_is_made_again(root: Path) -> None:

@@ -23,9 +23,13 @@ def debug_is_on() -> bool:
 
 
 def exit_on_sigterm() -> None:
-    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go."""
+    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go.
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
+    One is enough: another, in the middle of that, would cut it short.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, lambda *_: None)
         raise SystemExit(EXIT_TERMINATED)
 
     signal.signal(signal.SIGTERM, leave)

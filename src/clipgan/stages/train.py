@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
+from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
@@ -59,7 +59,8 @@ def train(
         features_config: names the CLIP, unless ``clip`` is given.
         images, features: artifacts of the stages before.
         output: folder to make or replace: generator bundle, reports and samples.
-        work: parent of the resumable state; the run's own folder is removed on success.
+        work: parent of the resumable state, a folder a training, kept at the end too: see
+            :mod:`clipgan.resume_state`.
         initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
@@ -117,7 +118,7 @@ def train(
             initial=start,
             run_id=logger.run_id,
         )
-        _remove_folder(run_folder)
+        mark_finished(run_folder, output)
     return report
 
 
@@ -244,9 +245,7 @@ def _build_loader(
     processes: Processes,
 ) -> BatchLoader:
     """The first process decodes the images into a file, the others map it."""
-    if processes.is_lead:
-        _remove_leftovers(run_folder.parent)
-    else:
+    if not processes.is_lead:
         processes.wait()
     data = load_training_data(config, images, conditions, run_folder / "images")
     if processes.is_lead:
@@ -306,18 +305,6 @@ def _prepare_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return device
-
-
-def _remove_folder(folder: Path) -> None:
-    # Renamed first: a removal cut short must not look like a damaged run.
-    doomed = folder.with_name(f".{folder.name}.removed")
-    folder.replace(doomed)
-    shutil.rmtree(doomed)
-
-
-def _remove_leftovers(work: Path) -> None:
-    for folder in work.glob(".*.removed"):
-        shutil.rmtree(folder)
 
 
 def _flatten(prefix: str, tree: dict[str, object]) -> dict[str, object]:
