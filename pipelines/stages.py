@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from clipgan.cli.dvc_graph import open_graph
+from clipgan.cli.dvc_graph import describe_blockers, open_graph
 from clipgan.cli.environment import process_environment
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
@@ -153,12 +153,15 @@ def describe_failure(name: str, code: int, tail: list[str]) -> StageFailedError:
     status = ended[-1] if ended else code
     number = -status if status < 0 else status - 128
     was_killed = status < 0 or 128 < status < 255
-    if reported:
+    busy = describe_blockers("\n".join(tail))
+    if busy is not None:
+        reason = busy
+    elif reported:
         reason = reported[-1]
     elif was_killed:
         reason = f"ended by signal {number} (9 often means out of memory); run again to resume"
     else:
         reason = f"exit status {status}: {tail[-1] if tail else 'no output'}"
     return StageFailedError(
-        f"{name}: {reason}", exit_code=2 if status == 2 else 1, was_killed=was_killed
+        f"{name}: {reason}", exit_code=2 if status == 2 or busy else 1, was_killed=was_killed
     )

@@ -16,6 +16,8 @@ from pathlib import Path
 from clipgan.artifacts import write_json
 
 FINISHED_FILE = "finished.json"
+LOG_FILE, LOG_FOLDER = "mlflow.json", "spool"
+"""Of the run logger, which removes them when all is sent."""
 REMOVED_SUFFIX = ".removed"
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -33,9 +35,10 @@ def is_finished(folder: Path) -> bool:
 def remove_recorded(work: Path, dvc_lock: Path) -> list[Path]:
     """Remove the states in ``work`` whose results the file ``dvc_lock`` names; gives their paths.
 
-    DVC's cache has such a result: nothing can be lost any more.
+    DVC's cache has such a result: nothing can be lost any more, but for what was logged and waits
+    to be sent. That stays.
     """
-    for leftover in work.glob(f".*{REMOVED_SUFFIX}"):
+    for leftover in [*work.glob(f".*{REMOVED_SUFFIX}"), *work.glob(f"*/.*{REMOVED_SUFFIX}")]:
         shutil.rmtree(leftover)
     lock = dvc_lock.read_text(encoding="utf-8") if dvc_lock.exists() else ""
     recorded = [
@@ -44,7 +47,7 @@ def remove_recorded(work: Path, dvc_lock: Path) -> list[Path]:
         if is_finished(folder) and _read_output(folder) in lock
     ]
     for folder in recorded:
-        remove_folder(folder)
+        _remove_all_but_log(folder)
     return recorded
 
 
@@ -77,6 +80,19 @@ def hash_like_dvc(folder: Path) -> str:
     ]
     listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
     return hashlib.md5(listing.encode()).hexdigest() + ".dir"
+
+
+def _remove_all_but_log(folder: Path) -> None:
+    if not (folder / LOG_FOLDER).exists():
+        remove_folder(folder)
+        return
+    # The marker last: a removal cut short goes on the next time.
+    others = [path for path in folder.iterdir() if path.name not in (LOG_FOLDER, LOG_FILE)]
+    for path in sorted(others, key=lambda path: path.name == FINISHED_FILE):
+        if path.is_dir():
+            remove_folder(path)
+        else:
+            path.unlink()
 
 
 def _read_output(folder: Path) -> str:

@@ -60,6 +60,19 @@ def test_another_result_in_the_lock_or_none_keeps_the_state(tmp_path: Path) -> N
     assert is_finished(state)
 
 
+def test_what_was_logged_and_not_sent_stays(tmp_path: Path) -> None:
+    state, lock = tmp_path / "work" / NAME, tmp_path / "dvc.lock"
+    output = make_output(tmp_path / "output")
+    mark_finished(state, output)
+    for name in ("checkpoints", "spool"):
+        (state / name).mkdir()
+    (state / "mlflow.json").write_text("{}")
+    lock.write_text(f"md5: {hash_like_dvc(output)}\n")
+    assert remove_recorded(state.parent, lock) == [state]
+    assert sorted(path.name for path in state.iterdir()) == ["mlflow.json", "spool"]
+    assert remove_recorded(state.parent, lock) == []
+
+
 def test_only_unfinished_states_are_abandoned(tmp_path: Path) -> None:
     mark_finished(tmp_path / NAME, make_output(tmp_path / "output"))
     (tmp_path / "f" / "x").mkdir(parents=True)
