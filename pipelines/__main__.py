@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         ConfigError: no such flow, or the Prefect server that was named does not answer.
+        KeyboardInterrupt: Ctrl-C; the flow run is Cancelled.
         PipelineBusyError: another pipeline runs in this project.
         StageFailedError: a stage failed.
     """
@@ -48,7 +49,12 @@ def main(arguments: list[str]) -> None:
             server = start_temporary_server(workspace.root)
         # Before Prefect is imported: it reads its settings then.
         os.environ["PREFECT_API_URL"] = server
-        _run_flow(name, workspace, console)
+        from prefect.exceptions import CancelledRun
+
+        try:
+            _run_flow(name, workspace, console)
+        except CancelledRun:
+            raise KeyboardInterrupt from None
 
 
 def find_server() -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clipgan.cli.environment import QUIET_PREFECT
 from clipgan.cli.workspace_lock import OWNER_VARIABLE, workspace_lock
 from tests.pipelines.conftest import PATIENCE, ToyProject
 
@@ -47,8 +48,9 @@ def holder(toy: ToyProject) -> subprocess.Popen[str]:
 
 
 def test_every_command_that_writes_is_refused(
-    toy: ToyProject, holder: subprocess.Popen[str]
+    toy: ToyProject, holder: subprocess.Popen[str], prefect_server: str
 ) -> None:
+    toy.environment.update(QUIET_PREFECT, PREFECT_API_URL=prefect_server)
     before = (toy.root / "params.yaml").read_bytes()
     for command in (
         ["clipgan", "stage", "train"],
@@ -59,8 +61,6 @@ def test_every_command_that_writes_is_refused(
         ["pipelines", "evaluate"],
         ["pipelines", "pretrain-mapper"],
     ):
-        # No server is needed to be refused.
-        toy.environment["PREFECT_API_URL"] = "https://127.0.0.1:9/api"
         done = toy.run("-m", *command)
         assert done.returncode == 2, done.stdout + done.stderr
         (line,) = done.stderr.splitlines()

@@ -283,6 +283,17 @@ def status() -> None:
 
 
 @app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
+) -> None:
+    """List what killed and abandoned runs left, and remove it; what a run goes on from stays."""
+    from clipgan.cli import cleaning
+
+    cleaning.clean(yes=yes, dry_run=dry_run)
+
+
+@app.command()
 def ui(
     server: Annotated[Server, typer.Argument(help="Which page to serve.")],
     port: Annotated[int | None, typer.Option("--port", min=1024, max=65535)] = None,

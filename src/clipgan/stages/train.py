@@ -23,9 +23,11 @@ from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
+from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
+from clipgan.training.earlier_runs import announce_start
 from clipgan.training.families import TrainingFamily, choose_family
-from clipgan.training.fine_tuning import Networks, resolve_initial_folder
+from clipgan.training.fine_tuning import NO_WEIGHTS, Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
 from clipgan.training.loop import Schedule, TrainingLoop
@@ -190,6 +192,10 @@ def _build_loop(
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
     logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    if processes.is_lead:
+        _prepare_run_folder(
+            run_folder, config, monitoring, networks, images=images, conditions=conditions
+        )
     step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
         config, images, conditions, run_folder=run_folder, device=device, processes=processes
@@ -259,6 +265,31 @@ def _build_loader(
         rank=processes.rank,
         num_processes=processes.count,
     )
+
+
+def _prepare_run_folder(
+    run_folder: Path,
+    config: TrainConfig,
+    monitoring: MonitoringConfig,
+    networks: Networks[Any, Any],
+    *,
+    images: Path,
+    conditions: Conditions,
+) -> None:
+    """Refuse what does not fit on the disk; say which training this one does not go on from."""
+    decoded_bytes = len(conditions.selected) * 3 * config.resolution_px**2
+    decoded = run_folder.parents[1].rglob(f"images-{config.resolution_px}px-*.npy")
+    if any(path.stat().st_size >= decoded_bytes for path in decoded):
+        decoded_bytes = 0
+    check_disk_space(
+        networks,
+        run_folder,
+        keep_checkpoints=monitoring.keep_checkpoints,
+        has_initial=config.initial_weights != NO_WEIGHTS,
+        decoded_bytes=decoded_bytes,
+    )
+    identity = _flatten("train", config.model_dump(mode="json"))
+    announce_start(run_folder, identity | {"images": load_manifest(images).fingerprint})
 
 
 def _describe_bundle(
