@@ -131,7 +131,7 @@ def _relay(source: int) -> None:
         while heard and data:
             try:
                 data = data[os.write(sys.stdout.fileno(), data) :]
-            except BrokenPipeError:
+            except OSError:
                 heard = False
 
 

@@ -17,7 +17,7 @@ from clipgan.artifacts import write_json
 
 FINISHED_FILE = "finished.json"
 LOG_FILE, LOG_FOLDER = "mlflow.json", "spool"
-"""Of the run logger, which removes them when all is sent."""
+"""Of the run logger: which run it is, ``records.jsonl``, and ``position.json``, what was sent."""
 REMOVED_SUFFIX = ".removed"
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -47,7 +47,7 @@ def remove_recorded(work: Path, dvc_lock: Path) -> list[Path]:
         if is_finished(folder) and _read_output(folder) in lock
     ]
     for folder in recorded:
-        _remove_all_but_log(folder)
+        remove_state(folder)
     return recorded
 
 
@@ -59,8 +59,22 @@ def remove_abandoned(work: Path) -> None:
 
 
 def list_states(work: Path) -> list[Path]:
-    """The folders in ``work`` that are named by a fingerprint."""
-    return [path for path in work.glob("*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    """The folders in ``work`` that are named by a fingerprint and hold more than a log."""
+    folders = [path for path in work.glob("*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return [folder for folder in folders if _list_own(folder)]
+
+
+def remove_state(folder: Path) -> None:
+    """Remove a state, but for what was logged of it where that has not all been sent."""
+    if not _has_unsent_log(folder):
+        remove_folder(folder)
+        return
+    # The marker last: a removal cut short goes on the next time.
+    for path in sorted(_list_own(folder), key=lambda path: path.name == FINISHED_FILE):
+        if path.is_dir():
+            remove_folder(path)
+        else:
+            path.unlink()
 
 
 def remove_folder(folder: Path) -> None:
@@ -82,17 +96,15 @@ def hash_like_dvc(folder: Path) -> str:
     return hashlib.md5(listing.encode()).hexdigest() + ".dir"
 
 
-def _remove_all_but_log(folder: Path) -> None:
-    if not (folder / LOG_FOLDER).exists():
-        remove_folder(folder)
-        return
-    # The marker last: a removal cut short goes on the next time.
-    others = [path for path in folder.iterdir() if path.name not in (LOG_FOLDER, LOG_FILE)]
-    for path in sorted(others, key=lambda path: path.name == FINISHED_FILE):
-        if path.is_dir():
-            remove_folder(path)
-        else:
-            path.unlink()
+def _has_unsent_log(folder: Path) -> bool:
+    records, sent = folder / LOG_FOLDER / "records.jsonl", folder / LOG_FOLDER / "position.json"
+    if not records.exists():
+        return False
+    return not sent.exists() or records.stat().st_size > json.loads(sent.read_bytes())["bytes"]
+
+
+def _list_own(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name not in (LOG_FOLDER, LOG_FILE)]
 
 
 def _read_output(folder: Path) -> str:

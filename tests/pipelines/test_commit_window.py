@@ -133,3 +133,35 @@ def test_the_lock_names_what_is_there_and_the_state_goes(clone: Clone, kills: li
     assert hash_like_dvc(training) in (clone.root / "dvc.lock").read_text()
     clone.run("clipgan", "clean", "--dry-run")
     assert list_states(clone.root / "data" / ".work" / "train") == []
+
+
+def test_kill_9_of_a_run_and_an_immediate_new_one(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: str
+) -> None:
+    """A real training; the new run waits for it, then goes on from the checkpoint it saved."""
+    clone = copy_project(tmp_path_factory.mktemp("killed") / "project")
+    clone.environment["PREFECT_API_URL"] = prefect_server
+    work = clone.root / "data" / ".work" / "train"
+    with (clone.root / "params.yaml").open("w") as handle:
+        YAML().dump(tree_with(TINY | {"train.total_images": 4096}), handle)
+    command = [sys.executable, "-m", "pipelines", "evaluate"]
+    options = {"cwd": clone.root, "env": clone.environment, "text": True}
+    flow = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options)
+    for _ in range(3):
+        before = set(work.glob("*/checkpoints/checkpoint-*"))
+        wait_until(
+            lambda seen=before: set(work.glob("*/checkpoints/checkpoint-*[1-9]*")) - seen,
+            seconds=PATIENCE,
+        )
+        flow.kill()
+        again = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
+        )
+        flow.communicate()
+        flow = again
+    _, said = flow.communicate(timeout=PATIENCE)
+    assert flow.returncode == 0, said
+    lines = said.splitlines()
+    assert all("was killed; waiting for its stage" in line for line in lines), said
+    training = json.loads((clone.root / "data" / "training" / "training.json").read_text())
+    assert training["resumed_from"] > 0

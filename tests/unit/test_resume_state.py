@@ -67,10 +67,16 @@ def test_what_was_logged_and_not_sent_stays(tmp_path: Path) -> None:
     for name in ("checkpoints", "spool"):
         (state / name).mkdir()
     (state / "mlflow.json").write_text("{}")
+    (state / "spool" / "records.jsonl").write_text("{}\n")
+    (state / "spool" / "position.json").write_text('{"bytes": 2}')
     lock.write_text(f"md5: {hash_like_dvc(output)}\n")
     assert remove_recorded(state.parent, lock) == [state]
     assert sorted(path.name for path in state.iterdir()) == ["mlflow.json", "spool"]
     assert remove_recorded(state.parent, lock) == []
+    mark_finished(state, output)
+    (state / "spool" / "position.json").write_text('{"bytes": 3}')
+    assert remove_recorded(state.parent, lock) == [state]
+    assert not state.exists()
 
 
 def test_only_unfinished_states_are_abandoned(tmp_path: Path) -> None:

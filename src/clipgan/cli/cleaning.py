@@ -18,7 +18,7 @@ from rich.table import Table
 
 from clipgan.artifacts import format_size, measure_size
 from clipgan.cli.stage_process import locked_project, remove_recorded_state
-from clipgan.resume_state import is_finished, list_states, remove_folder
+from clipgan.resume_state import is_finished, list_states, remove_state
 from clipgan.stages.catalog import Workspace
 from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
 
@@ -165,7 +165,7 @@ def _remove(path: Path) -> None:
     elif _CUT_SHORT.fullmatch(path.name):
         shutil.rmtree(path)
     else:
-        remove_folder(path)
+        remove_state(path)
 
 
 def _find_pending_models(workspace: Workspace) -> list[str]:

@@ -61,6 +61,18 @@ def test_a_finished_training_that_dvc_has_not_recorded_stays(project: Workspace)
     assert not state.exists()
 
 
+def test_what_was_logged_and_not_sent_stays(project: Workspace) -> None:
+    old = make_state(project, "train", "a", 50)
+    make_state(project, "train", "b", 10)
+    (old / "spool").mkdir()
+    (old / "spool" / "records.jsonl").write_text("{}\n")
+    (old / "mlflow.json").write_text("{}")
+    os.utime(old, (1, 1))
+    run_clipgan("clean", "--yes", folder=project.root)
+    assert sorted(path.name for path in old.iterdir()) == ["mlflow.json", "spool"]
+    assert list_paths(project) == []
+
+
 def test_what_was_cut_short_may_go(project: Workspace) -> None:
     data = project.root / "data"
     names = (".training.building", ".features.old", ".work/.x.removed", ".work/ingest/.y.partial")
