@@ -11,6 +11,7 @@ from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.environment import apply_environment, process_environment
 from clipgan.cli.error_reports import accept_any_encoding, exit_on_sigterm, reported_errors
 from clipgan.cli.models import Registered, find_registered
+from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         ConfigError: no such flow, or the Prefect server that was named does not answer.
+        KeyboardInterrupt: Ctrl-C; the flow run is Cancelled.
         PipelineBusyError: another pipeline runs in this project.
         StageFailedError: a stage failed.
     """
@@ -47,7 +49,12 @@ def main(arguments: list[str]) -> None:
             server = start_temporary_server(workspace.root)
         # Before Prefect is imported: it reads its settings then.
         os.environ["PREFECT_API_URL"] = server
-        _run_flow(name, workspace, console)
+        from prefect.exceptions import CancelledRun
+
+        try:
+            _run_flow(name, workspace, console)
+        except CancelledRun:
+            raise KeyboardInterrupt from None
 
 
 def find_server() -> str | None:
@@ -84,6 +91,8 @@ def _find_finished(workspace: Workspace) -> Registered | None:
         always = [name for name, state in freshness.items() if state is Freshness.ALWAYS]
         if Freshness.STALE in freshness.values() or not _repeat(root, always):
             return None
+        # What `dvc repro` alone left behind.
+        remove_recorded_state(workspace)
         with open_graph(root) as graph:
             if Freshness.STALE in graph.list_freshness().values():
                 return None

@@ -12,10 +12,11 @@ from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.stages.catalog import Workspace, find_workspace
 from pipelines.artifacts import publish_evaluation
-from pipelines.stages import has_run, run_stage
+from pipelines.stages import cancelled_by_ctrl_c, has_run, run_stage
 
 
 @flow(name="evaluate-generator", persist_result=False)
+@cancelled_by_ctrl_c
 def evaluate_generator(project: str = ".", stage_timeout_seconds: float | None = None) -> None:
     """Run what is stale, in DVC's order.
 

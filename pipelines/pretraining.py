@@ -15,10 +15,11 @@ from prefect.states import Completed
 
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.stages.catalog import STAGES, Workspace, find_workspace
-from pipelines.stages import call_task, run_logged, run_stage
+from pipelines.stages import call_task, cancelled_by_ctrl_c, run_logged, run_stage
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+@cancelled_by_ctrl_c
 def pretrain(root: Path, name: str) -> Any:
     """``clipgan stage NAME`` in its own process; it resumes from its own state."""
     run_logged([sys.executable, "-m", "clipgan", "stage", name], root, name)
@@ -26,6 +27,7 @@ def pretrain(root: Path, name: str) -> Any:
 
 
 @flow(name="pretrain-clip", persist_result=False)
+@cancelled_by_ctrl_c
 def pretrain_clip(project: str = ".") -> None:
     """Images of params.yaml -> data/clip, whatever data/clip holds now.
 
@@ -38,6 +40,7 @@ def pretrain_clip(project: str = ".") -> None:
 
 
 @flow(name="pretrain-generator", persist_result=False)
+@cancelled_by_ctrl_c
 def pretrain_generator(project: str = ".") -> None:
     """Images of params.yaml -> data/generator, whatever data/generator holds now.
 
@@ -50,6 +53,7 @@ def pretrain_generator(project: str = ".") -> None:
 
 
 @flow(name="pretrain-mapper", persist_result=False)
+@cancelled_by_ctrl_c
 def pretrain_mapper(project: str = ".") -> None:
     """Features of the images of params.yaml -> data/mapper, whatever data/mapper holds now.
 

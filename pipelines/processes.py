@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipelines.supervised import GRACE_SECONDS
+from clipgan.cli.workspace_lock import held_descriptors
+from pipelines.supervised import LONGEST_SECONDS
 
 SUPERVISOR = Path(__file__).with_name("supervised.py")
 
@@ -44,6 +45,8 @@ def stream(
         bufsize=1,
         # Ctrl-C in a terminal goes to the whole foreground group: only this process is in it.
         start_new_session=True,
+        # If this process is killed, the lock is free when the command has ended, not before.
+        pass_fds=held_descriptors(),
     )
     assert process.stdout is not None
 
@@ -74,7 +77,8 @@ def stream(
 def _stop(supervisor: subprocess.Popen[str]) -> None:
     supervisor.send_signal(signal.SIGTERM)
     try:
-        supervisor.wait(GRACE_SECONDS + 10)
+        # Reads what is still printed: a full pipe would block the command.
+        supervisor.communicate(timeout=LONGEST_SECONDS + 10)
     except subprocess.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()

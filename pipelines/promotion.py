@@ -18,12 +18,13 @@ from clipgan.cli.models import find_champion, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.stages.catalog import find_workspace
-from pipelines.stages import CACHED, call_task, run_logged
+from pipelines.stages import CACHED, call_task, cancelled_by_ctrl_c, run_logged
 
 PROMOTED_EVENT = "clipgan.model.promoted"
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+@cancelled_by_ctrl_c
 def register_generator(root: Path, name: str = "register") -> Any:
     """``clipgan register`` in its own process; skipped where the registry has it all."""
     workspace = find_workspace(root)
@@ -40,12 +41,14 @@ def register_generator(root: Path, name: str = "register") -> Any:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+@cancelled_by_ctrl_c
 def promote_version(root: Path, name: str, version: int) -> None:
     """``clipgan promote`` in its own process."""
     run_logged([sys.executable, "-m", "clipgan", "promote", str(version)], root, name)
 
 
 @flow(name="promote-model", persist_result=False)
+@cancelled_by_ctrl_c
 def promote_model(version: int, project: str = ".") -> None:
     """Make a registered version the champion by hand.
 
@@ -61,6 +64,7 @@ def promote_model(version: int, project: str = ".") -> None:
 
 
 @flow(name="register-model", persist_result=False)
+@cancelled_by_ctrl_c
 def register_model(project: str = ".") -> None:
     """Register what the last training left; the gate decides.
 

@@ -6,25 +6,31 @@ for each other, and a timeout interrupts a blocking read only there.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import CancelledRun
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
-from clipgan.cli.dvc_graph import open_graph
+from clipgan.cli.dvc_graph import describe_blockers, open_graph
 from clipgan.cli.environment import process_environment
+from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
+from clipgan.stages.catalog import Workspace
 from pipelines.console import active_console
 from pipelines.processes import stream
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 CACHED = "Cached"
 TAIL_LINES = 20
@@ -40,6 +46,19 @@ _DVC_LINE = re.compile(
 )
 
 
+def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """Let a flow or task that Ctrl-C ends be Cancelled; Prefect by itself calls it Crashed."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **keywords: P.kwargs) -> R | State[Any]:
+        try:
+            return function(*args, **keywords)
+        except (KeyboardInterrupt, CancelledRun):
+            return Cancelled(message="stopped by Ctrl-C; the same command goes on from here")
+
+    return run
+
+
 def run_stage(
     root: Path, name: str, *, after: State[Any] | None = None, timeout_seconds: float | None = None
 ) -> State[Any]:
@@ -50,7 +69,10 @@ def run_stage(
     Raises:
         StageFailedError: the stage ended with an error, or took longer than ``timeout_seconds``.
     """
-    return call_task(dvc_stage, root, name, after, timeout_seconds=timeout_seconds)
+    state = call_task(dvc_stage, root, name, after, timeout_seconds=timeout_seconds)
+    # dvc.lock names the result now.
+    remove_recorded_state(Workspace(root))
+    return state
 
 
 def call_task(
@@ -90,6 +112,7 @@ def _is_worth_retrying(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=RETRY_DELAY_SECONDS,
     retry_condition_fn=_is_worth_retrying,
 )
+@cancelled_by_ctrl_c
 def dvc_stage(root: Path, name: str, timeout_seconds: float | None = None) -> Any:
     """``dvc repro --single-item name`` where DVC calls the stage stale."""
     with open_graph(root) as graph:
@@ -111,6 +134,7 @@ def run_logged(
     """
     logger, console = get_run_logger(), active_console()
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    traceback: list[str] = []
     if console is not None:
         console.start_step(name)
 
@@ -118,6 +142,8 @@ def run_logged(
         if not line:
             return
         tail.append(line)
+        if traceback or line.startswith("Traceback (most recent call last)"):
+            traceback.append(line)
         logger.info(line)
         if console is not None and not _DVC_LINE.match(line):
             console.show_line(line)
@@ -134,7 +160,9 @@ def run_logged(
     except TimeoutError as error:
         raise StageFailedError(f"{name}: {error}; run again to resume") from None
     if code:
-        raise describe_failure(name, code, list(tail))
+        error = describe_failure(name, code, list(tail))
+        error.traceback = "\n".join(traceback)
+        raise error
 
 
 def describe_failure(name: str, code: int, tail: list[str]) -> StageFailedError:
@@ -148,12 +176,15 @@ def describe_failure(name: str, code: int, tail: list[str]) -> StageFailedError:
     status = ended[-1] if ended else code
     number = -status if status < 0 else status - 128
     was_killed = status < 0 or 128 < status < 255
-    if reported:
+    busy = describe_blockers("\n".join(tail))
+    if busy is not None:
+        reason = busy
+    elif reported:
         reason = reported[-1]
     elif was_killed:
         reason = f"ended by signal {number} (9 often means out of memory); run again to resume"
     else:
         reason = f"exit status {status}: {tail[-1] if tail else 'no output'}"
     return StageFailedError(
-        f"{name}: {reason}", exit_code=2 if status == 2 else 1, was_killed=was_killed
+        f"{name}: {reason}", exit_code=2 if status == 2 or busy else 1, was_killed=was_killed
     )

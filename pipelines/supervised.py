@@ -3,6 +3,9 @@
 ``python pipelines/supervised.py COMMAND...`` with a pipe as standard input. The starter keeps the
 other end of the pipe open: when it is killed, by SIGKILL too, the pipe ends and the tree goes down.
 SIGTERM does the same on request. Without this, a killed flow leaves DVC and the trainer writing.
+
+The command's output goes through here: a stage whose reader is gone must still be able to print
+while it saves its state.
 """
 
 from __future__ import annotations
@@ -14,11 +17,22 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
-GRACE_SECONDS = 20.0
-"""For a stage to end its MLflow run and remove temporary files, before SIGKILL."""
+from clipgan.parent_process import end_with_parent
+
+QUIET_SECONDS = 20.0
+"""A process that was asked to end and neither computes nor writes for so long is stuck."""
+
+LONGEST_SECONDS = 1800.0
+"""For a stage to end, however busy: a checkpoint of many gigabytes on a slow disk takes minutes."""
+
+LEAST_CPU_SECONDS = 1.0
+LEAST_WRITTEN_BYTES = 2**20
+"""Less of both in ``QUIET_SECONDS`` is no work: threads that watch something cause a little."""
 
 POLL_SECONDS = 0.05
+RELAY_SECONDS = 5.0
 
 
 def main(command: list[str]) -> int:
@@ -27,24 +41,98 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # Ctrl-C is the starter's to handle. A handler, because "ignore" would be inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        # If this process is killed outright. No thread runs here yet.
+        preexec_fn=end_with_parent,  # noqa: PLW1509
+    )
+    assert child.stdout is not None
+    relay = threading.Thread(target=_relay, args=(child.stdout.fileno(),), daemon=True)
+    relay.start()
     threading.Thread(target=_watch_starter, args=(stop,), daemon=True).start()
     while child.poll() is None and not stop.wait(POLL_SECONDS):
         pass
     stopped = child.poll() is None
     stop_group(child.pid)
     code = child.wait()
+    relay.join(RELAY_SECONDS)
     return 128 + signal.SIGTERM if stopped else code if code >= 0 else 128 - code
 
 
 def stop_group(group: int) -> None:
-    """End every process of a process group: SIGTERM, then SIGKILL after the grace period."""
+    """End every process of a process group: SIGTERM, then SIGKILL for what does nothing more."""
     if not _signal_group(group, signal.SIGTERM):
         return
-    deadline = time.monotonic() + GRACE_SECONDS
-    while _is_alive(group) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    deadline = time.monotonic() + LONGEST_SECONDS
+    before = _measure_work(group)
+    while not _has_ended(group, QUIET_SECONDS):
+        after = _measure_work(group)
+        if not _is_progress(before, after) or time.monotonic() > deadline:
+            break
+        before = after
     _signal_group(group, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process has done so far; ``waits_for_disk`` while the kernel writes for it."""
+
+    cpu_seconds: float
+    written_bytes: int
+    waits_for_disk: bool
+
+
+def _measure_work(group: int) -> dict[int, _Work]:
+    """Work of each process of a group. Dead ones that nobody has reaped do not count."""
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, psutil.AccessDenied):
+            if os.getpgid(process.pid) != group or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            times = process.cpu_times()
+            found[process.pid] = _Work(
+                times.user + times.system,
+                # Linux alone tells what was written.
+                process.io_counters().write_chars if sys.platform == "linux" else 0,
+                process.status() == psutil.STATUS_DISK_SLEEP,
+            )
+    return found
+
+
+def _is_progress(before: dict[int, _Work], after: dict[int, _Work]) -> bool:
+    return before.keys() != after.keys() or any(
+        now.waits_for_disk
+        or now.cpu_seconds - before[pid].cpu_seconds >= LEAST_CPU_SECONDS
+        or now.written_bytes - before[pid].written_bytes >= LEAST_WRITTEN_BYTES
+        for pid, now in after.items()
+    )
+
+
+def _has_ended(group: int, seconds: float) -> bool:
+    """Whether the group is gone, within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while _measure_work(group):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _relay(source: int) -> None:
+    """Pass the command's output on; drop it once nobody reads it."""
+    heard = True
+    while data := os.read(source, 65536):
+        while heard and data:
+            try:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+            except OSError:
+                heard = False
 
 
 def _watch_starter(stop: threading.Event) -> None:
@@ -60,17 +148,6 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _is_alive(group: int) -> bool:
-    """Whether a process of the group still runs. Dead ones that nobody has reaped do not count."""
-    import psutil
-
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, psutil.AccessDenied):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.stages.catalog import find_workspace
 from pipelines.evaluation import run_stages
 from pipelines.promotion import register_generator
-from pipelines.stages import call_task
+from pipelines.stages import call_task, cancelled_by_ctrl_c
 
 
 @flow(name="train-generator", persist_result=False)
+@cancelled_by_ctrl_c
 def train_generator(project: str = ".", stage_timeout_seconds: float | None = None) -> None:
     """Every stage of dvc.yaml that is stale, then registration and the gate.
 

@@ -80,6 +80,7 @@ def prepare_data(params: Params, work: Path) -> Data:
             ingest(params.ingest, images=images, raw=work / "raw", work=scratch)
         if not features.exists():
             extract_features(params.features, images=images, features=features, work=scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
     return Data(images, features)
 
 

@@ -59,6 +59,18 @@ if mode == "crash":
 if mode == "killed once" and not Path("killed").exists():
     Path("killed").touch()
     os.kill(os.getpid(), 9)
+if mode == "save slowly":
+    import signal
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    Path("pids").write_text(f"{os.getpid()} {os.getpid()}")
+    while not asked:
+        time.sleep(0.05)
+    for part in range(20):
+        print("saving", part, flush=True)
+        time.sleep(0.2)
+    Path("saved").touch()
+    sys.exit(143)
 if mode == "sleep":
     # A child too: the whole tree must go.
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -156,7 +168,7 @@ def toy(tmp_path: Path) -> Iterator[ToyProject]:
     (root / "toy.py").write_text(TOY)
     project.set_params()
     (root / ".gitignore").write_text(
-        "/mode-*\n/pids\n/killed\n/runs.log\n/data\n/mlruns\n/.prefect\n"
+        "/mode-*\n/pids\n/saved\n/killed\n/runs.log\n/data\n/mlruns\n/.prefect\n"
     )
     for command in (
         ["git", "init", "--quiet"],

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
+
 from clipgan.cli.dvc_graph import Freshness, open_graph
+from clipgan.errors import ConfigError
 from tests.pipelines.conftest import ToyProject
 
 
@@ -18,3 +23,15 @@ def test_a_lost_output_of_the_first_stage_is_work_and_no_error(toy: ToyProject) 
     (toy.root / "data" / "look").unlink()
     with open_graph(toy.root) as graph:
         assert set(graph.list_freshness().values()) == {Freshness.STALE}
+
+
+def test_a_folder_without_git_is_told_what_to_do(toy: ToyProject) -> None:
+    shutil.rmtree(toy.root / ".git")
+    with (
+        pytest.raises(ConfigError, match=r"no git repository, .* ZIP: run `git init` here"),
+        open_graph(toy.root),
+    ):
+        pass
+    assert toy.run("-c", "import subprocess; subprocess.run(['git', 'init', '-q'])").returncode == 0
+    with open_graph(toy.root) as graph:
+        assert graph.list_stages() == ["look", "first", "second"]

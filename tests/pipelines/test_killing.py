@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
 
 from clipgan.cli.environment import QUIET_PREFECT
 from pipelines.processes import stream
@@ -31,6 +34,15 @@ EXIT_CODES = {
 def start_flow(toy: ToyProject, server: str) -> subprocess.Popen[str]:
     toy.environment.update(QUIET_PREFECT, PREFECT_API_URL=server)
     return toy.start("-m", "pipelines", "evaluate")
+
+
+def read_last_states() -> tuple[str, str]:
+    """Types of the newest flow run's state and of its newest task's, as Prefect's page has them."""
+    with get_client(sync_client=True) as client:
+        (flow,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow.id]))
+        task = max(client.read_task_runs(flow_run_filter=chosen), key=lambda run: run.created)
+    return flow.state.type.value, task.state.type.value
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,7 @@ def test_a_stopped_flow_leaves_nothing_behind_and_can_be_run_again(
     wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=PATIENCE)
     if number == signal.SIGINT:
         assert output.splitlines()[-1] == "interrupted; run the same command again to resume"
+        assert read_last_states() == ("CANCELLED", "CANCELLED")
     assert not (toy.root / "data" / stage).exists()
 
     toy.take_runs()

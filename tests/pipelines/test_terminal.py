@@ -112,6 +112,17 @@ def test_a_failed_stage_ends_with_its_line_and_its_exit_code(
     assert done.stderr == "error: first: first.x = 7: use a smaller one\n"
 
 
+def test_debug_ends_with_the_traceback_of_the_stage(toy: ToyProject, prefect_server: str) -> None:
+    toy.environment.update(QUIET_PREFECT, PREFECT_API_URL=prefect_server, CLIPGAN_DEBUG="1")
+    toy.set_mode("first", "crash")
+    done = toy.run("-m", "pipelines", "evaluate")
+    lines = done.stderr.splitlines()
+    start = max(i for i, line in enumerate(lines) if line.startswith("Traceback"))
+    assert 'raise RuntimeError("unforeseen")' in "\n".join(lines[start:])
+    assert "pipelines" not in "\n".join(lines[start:-1])
+    assert lines[-1].startswith("error: first: ")
+
+
 def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(

@@ -29,6 +29,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import FeaturesConfig
 from clipgan.data.shards import ShardWriter, build_manifest, load_manifest, save_manifest
 from clipgan.errors import ClipError, DataError, FeatureStoreError
+from clipgan.resume_state import is_finished
 from clipgan.stages import features as stage
 from clipgan.stages.features import FeaturesReport, extract_features
 from tests.params import params_with
@@ -185,7 +186,8 @@ def test_killed_run_redoes_at_most_one_shard(root: Path) -> None:
     report = run(root, clip)
     assert clip.num_images == report.num_encoded == 2 * IMAGES_PER_SHARD
     assert len(load_features(root / "features").sample_ids) == 20
-    assert not (root / "work").exists()
+    (state,) = (root / "work").iterdir()
+    assert is_finished(state)
 
 
 def test_a_kill_among_the_captions_costs_one_part_and_no_byte(root: Path) -> None:
@@ -217,13 +219,17 @@ def test_a_kill_among_the_captions_costs_one_part_and_no_byte(root: Path) -> Non
         assert clip.num_images == report.num_encoded == 2 * IMAGES_PER_SHARD
         assert not {"thing", "picture 5"} & set(clip.captions[:2])
         resumed = read_bytes(root / "features")
-        shutil.rmtree(root / "features")
-        run(root)
+        run_anew(root)
     assert read_bytes(root / "features") == resumed
     # The size of a part decides nothing.
-    shutil.rmtree(root / "features")
-    run(root)
+    run_anew(root)
     assert read_bytes(root / "features") == resumed
+
+
+def run_anew(root: Path) -> None:
+    for name in ("features", "work"):
+        shutil.rmtree(root / name)
+    run(root)
 
 
 def read_bytes(folder: Path) -> dict[str, bytes]:

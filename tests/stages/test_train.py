@@ -69,10 +69,6 @@ def test_output_is_a_bundle_with_reports_and_samples(world: Path) -> None:
     assert not (folder / "initial").exists()
 
 
-def test_working_state_is_gone_after_success(world: Path) -> None:
-    assert list((world / "work" / "train").iterdir()) == []
-
-
 def test_same_seed_same_bits_other_seed_others(copy: Path, world: Path) -> None:
     run_training(copy, tiny_params())
     assert hash_training(copy / "training") == hash_training(world / "training")

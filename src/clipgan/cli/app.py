@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clipgan.cli.environment import apply_environment
 from clipgan.cli.error_reports import (
     DEBUG_VARIABLE,
     accept_any_encoding,
@@ -155,11 +154,9 @@ def pretrain_mapper() -> None:
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, train, ...")]) -> None:
     """Run one stage here and now: the command that dvc.yaml gives to DVC."""
-    from clipgan.stages.catalog import find_workspace, run_stage
+    from clipgan.cli.stage_process import run_stage_here
 
-    workspace = find_workspace(Path.cwd())
-    apply_environment(workspace.root)
-    run_stage(name, workspace)
+    run_stage_here(name)
 
 
 @app.command()
@@ -174,10 +171,10 @@ def init(
 ) -> None:
     """Put a ready params.yaml in place."""
     from clipgan.cli.profiles import install_profile
-    from clipgan.stages.catalog import find_workspace
+    from clipgan.cli.stage_process import locked_project
 
-    workspace = find_workspace(Path.cwd())
-    print(install_profile(workspace, profile, folder=folder, force=force))
+    with locked_project("clipgan init") as workspace:
+        print(install_profile(workspace, profile, folder=folder, force=force))
 
 
 @app.command()
@@ -268,16 +265,20 @@ def import_weights(
 def register() -> None:
     """Register the trained generator as a model version and let the gate decide."""
     from clipgan.cli.models import register_trained
+    from clipgan.cli.stage_process import locked_project
 
-    print(register_trained())
+    with locked_project("clipgan register"):
+        print(register_trained())
 
 
 @app.command()
 def promote(version: Annotated[str, typer.Argument(help="A version number of the model.")]) -> None:
     """Make a registered version the champion, whatever the gate said."""
     from clipgan.cli.models import promote_version
+    from clipgan.cli.stage_process import locked_project
 
-    print(promote_version(version))
+    with locked_project(f"clipgan promote {version}"):
+        print(promote_version(version))
 
 
 @app.command()
@@ -294,6 +295,17 @@ def status() -> None:
     from clipgan.cli.status import print_status
 
     print_status()
+
+
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
+) -> None:
+    """List what killed and abandoned runs left, and remove it; what a run goes on from stays."""
+    from clipgan.cli import cleaning
+
+    cleaning.clean(yes=yes, dry_run=dry_run)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgan.cli.error_reports import debug_is_on
-from clipgan.errors import ConfigError, PipelineBusyError
+from clipgan.errors import ClipganError, ConfigError, PipelineBusyError
 
 
 class Freshness(StrEnum):
@@ -87,16 +88,36 @@ def open_graph(root: Path) -> Iterator[StageGraph]:
         try:
             with Repo(str(root)) as repository:
                 yield StageGraph(repository)
-        except LockError as error:
-            raise PipelineBusyError(
-                f"another dvc command runs in {root}: wait for it and run again"
-            ) from error
-        except DvcException as error:
-            raise ConfigError(f"{root}: DVC cannot go on: {_describe(error)}") from error
+        except (LockError, DvcException) as error:
+            raise _explain(error, root) from error
 
 
-def _describe(error: BaseException) -> str:
+def describe_blockers(text: str) -> str | None:
+    """Who uses a stage's files, from what DVC says in several lines; None: no word of that."""
+    busy = re.search(r"'([^'\n]+)' is busy, it is being blocked by:", text)
+    if busy is None:
+        return None
+    holders = re.findall(r"\(PID (\d+)\): (.*)", text)
+    names = ", ".join(f"`{command.strip()}` (process {pid})" for pid, command in holders)
+    return f"{busy[1]} is in use by {names}: wait for it, or stop it, and run again"
+
+
+def _explain(error: BaseException, root: Path) -> ClipganError:
+    from dvc.lock import LockError
+    from dvc.scm import SCMError
+
     # "failed to reproduce 'x'" has its reason in the chain of causes.
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, SCMError) and "not a git repository" in str(error):
+        return ConfigError(
+            f"{root}: no git repository, as in a downloaded ZIP: run `git init` here, then the "
+            "same command again"
+        )
+    if isinstance(error, LockError):
+        return PipelineBusyError(
+            describe_blockers(str(error))
+            or f"another dvc command runs in {root}: wait for it and run again"
+        )
+    words = " ".join(str(error).split()) or type(error).__name__
+    return ConfigError(f"{root}: DVC cannot go on: {words}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import resource
 import signal
 import sys
 import traceback
@@ -11,8 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from clipgan.errors import ClipganError
+from clipgan.artifacts import format_size
+from clipgan.errors import ClipganError, StageFailedError
 
+_MEMORY_WORDS = re.compile(
+    r"failed to map segment|cannot allocate memory|can't allocate memory|not enough memory|"
+    r"bad_alloc|can't start new thread",
+    re.IGNORECASE,
+)
 DEBUG_VARIABLE = "CLIPGAN_DEBUG"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -24,9 +32,13 @@ def debug_is_on() -> bool:
 
 
 def exit_on_sigterm() -> None:
-    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go."""
+    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go.
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
+    One is enough: another, in the middle of that, would cut it short.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, lambda *_: None)
         raise SystemExit(EXIT_TERMINATED)
 
     signal.signal(signal.SIGTERM, leave)
@@ -60,12 +72,34 @@ def reported_errors() -> Iterator[None]:
         if type(error).__module__.startswith("typer"):
             raise  # usage errors and exits are Typer's to print
         hint = "" if debug_is_on() else " (--debug shows where)"
-        _leave(error, f"error: {type(error).__name__}: {_one_line(error)}{hint}", 1)
+        memory = "out of memory" + describe_memory_limit() if _is_memory_error(error) else ""
+        words = memory or f"{type(error).__name__}: {_one_line(error)}"
+        _leave(error, f"error: {words}{hint}", 1)
+
+
+def describe_memory_limit() -> str:
+    """What to do about too little memory, as the end of a sentence."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ": end other programs, or lower batch_size"
+    return (
+        f": this shell allows a process {format_size(limit)} of address space (`ulimit -v`); "
+        "raise the limit, such as with `ulimit -v unlimited`, and run again"
+    )
+
+
+def _is_memory_error(error: Exception) -> bool:
+    """Also as libraries put it: the dynamic loader, the allocators of PyTorch and safetensors."""
+    return isinstance(error, MemoryError) or bool(_MEMORY_WORDS.search(str(error)))
 
 
 def _leave(error: BaseException, message: str, exit_code: int) -> None:
     if debug_is_on():
-        traceback.print_exception(error)
+        if isinstance(error, StageFailedError) and error.traceback:
+            # Where the stage failed, not where the flow heard of it.
+            print(error.traceback, file=sys.stderr)
+        else:
+            traceback.print_exception(error)
     print(message, file=sys.stderr, flush=True)
     raise SystemExit(exit_code) from None
 

@@ -28,7 +28,8 @@ def print_status() -> None:
     console = Console(highlight=False)
     holder = find_lock_holder(workspace.root)
     if holder is not None:
-        console.print(f"running: {holder}")
+        word = "running" if holder.is_running() else "ending"
+        console.print(f"{word}: {holder}")
         return
     with open_graph(workspace.root) as graph:
         freshness = graph.list_freshness()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +43,7 @@ from clipgan.data.sources import Rejection, SourceListing, SourceSample
 from clipgan.data.splits import compute_split
 from clipgan.errors import DataError
 from clipgan.progress import progress_bar
+from clipgan.resume_state import mark_finished, remove_abandoned
 
 _RECIPE = frozenset(ALTERATIONS.values())
 """Alterations every image that is not square goes through: the report says how many lost how much.
@@ -117,13 +117,10 @@ class Ingestion:
                 raise DataError(self._describe_failure(report))
             images.parent.mkdir(parents=True, exist_ok=True)
             artifacts.replace_folder(finished, images)
-        self._remove_leftovers()
+            mark_finished(self.folder, images)
+        # Those of interrupted runs with other settings.
+        remove_abandoned(self.work)
         return report
-
-    def _remove_leftovers(self) -> None:
-        # Ours, and those of interrupted runs with other settings.
-        for journal in self.work.glob("*/journal"):
-            shutil.rmtree(journal.parent, ignore_errors=True)
 
     def _restore(self) -> None:
         for folder in (self._shard_dir, self._journal_dir):
@@ -258,7 +255,7 @@ class Ingestion:
             source, target = self._shard_dir / entry.name, finished / entry.name
             ids = read_shard(source, [schemas.SAMPLE_ID])[schemas.SAMPLE_ID].to_pylist()
             if self._findings.joined.keys().isdisjoint(ids):
-                _link(source, target)
+                artifacts.link_file(source, target)
                 entries.append(entry)
             else:
                 limit = self.config.captions_per_image
@@ -295,15 +292,6 @@ class Ingestion:
 
 def _to_findings(rejections: tuple[Rejection, ...]) -> list[FileFinding]:
     return [FileFinding(found.key, found.reason, found.detail) for found in rejections]
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-            raise
-        shutil.copyfile(source, target)  # a file system without hard links
 
 
 def _hash_code() -> str:

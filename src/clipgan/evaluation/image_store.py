@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ class ImageStore:
 @contextmanager
 def open_image_store(count: int, side_px: int) -> Iterator[ImageStore]:
     """A store for ``count`` square images; it goes with the block."""
-    with tempfile.TemporaryDirectory(prefix="clipgan-") as folder:
+    # `clipgan clean` removes those whose process is gone.
+    with tempfile.TemporaryDirectory(prefix=f"clipgan-{os.getpid()}-") as folder:
         shape = (count, 3, side_px, side_px)
         mapped = np.lib.format.open_memmap(Path(folder) / "images.npy", "w+", np.uint8, shape)
         yield ImageStore(mapped)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipgan import schemas
-from clipgan.artifacts import TEMPORARY_SUFFIX, replace_folder
+from clipgan.artifacts import TEMPORARY_SUFFIX, link_file, replace_folder
 from clipgan.clip import feature_store
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_parts import FeatureParts
@@ -31,6 +31,7 @@ from clipgan.devices import resolve_device
 from clipgan.errors import FeatureStoreError
 from clipgan.images import to_unit_range
 from clipgan.progress import ProgressBar, progress_bar
+from clipgan.resume_state import mark_finished, remove_abandoned
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.threads import renew_threads
 
@@ -63,8 +64,9 @@ def extract_features(
 ) -> FeaturesReport:
     """Encode every image and caption once.
 
-    Finished shards, and the pieces of an unfinished one, lie in ``work/<fingerprint>/`` until all
-    are there, so a killed run redoes at most one piece; a complete ``features`` folder of the same
+    Finished shards, and the pieces of an unfinished one, lie in ``work/<fingerprint>/``, so a
+    killed run redoes at most one piece, and the shards stay there at the end (see
+    :mod:`clipgan.resume_state`); a complete ``features`` folder of the same
     CLIP and images is left as it is.
 
     Raises:
@@ -90,14 +92,15 @@ def extract_features(
         extraction = _Extraction(clip, device, config.batch_size, manifest, fingerprint)
         num_encoded = extraction.run(images, folder)
         features.parent.mkdir(parents=True, exist_ok=True)
-        replace_folder(folder, features)
+        _place_output(folder, features)
+        mark_finished(folder, features)
     except OSError as error:
         raise FeatureStoreError(
             f"{folder}: cannot be written ({error.strerror or error}); finished shards are kept: "
             "make room or set the rights, then run again"
         ) from error
-    # Only leftovers of interrupted runs with other settings are beside ours.
-    shutil.rmtree(work, ignore_errors=True)
+    # Those of interrupted runs with other settings.
+    remove_abandoned(work)
     return _make_report(features, num_encoded=num_encoded)
 
 
@@ -217,6 +220,15 @@ def _decode_ahead(encoded: Sequence[object], batch_size: int) -> Iterator[NDArra
                 yield ready.result()
         if waiting is not None:
             yield waiting.result()
+
+
+def _place_output(folder: Path, features: Path) -> None:
+    building = features.with_name(f".{features.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    for path in [*folder.glob("features-*.parquet"), folder / feature_store.MANIFEST]:
+        link_file(path, building / path.name)
+    replace_folder(building, features)
 
 
 def _name_shard(entry: ShardEntry) -> str:

@@ -23,6 +23,7 @@ from clipgan.config import (
 from clipgan.data.shards import load_manifest
 from clipgan.errors import ConfigError
 from clipgan.models.bundle import BundleInfo, load_bundle_info
+from clipgan.resume_state import remove_folder
 from clipgan.stages.train import train
 from clipgan.training.fine_tuning import NO_WEIGHTS, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
@@ -87,9 +88,14 @@ def pretrain_generator(
                 clip=clip,
                 threads=threads,
             )
+            remove_folder(work / "train")
         start = str(finished)
-    replace_folder(Path(start), output)
-    shutil.rmtree(work)
+    # A copy: only once it stands is the work done.
+    building = output.with_name(f".{output.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(start, building)
+    replace_folder(building, output)
+    remove_folder(work)
     return load_bundle_info(output)
 
 

@@ -20,6 +20,7 @@ from clipgan.config import PretrainMapperConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.noise_mapper import save_mapper
+from clipgan.resume_state import remove_folder
 from clipgan.training.caption_budget import choose_captioned
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.inputs import select_training_images
@@ -88,7 +89,7 @@ def pretrain_mapper(
     shutil.rmtree(building, ignore_errors=True)
     save_mapper(building, run.mapper, clip=table.clip, recipe=provenance, metrics=metrics)
     replace_folder(building, output)
-    shutil.rmtree(folder)
+    remove_folder(folder)
     return MapperReport(pairs.num_images, config.steps, resumed_from, metrics)
 
 

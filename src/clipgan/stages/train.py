@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,17 @@ from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
+from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
+from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
+from clipgan.training.earlier_runs import announce_start
 from clipgan.training.early_signs import describe_blind_clip
 from clipgan.training.families import TrainingFamily, choose_family
-from clipgan.training.fine_tuning import Networks, resolve_initial_folder
+from clipgan.training.fine_tuning import NO_WEIGHTS, Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
 from clipgan.training.loop import Schedule, TrainingLoop
@@ -61,7 +63,8 @@ def train(
         features_config: names the CLIP, unless ``clip`` is given.
         images, features: artifacts of the stages before.
         output: folder to make or replace: generator bundle, reports and samples.
-        work: parent of the resumable state; the run's own folder is removed on success.
+        work: parent of the resumable state, a folder a training, kept at the end too: see
+            :mod:`clipgan.resume_state`.
         initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
@@ -122,7 +125,7 @@ def train(
             initial=start,
             run_id=logger.run_id,
         )
-        _remove_folder(run_folder)
+        mark_finished(run_folder, output)
     return report
 
 
@@ -201,6 +204,10 @@ def _build_loop(
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
     logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    if processes.is_lead:
+        _prepare_run_folder(
+            run_folder, config, monitoring, networks, images=images, conditions=conditions
+        )
     step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
         config, images, conditions, run_folder=run_folder, device=device, processes=processes
@@ -264,9 +271,7 @@ def _build_loader(
     processes: Processes,
 ) -> BatchLoader:
     """The first process decodes the images into a file, the others map it."""
-    if processes.is_lead:
-        _remove_leftovers(run_folder.parent)
-    else:
+    if not processes.is_lead:
         processes.wait()
     data = load_training_data(config, images, conditions, run_folder / "images")
     if processes.is_lead:
@@ -280,6 +285,31 @@ def _build_loader(
         rank=processes.rank,
         num_processes=processes.count,
     )
+
+
+def _prepare_run_folder(
+    run_folder: Path,
+    config: TrainConfig,
+    monitoring: MonitoringConfig,
+    networks: Networks[Any, Any],
+    *,
+    images: Path,
+    conditions: Conditions,
+) -> None:
+    """Refuse what does not fit on the disk; say which training this one does not go on from."""
+    decoded_bytes = len(conditions.selected) * 3 * config.resolution_px**2
+    decoded = run_folder.parents[1].rglob(f"images-{config.resolution_px}px-*.npy")
+    if any(path.stat().st_size >= decoded_bytes for path in decoded):
+        decoded_bytes = 0
+    check_disk_space(
+        networks,
+        run_folder,
+        keep_checkpoints=monitoring.keep_checkpoints,
+        has_initial=config.initial_weights != NO_WEIGHTS,
+        decoded_bytes=decoded_bytes,
+    )
+    identity = _flatten("train", config.model_dump(mode="json"))
+    announce_start(run_folder, identity | {"images": load_manifest(images).fingerprint})
 
 
 def _describe_bundle(
@@ -326,18 +356,6 @@ def _prepare_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return device
-
-
-def _remove_folder(folder: Path) -> None:
-    # Renamed first: a removal cut short must not look like a damaged run.
-    doomed = folder.with_name(f".{folder.name}.removed")
-    folder.replace(doomed)
-    shutil.rmtree(doomed)
-
-
-def _remove_leftovers(work: Path) -> None:
-    for folder in work.glob(".*.removed"):
-        shutil.rmtree(folder)
 
 
 def _flatten(prefix: str, tree: dict[str, object]) -> dict[str, object]:

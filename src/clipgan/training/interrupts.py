@@ -27,7 +27,9 @@ class StopRequest:
 
 @contextmanager
 def defer_interrupts() -> Iterator[StopRequest]:
-    """Record the first SIGINT or SIGTERM instead of acting on it; the second acts at once.
+    """Record SIGINT and SIGTERM instead of acting on them; a second Ctrl-C acts at once.
+
+    A second SIGTERM does not: a run that ends sends one, and the kernel another when DVC dies.
 
     Only a process's main thread can take signals: in another one nothing changes, and an
     interrupt acts at once.
@@ -38,8 +40,8 @@ def defer_interrupts() -> Iterator[StopRequest]:
         return
 
     def record(number: int, _frame: FrameType | None) -> None:
-        repeated = request.signal is not None
-        request.signal = signal.Signals(number)
+        repeated = request.signal is not None and number == signal.SIGINT
+        request.signal = request.signal or signal.Signals(number)
         if repeated:
             request.raise_if_set()
 

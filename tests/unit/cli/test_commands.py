@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from clipgan.cli.environment import process_environment
 from clipgan.cli.error_reports import reported_errors
 from clipgan.errors import ConfigError, DataError, TrainingDivergedError
 from clipgan.stages.catalog import Workspace, run_stage
-from tests.unit.cli.commands import run_clipgan
+from tests.unit.cli.commands import ROOT, run_clipgan
 
 RECIPES = ("pretrain-clip", "pretrain-generator", "pretrain-mapper")
 
@@ -215,3 +216,21 @@ class TestEvaluate:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_an_address_space_limit_is_one_line(tmp_path: Path) -> None:
+    # Too little for PyTorch to be loaded, whatever it was built for.
+    command = f"ulimit -v 800000; exec {sys.executable} -m clipgan generate apple --device cpu"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=tmp_path,
+        env=process_environment(ROOT),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: out of memory: this shell allows a process ")
+    assert "GB of address space (`ulimit -v`); raise the limit" in line

@@ -1,0 +1,59 @@
+"""``clipgan stage NAME`` and the other commands that write: under the workspace's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipgan.cli.environment import apply_environment
+from clipgan.cli.workspace_lock import workspace_lock
+from clipgan.parent_process import end_with_parent
+from clipgan.resume_state import remove_recorded
+from clipgan.stages.catalog import Workspace, find_workspace, run_stage
+
+RESUMED_STAGES = ("ingest", "features", "train")
+"""Of dvc.yaml: their state stays until dvc.lock names the result."""
+
+
+def run_stage_here(name: str) -> None:
+    """Run a stage of the project around the working directory.
+
+    DVC calls this, a person, or torchrun, whose first process holds the lock for all.
+
+    Raises:
+        PipelineBusyError: another command writes in this project.
+        ClipganError: see the stages.
+    """
+    if "DVC_STAGE" in os.environ:
+        # A `dvc repro` that is killed must not leave a stage that goes on writing.
+        end_with_parent()
+    if os.environ.get("RANK", "0") != "0":
+        workspace = find_workspace(Path.cwd())
+        apply_environment(workspace.root)
+        run_stage(name, workspace)
+        return
+    with locked_project(f"clipgan stage {name}") as workspace:
+        apply_environment(workspace.root)
+        remove_recorded_state(workspace)
+        run_stage(name, workspace)
+
+
+@contextmanager
+def locked_project(command: str) -> Iterator[Workspace]:
+    """The project around the working directory, with nobody else writing in it for the block.
+
+    Raises:
+        ConfigError: no project here.
+        PipelineBusyError: another command writes in it.
+    """
+    workspace = find_workspace(Path.cwd())
+    with workspace_lock(workspace.root, command):
+        yield workspace
+
+
+def remove_recorded_state(workspace: Workspace) -> None:
+    """Remove the state of finished stages whose results dvc.lock names: DVC keeps those."""
+    for name in RESUMED_STAGES:
+        remove_recorded(workspace.work(name), workspace.dvc_lock)

@@ -1,0 +1,52 @@
+"""What a training that starts anew says of the one that it does not go on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipgan.artifacts import write_json
+from clipgan.resume_state import list_states
+
+IDENTITY_FILE = "identity.json"
+MAX_DIFFERENCES = 3
+
+
+def announce_start(run_folder: Path, identity: Mapping[str, Any]) -> None:
+    """Print a line where this training starts at image 0 although another one left checkpoints.
+
+    ``identity`` is kept in ``run_folder``: JSON values by name, for the line of the training after
+    this one.
+    """
+    write_json(run_folder / IDENTITY_FILE, dict(identity))
+    earlier = [folder for folder in list_states(run_folder.parent) if _has_checkpoint(folder)]
+    if run_folder in earlier or not earlier:
+        return
+    newest = max(earlier, key=lambda folder: folder.stat().st_mtime)
+    print(
+        f"{_describe_difference(newest, identity)}: starting at image 0 (the training of "
+        f"before stays in {newest}; `clipgan clean` removes it)",
+        flush=True,
+    )
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/checkpoint-*"))
+
+
+def _describe_difference(folder: Path, identity: Mapping[str, Any]) -> str:
+    path = folder / IDENTITY_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    now = dict(identity)
+    changed = [
+        f"{name} {before[name]} -> {now[name]}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if not changed:
+        return "code, features or initial weights changed"
+    more = len(changed) - MAX_DIFFERENCES
+    words = ", ".join(changed[:MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    return f"parameters changed ({words})"
