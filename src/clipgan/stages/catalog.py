@@ -334,7 +334,9 @@ def register_generator(params: Params, workspace: Workspace) -> Any:
         RegistryError, CheckpointError: see :func:`clipgan.stages.register.register`.
     """
     from clipgan.stages.register import register
+    from clipgan.stages.runs import send_waiting
 
+    send_waiting(workspace)  # the version's run first of all
     return register(
         params.register_model,
         training=workspace.training,

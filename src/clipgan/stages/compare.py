@@ -15,7 +15,7 @@ from clipgan.evaluation.comparison import MetricComparison, compare_models
 from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
-from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.stages.evaluation_files import built_folder, save_nearest
 from clipgan.stages.evaluation_page import save_page
 from clipgan.stages.measurements import Measurements
@@ -89,6 +89,7 @@ def measure_models(
             sheets=measured.sheets,
             findings=measured.findings,
         )
+    logger = UnfailingRunLogger(logger)
     for path in sorted(output.iterdir()):
         logger.log_file(path, LOGGED_FOLDER)
     logger.flush()

@@ -19,7 +19,7 @@ from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
-from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
@@ -34,6 +34,8 @@ from clipgan.training.sample_sheet import SampleSheet
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
+LOG_FOLDER = "spool"
+"""Of the run logger, not of the training."""
 
 
 def train(
@@ -71,6 +73,7 @@ def train(
         TrainingDivergedError: a loss became NaN or Inf twice.
     """
     check_batch_fits(config, processes)
+    logger = UnfailingRunLogger(logger)
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
@@ -116,8 +119,9 @@ def train(
             folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
             initial=start,
             run_id=logger.run_id,
+            run_key=logger.run_key,
         )
-        _remove_folder(run_folder)
+        _remove_resume_state(run_folder)
     return report
 
 
@@ -308,6 +312,15 @@ def _prepare_device(name: str) -> torch.device:
     return device
 
 
+def _remove_resume_state(run_folder: Path) -> None:
+    """All but what MLflow may not have taken yet; the checkpoints last."""
+    for path in sorted(run_folder.iterdir(), reverse=True):
+        if path.is_dir() and path.name != LOG_FOLDER:
+            _remove_folder(path)
+    if not any(run_folder.iterdir()):
+        run_folder.rmdir()
+
+
 def _remove_folder(folder: Path) -> None:
     # Renamed first: a removal cut short must not look like a damaged run.
     doomed = folder.with_name(f".{folder.name}.removed")
@@ -316,7 +329,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _remove_leftovers(work: Path) -> None:
-    for folder in work.glob(".*.removed"):
+    for folder in [*work.glob(".*.removed"), *work.glob("*/.*.removed")]:
         shutil.rmtree(folder)
 
 

@@ -89,10 +89,12 @@ def place_output(
     folders: Sequence[Path],
     initial: Path | None,
     run_id: str | None,
+    run_key: str | None,
 ) -> None:
     """Build the whole output folder beside ``output``, then move it into place.
 
-    ``folders`` of the run, where they are there, are copied into it under their names.
+    ``folders`` of the run, where they are there, are copied into it under their names. ``run_key``
+    finds the MLflow run where ``run_id`` is not known yet.
 
     Raises:
         CheckpointError: the disk is full; what stood in ``output`` is untouched.
@@ -108,7 +110,7 @@ def place_output(
             dtype="fp32",
             means=means,
         )
-        write_json(building / "mlflow.json", {"run_id": run_id})
+        write_json(building / "mlflow.json", {"run_id": run_id, "run_key": run_key})
         write_json(building / "training.json", asdict(report))
         write_json(building / "history.json", loop_report.history)
         for folder in folders:

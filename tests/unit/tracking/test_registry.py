@@ -12,7 +12,6 @@ import pytest
 from clipgan.errors import RegistryError
 from clipgan.tracking.environment import open_client
 from clipgan.tracking.gate import Comparison
-from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import (
     RegistrationReport,
@@ -20,6 +19,7 @@ from clipgan.tracking.registry import (
     promote_version,
     register_model,
 )
+from clipgan.tracking.run_contexts import open_training_run
 from tests.mlflow_stores import save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -118,9 +118,10 @@ def test_the_model_belongs_to_the_training_run(tracking_uri: str, tmp_path: Path
     with open_training_run(
         tracking_uri=tracking_uri,
         experiment="test",
-        run_file=tmp_path / "mlflow.json",
+        folder=tmp_path / "work",
         fingerprint="f",
-        system_metrics=False,
+        run_name="tiny",
+        sample_system=False,
     ) as logger:
         pass
     report = register(tracking_uri, save_tiny_bundle(tmp_path / "a"), 1.0, run_id=logger.run_id)

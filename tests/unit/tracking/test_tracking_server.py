@@ -16,9 +16,9 @@ import pytest
 from clipgan.tracking.download import download_generator
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client
 from clipgan.tracking.gate import Comparison
-from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import register_model
+from clipgan.tracking.run_contexts import open_training_run
 from tests.mlflow_stores import save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -62,9 +62,10 @@ def test_a_training_is_tracked_and_registered_through_a_server(
     with open_training_run(
         tracking_uri=server_uri,
         experiment="served",
-        run_file=tmp_path / "mlflow.json",
+        folder=tmp_path / "work",
         fingerprint="f",
-        system_metrics=False,
+        run_name="tiny",
+        sample_system=False,
     ) as logger:
         logger.log_params({"train": params_with().train})
         logger.log_metrics({"loss": 1.0}, 16)

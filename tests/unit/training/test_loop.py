@@ -58,6 +58,7 @@ class RecordingLogger:
     """Keeps what was flushed, as a tracking server would after a crash."""
 
     run_id: str | None = "run"
+    run_key: str | None = "key"
 
     def __init__(self) -> None:
         self.buffered: list[tuple[int, dict[str, float]]] = []
