@@ -118,8 +118,7 @@ def train(
             means=conditions.means,
             folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
             initial=start,
-            run_id=logger.run_id,
-            run_key=logger.run_key,
+            run={"run_id": logger.run_id, "run_key": logger.run_key},
         )
         _remove_resume_state(run_folder)
     return report

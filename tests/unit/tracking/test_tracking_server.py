@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clipgan.tracking.download import download_generator
-from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client
+from clipgan.tracking.environment import open_client
 from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import register_model
 from clipgan.tracking.run_contexts import open_training_run
-from tests.mlflow_stores import save_tiny_bundle
+from tests.mlflow_stores import TrackingServer, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
 
 
-@pytest.fixture
-def server_uri(tracking_uri: str, tmp_path: Path) -> Iterator[str]:
-    """A server on the loopback address over the test's own store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
-    command += ["--artifacts-destination", str(tmp_path / "mlruns" / "artifacts")]
-    environment = {
-        **os.environ,
-        **MLFLOW_ENVIRONMENT,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    server = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
-    try:
-        for _ in range(200):
-            assert server.poll() is None, "the server ended"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=30)
-
-
 @pytest.mark.slow
 def test_a_training_is_tracked_and_registered_through_a_server(
-    server_uri: str, tmp_path: Path
+    server: TrackingServer, tmp_path: Path
 ) -> None:
     picture = tmp_path / "grid.png"
     picture.write_bytes(b"picture")
     with open_training_run(
-        tracking_uri=server_uri,
+        tracking_uri=server.uri,
         experiment="served",
         folder=tmp_path / "work",
         fingerprint="f",
@@ -77,15 +41,15 @@ def test_a_training_is_tracked_and_registered_through_a_server(
         evaluation={"trained": {"fd": {"value": 1.0, "protocol": {}}}},
         source="evaluation.json",
         run_id=logger.run_id,
-        tracking_uri=server_uri,
+        tracking_uri=server.uri,
         experiment="served",
         compare=lambda a, b: Comparison(-1.0, -2.0, -0.5),
     )
     assert report.decision.promoted
-    client = open_client(server_uri)
+    client = open_client(server.uri)
     run = client.get_run(logger.run_id)
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     address = "models:/served@champion"
-    bundle, _ = download_generator(address, tracking_uri=server_uri, target=tmp_path / "here")
+    bundle, _ = download_generator(address, tracking_uri=server.uri, target=tmp_path / "here")
     assert (bundle / "generator.safetensors").is_file()
