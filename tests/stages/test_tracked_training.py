@@ -183,7 +183,7 @@ def test_a_server_that_goes_and_a_kill_meanwhile_leave_every_point_once(
         json.loads((root / "training" / "mlflow.json").read_text())["run_id"]
         for root in (copy, whole)
     ]
-    client = open_client(tracking_uri)
+    client = open_client(server.uri)
     assert client.get_run(ids[0]).info.status == "FINISHED"
     experiment = client.get_run(ids[0]).info.experiment_id
     assert len(client.search_runs([experiment])) == 2, "one run a training"

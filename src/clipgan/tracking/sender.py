@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,9 +144,11 @@ class Sender:
         # Whatever it is, the work beside goes on and the records are on the disk.
         except Exception as error:
             if not self._fails:
+                # An HTTP client's message repeats the address three times.
+                reason = textwrap.shorten(str(error) or type(error).__name__, 200)
                 logger.warning(
                     "MLflow takes nothing now (%s): what is logged waits in %s",
-                    str(error) or type(error).__name__,
+                    reason,
                     self._spool.folder,
                 )
             self._fails = True

@@ -223,3 +223,47 @@ def test_a_rollback_survives_a_restart(tmp_path: Path) -> None:
     resumed = RandomWalk()
     assert _run(tmp_path / "cut", resumed).rollbacks == 1
     assert torch.equal(resumed.position, whole.position)
+
+
+class Killed(BaseException):
+    """What SIGKILL does, in one process."""
+
+
+def test_a_kill_between_a_checkpoint_and_the_look_costs_no_picture_and_no_measurement(
+    tmp_path: Path,
+) -> None:
+    def die(_: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        _run(tmp_path, RandomWalk(), evaluate=die, evaluation_interval_images=16)
+    logger, measured = RecordingLogger(), list[int]()
+    report = _run(
+        tmp_path, RandomWalk(), logger, evaluate=measured.append, evaluation_interval_images=16
+    )
+    assert report.resumed_from == 16
+    assert measured == [16, 32]
+    assert logger.files[0] == "samples/16.png"
+
+
+def test_a_checkpoint_comes_before_what_is_logged(tmp_path: Path) -> None:
+    class DyingLogger(RecordingLogger):
+        def flush(self) -> None:
+            super().flush()
+            if self.flushed:
+                raise Killed
+
+    with pytest.raises(Killed):
+        _run(tmp_path, RandomWalk(), DyingLogger())
+    assert _run(tmp_path, RandomWalk()).resumed_from == 12
+
+
+def test_pictures_that_cannot_be_made_end_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class RefusingLogger(RecordingLogger):
+        def log_file(self, path: Path, folder: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    assert _run(tmp_path, RandomWalk(), RefusingLogger()).images_seen == 40
+    assert "no samples after 16 images" in caplog.text
