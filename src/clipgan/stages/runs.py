@@ -38,7 +38,7 @@ def open_run(
         fingerprint=fingerprint,
         run_name=name_training(params.train, fingerprint),
         tags=collect_run_tags(workspace.root, os.environ),
-        prepare=lambda: _sweep(uri),
+        on_answer=lambda: _sweep(uri),
     ) as logger:
         for name, folder in (("images", workspace.images), ("features", workspace.features)):
             logger.log_dataset(name, folder, read_data_digest(folder), context="training")

@@ -47,7 +47,7 @@ def open_training_run(
     run_name: str,
     tags: Mapping[str, str] | None = None,
     sample_system: bool = True,
-    prepare: Callable[[], None] | None = None,
+    on_answer: Callable[[], None] | None = None,
 ) -> Iterator[MlflowRunLogger]:
     """The run of one training: a new one, or the one that ``folder`` names.
 
@@ -61,14 +61,14 @@ def open_training_run(
 
     Args:
         folder: of this training alone, so that no other one writes into its run.
-        prepare: called before anything is sent, beside the training; may fail.
+        on_answer: called once, beside the training, when MLflow has taken something; may fail.
 
     Raises:
         RegistryError: ``folder`` cannot be written.
     """
     header = RunHeader(make_key(), experiment, run_name, now_ms(), fingerprint)
     spool = Spool(folder, load_header(folder) or header)
-    with _sent_beside(spool, tracking_uri, prepare) as run:
+    with _sent_beside(spool, tracking_uri, on_answer) as run:
         run.set_tags({**(tags or {}), **describe_process()})
         run.set_status(RUNNING)
         with _ending(run), system_metrics(spool, enabled=sample_system):
@@ -124,12 +124,12 @@ def open_comparison_run(
 def _sent_beside(
     spool: Spool,
     tracking_uri: str,
-    prepare: Callable[[], None] | None = None,
+    on_answer: Callable[[], None] | None = None,
     *,
     renewed: bool = False,
 ) -> Iterator[MlflowRunLogger]:
     """Send what the block logs while it runs, and the rest within seconds when it ends."""
-    sender = Sender(spool, tracking_uri, prepare)
+    sender = Sender(spool, tracking_uri, on_answer)
     with short_requests():
         sender.start()
         seconds = STOP_SECONDS

@@ -97,13 +97,13 @@ class Sender:
     """Sends a spool every few seconds until :meth:`finish`.
 
     Args:
-        prepare: called once, in the thread, before anything is sent.
+        on_answer: called once, in the thread, when MLflow has taken something.
     """
 
     def __init__(
-        self, spool: Spool, tracking_uri: str, prepare: Callable[[], None] | None = None
+        self, spool: Spool, tracking_uri: str, on_answer: Callable[[], None] | None = None
     ) -> None:
-        self._spool, self._uri, self._prepare = spool, tracking_uri, prepare
+        self._spool, self._uri, self._on_answer = spool, tracking_uri, on_answer
         self._stop = threading.Event()
         self._tried = threading.Event()
         self._fails = False
@@ -135,12 +135,12 @@ class Sender:
 
     def _try(self) -> None:
         try:
-            if self._prepare is not None:
-                self._prepare()
-                self._prepare = None
             # At first even if nothing waits: the run shall be seen in MLflow from the start.
             if not self._tried.is_set() or has_waiting(self._spool.folder):
                 send(self._spool, self._uri)
+            if self._on_answer is not None:
+                on_answer, self._on_answer = self._on_answer, None
+                on_answer()
         # Whatever it is, the work beside goes on and the records are on the disk.
         except Exception as error:
             if not self._fails:
