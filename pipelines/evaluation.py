@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.workspace_lock import workspace_lock
+from clipgan.errors import StageFailedError
 from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.stages.runs import is_anything_waiting
 from pipelines.artifacts import publish_evaluation
-from pipelines.stages import cancelled_by_ctrl_c, has_run, run_stage
+from pipelines.stages import call_task, cancelled_by_ctrl_c, has_run, run_logged, run_stage
 
 
 @flow(name="evaluate-generator", persist_result=False)
@@ -42,4 +47,16 @@ def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any
         state = run_stage(workspace.root, name, after=state, timeout_seconds=timeout_seconds)
     if state is not None and has_run(state):
         publish_evaluation(workspace)
+    if is_anything_waiting(workspace):
+        call_task(send_waiting, workspace.root, "sync")
     return state
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def send_waiting(root: Path, name: str) -> Any:
+    """``clipgan sync`` in its own process. What MLflow does not take goes on waiting."""
+    try:
+        run_logged([sys.executable, "-m", "clipgan", "sync"], root, name)
+    except StageFailedError as error:
+        return Completed(message=str(error))
+    return Completed(message="MLflow has everything")

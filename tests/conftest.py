@@ -2,9 +2,9 @@
 
 import signal
 
-from tests.mlflow_stores import migrated_database, tracking_uri
+from tests.mlflow_stores import migrated_database, server, tracking_uri
 
-__all__ = ["migrated_database", "tracking_uri"]
+__all__ = ["migrated_database", "server", "tracking_uri"]
 
 
 def pytest_sessionstart() -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import torch
 from clipgan.config import RegisterConfig
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
-from clipgan.tracking.environment import open_client, sqlite_path
+from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client, sqlite_path
 from clipgan.tracking.gate import CompareEntries, Comparison, MeasureVersion
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
@@ -41,6 +46,70 @@ def tracking_uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.Mo
     uri = f"sqlite:///{database}"
     assert sqlite_path(uri) == database
     return uri
+
+
+class TrackingServer:
+    """``mlflow server`` on one port of the loopback address, up and down as a test wants it."""
+
+    def __init__(self, store: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._store, self._folder = store, folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self._store]
+        command += ["--artifacts-destination", str(self._folder / "mlruns" / "artifacts")]
+        environment = {
+            **os.environ,
+            **MLFLOW_ENVIRONMENT,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        self._process = subprocess.Popen(
+            command, cwd=self._folder, env=environment, start_new_session=True
+        )
+        for _ in range(600):
+            assert self._process.poll() is None, "the server ended"
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+            except OSError:
+                time.sleep(0.3)
+            else:
+                return
+        raise AssertionError("the server does not answer")
+
+    def stop(self) -> None:
+        """Whether it runs or not."""
+        if self._process is not None:
+            os.killpg(self._process.pid, 15)
+            self._process.wait(timeout=60)
+            self._process = None
+
+
+@pytest.fixture
+def server(tracking_uri: str, tmp_path: Path) -> Iterator[TrackingServer]:
+    """A server that is up, over the test's own store."""
+    made = TrackingServer(tracking_uri, tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def list_points(tracking_uri: str, run_id: str | None) -> dict[str, list[tuple[int, float]]]:
+    """Every point of a run, with its repetitions, by metric: (step, value) in order."""
+    client: Any = open_client(tracking_uri)
+    names = client.get_run(run_id).data.metrics
+    return {
+        name: sorted((p.step, p.value) for p in client.get_metric_history(run_id, name))
+        for name in names
+    }
 
 
 def save_tiny_bundle(

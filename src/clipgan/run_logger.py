@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class RunLogger(Protocol):
     """Receiver of parameters, metrics and files of one training run."""
 
-    run_id: str | None
-    """The MLflow run's id; None where nothing is tracked."""
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run's id; None where nothing is tracked or MLflow has not answered."""
+
+    @property
+    def run_key(self) -> str | None:
+        """What finds the run while it has no id; None where nothing is tracked."""
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Flat names to values; logging the same value twice is fine."""
 
     def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
-        """Numbers at a point of training; may be buffered until :meth:`flush`."""
+        """Numbers at a point of training; a point that was logged before is logged once."""
 
     def log_file(self, path: Path, folder: str) -> None:
         """A file of the run (sample grid, report), kept under ``folder``."""
 
     def flush(self) -> None:
-        """Hand over all that is buffered. Called before every checkpoint, so that a resumed run
-        logs no point twice and loses none."""
+        """Put on the disk whatever is not. Called after every checkpoint."""
 
 
 class NullRunLogger:
     """Logs nothing: for tests and for stages that make no run."""
 
     run_id: str | None = None
+    run_key: str | None = None
 
     def log_params(self, params: Mapping[str, object]) -> None: ...
 
@@ -42,3 +51,51 @@ class NullRunLogger:
 
 
 NULL_LOGGER = NullRunLogger()
+
+
+class UnfailingRunLogger:
+    """Passes everything on to a logger; where that fails, a warning says so and work goes on."""
+
+    def __init__(self, inner: RunLogger) -> None:
+        self._inner = inner
+
+    @property
+    def run_id(self) -> str | None:
+        with tolerated("the run's id is not known"):
+            return self._inner.run_id
+        return None
+
+    @property
+    def run_key(self) -> str | None:
+        with tolerated("the run's key is not known"):
+            return self._inner.run_key
+        return None
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        with tolerated("parameters are not logged"):
+            self._inner.log_params(params)
+
+    def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
+        with tolerated(f"metrics after {images_seen:,} images are not logged"):
+            self._inner.log_metrics(metrics, images_seen)
+
+    def log_file(self, path: Path, folder: str) -> None:
+        with tolerated(f"{path} is not logged"):
+            self._inner.log_file(path, folder)
+
+    def flush(self) -> None:
+        with tolerated("what was logged is not all on the disk"):
+            self._inner.flush()
+
+
+@contextmanager
+def tolerated(what: str) -> Iterator[None]:
+    """Let nothing that fails in the block end the work around it; a warning says ``what`` it cost.
+
+    For what a training can do without: tracking, and looking at the generator on the way.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        logger.warning("%s (%s: %s)", what, type(error).__name__, reason)

@@ -240,7 +240,8 @@ class TestClone:
         flow.send_signal(signal.SIGINT)
         output, _ = flow.communicate(timeout=PATIENCE)
         assert flow.returncode == 130, output
-        run_id = json.loads((work / "mlflow.json").read_text())["run_id"]
+        (run_file,) = work.glob("*/mlflow.json")
+        run_id = json.loads(run_file.read_text())["run_id"]
 
         done = clone.run("pipelines", "train")
         training = clone.root / "data" / "training"

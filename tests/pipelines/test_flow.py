@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.errors import PipelineBusyError, StageFailedError
 from clipgan.stages.catalog import Workspace
+from clipgan.tracking.spool import RunHeader, Spool, has_waiting
 from pipelines import stages
 from pipelines.evaluation import evaluate_generator
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running
@@ -146,6 +147,22 @@ def test_stage_lines_are_in_the_task_runs_log(toy: ToyProject) -> None:
             messages = [log.message for log in client.read_logs(chosen)]
         time.sleep(0.2)
     assert {"first 1/2 images", "first 2/2 images", "second 2/2 images"} <= set(messages)
+
+
+def test_what_waits_for_mlflow_is_sent_at_the_end(
+    toy: ToyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(Workspace(toy.root).work("train") / "a", RunHeader("key", "test", "name", 0))
+    spool.append("metrics", step=16, values={"loss": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        assert run_flow(toy).is_completed(), "a server that is away ends no run"
+    assert has_waiting(spool.folder)
+    state = run_flow(toy)
+    assert state.is_completed()
+    expected = {"look": "Completed", "first": "Cached", "second": "Cached", "sync": "Completed"}
+    wait_for_tasks(state, expected)
+    assert not has_waiting(spool.folder)
 
 
 def test_the_evaluation_is_published(toy: ToyProject) -> None:

@@ -65,7 +65,7 @@ def test_output_is_a_bundle_with_reports_and_samples(world: Path) -> None:
     history = _read(folder / "history.json")
     assert [row["images_seen"] for row in history] == [16, 32, 48, 64, 80, 96]
     assert {"path_length_penalty", "r1_penalty", "clip_contrastive"} <= history[0].keys()
-    assert _read(folder / "mlflow.json") == {"run_id": None}
+    assert _read(folder / "mlflow.json") == {"run_id": None, "run_key": None}
     assert not (folder / "initial").exists()
 
 

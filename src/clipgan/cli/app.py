@@ -309,6 +309,16 @@ def clean(
 
 
 @app.command()
+def sync() -> None:
+    """Send MLflow what was logged while it did not answer."""
+    from clipgan.stages.catalog import find_workspace
+    from clipgan.stages.runs import send_waiting
+
+    if not send_waiting(find_workspace(Path.cwd())):
+        print("MLflow has everything")
+
+
+@app.command()
 def ui(
     server: Annotated[Server, typer.Argument(help="Which page to serve.")],
     port: Annotated[int | None, typer.Option("--port", min=1024, max=65535)] = None,

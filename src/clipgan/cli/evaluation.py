@@ -88,13 +88,14 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
     _check_output(out)
     from clipgan.evaluation.comparison import format_comparisons
     from clipgan.stages.compare import measure_models
-    from clipgan.tracking.mlflow_run import open_comparison_run
+    from clipgan.tracking.run_contexts import open_comparison_run
 
     loader, device = _build_loader(params, workspace)
     with open_comparison_run(
         tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
         experiment=params.register_model.model_name,
         models=" ".join(models),
+        work=workspace.work("tracking"),
     ) as logger:
         report = measure_models(
             params.evaluate,

@@ -16,7 +16,7 @@ from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
 from clipgan.evaluation.summary import summarise
-from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.stages.evaluation_files import built_folder, save_nearest
 from clipgan.stages.evaluation_page import save_page
 from clipgan.stages.measurements import Measurements
@@ -96,6 +96,7 @@ def measure_models(
             sheets=measured.sheets,
             findings=measured.findings,
         )
+    logger = UnfailingRunLogger(logger)
     for path in sorted(path for path in output.iterdir() if path.is_file()):
         logger.log_file(path, LOGGED_FOLDER)
     logger.flush()

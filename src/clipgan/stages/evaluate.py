@@ -34,7 +34,7 @@ from clipgan.models.bundle import (
     load_bundle,
     load_bundle_info,
 )
-from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.stages.evaluation_files import (
     built_folder,
     save_history,
@@ -127,7 +127,7 @@ def evaluate(
             findings=measured.findings,
             curves=(building / "history.png").read_bytes(),
         )
-    _log(logger, values, images_seen, output)
+    _log(UnfailingRunLogger(logger), values, images_seen, output)
     return EvaluationReport(
         values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
         skipped=dict(measured.skipped),

@@ -28,6 +28,7 @@ from clipgan.generation.sampler import load_matching_clip
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.catalog import Workspace
 from clipgan.stages.champion import measure_version
+from clipgan.stages.runs import send_waiting
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.gate import Comparison, MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
@@ -41,6 +42,7 @@ BUILT_IN = "built-in"
 
 def register_generator(params: Params, workspace: Workspace, state: str) -> RegistrationReport:
     """Register what train and evaluate left in ``workspace``; see :func:`register`."""
+    send_waiting(workspace)  # the version's run first of all
     return register(
         params.register_model,
         training=workspace.training,

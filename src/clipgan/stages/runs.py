@@ -1,4 +1,4 @@
-"""The MLflow runs that the stages ``train`` and ``evaluate`` write to."""
+"""The MLflow runs of the stages ``train`` and ``evaluate``, and what waits for MLflow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipgan.config import Params
+from clipgan.config import Params, TrainConfig
 from clipgan.run_logger import RunLogger
 from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.spool import find_spools, has_waiting
 
 if TYPE_CHECKING:
     from clipgan.stages.catalog import Workspace
@@ -24,24 +25,74 @@ def open_run(
 
     ``initial_folder``: the bundle that the training starts from.
     """
-    from clipgan.tracking.mlflow_run import open_training_run, sweep_stale_runs
     from clipgan.tracking.provenance import collect_run_tags, read_data_digest
+    from clipgan.tracking.run_contexts import open_training_run
 
     # Before any run is made: a start that does not exist or damaged shards end here.
     fingerprint = _fingerprint_training(params, workspace, initial_folder)
     uri = resolve_tracking_uri(workspace.root, os.environ)
-    for run_id in sweep_stale_runs(uri):
-        print(f"MLflow run {run_id}: its process is gone, ended as KILLED", flush=True)
     with open_training_run(
         tracking_uri=uri,
         experiment=params.register_model.model_name,
-        run_file=workspace.work("train") / "mlflow.json",
+        folder=workspace.work("train") / fingerprint[:16],
         fingerprint=fingerprint,
+        run_name=name_training(params.train, fingerprint),
         tags=collect_run_tags(workspace.root, os.environ),
+        on_answer=lambda: _sweep(uri),
     ) as logger:
         for name, folder in (("images", workspace.images), ("features", workspace.features)):
             logger.log_dataset(name, folder, read_data_digest(folder), context="training")
         yield logger
+
+
+def name_training(config: TrainConfig, fingerprint: str) -> str:
+    """What tells one training from another in MLflow's list."""
+    return (
+        f"{config.family} {config.resolution_px} px, {config.total_images:,} images, "
+        f"seed {config.seed}, {fingerprint[:8]}"
+    )
+
+
+@contextmanager
+def reopen_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
+    """The MLflow run of the training that is evaluated."""
+    from clipgan.tracking.mlflow_run import read_run_id
+    from clipgan.tracking.run_contexts import continue_run
+
+    with continue_run(
+        read_run_id(workspace.training / "mlflow.json"),
+        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        experiment=params.register_model.model_name,
+        work=workspace.work("tracking"),
+    ) as logger:
+        yield logger
+
+
+def is_anything_waiting(workspace: Workspace) -> bool:
+    """Whether MLflow has yet to take something of this project; asks nobody."""
+    return any(has_waiting(folder) for folder in find_spools(workspace.work("train").parent))
+
+
+def send_waiting(workspace: Workspace) -> int:
+    """Send MLflow what waits, and print a line for each run; gives how many there were.
+
+    Raises:
+        RegistryError: the store does not answer; what it has not taken goes on waiting.
+    """
+    from clipgan.tracking.sender import send_waiting as send_all
+
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    sent = send_all(workspace.work("train").parent, uri)
+    for header, waiting in sent:
+        print(f"MLflow run {header.name}: sent {waiting}", flush=True)
+    return len(sent)
+
+
+def _sweep(tracking_uri: str) -> None:
+    from clipgan.tracking.mlflow_run import sweep_stale_runs
+
+    for run_id in sweep_stale_runs(tracking_uri):
+        print(f"MLflow run {run_id}: its process is gone, ended as KILLED", flush=True)
 
 
 def _fingerprint_training(params: Params, workspace: Workspace, initial_folder: Path | None) -> str:
@@ -54,16 +105,3 @@ def _fingerprint_training(params: Params, workspace: Workspace, initial_folder: 
         features_dir=workspace.features,
         initial_folder=initial_folder,
     )
-
-
-@contextmanager
-def reopen_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
-    """The MLflow run of the training that is evaluated."""
-    from clipgan.tracking.mlflow_run import continue_run, read_run_id
-
-    with continue_run(
-        read_run_id(workspace.training / "mlflow.json"),
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        experiment=params.register_model.model_name,
-    ) as logger:
-        yield logger

@@ -19,7 +19,7 @@ from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
-from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.training.checkpoint import CheckpointStore, Subject
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
@@ -37,6 +37,7 @@ from clipgan.training.sample_sheet import SampleSheet
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
+"""Of the run logger, not of the training."""
 
 
 def train(
@@ -77,6 +78,7 @@ def train(
         TrainingDivergedError: a loss became NaN or Inf twice.
     """
     check_batch_fits(config, processes)
+    logger = UnfailingRunLogger(logger)
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
@@ -123,7 +125,7 @@ def train(
             means=conditions.means,
             folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
             initial=start,
-            run_id=logger.run_id,
+            run={"run_id": logger.run_id, "run_key": logger.run_key},
         )
         mark_finished(run_folder, output)
     return report

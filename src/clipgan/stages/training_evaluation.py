@@ -6,7 +6,6 @@ its own CLIP, device and precision; the training's random numbers are not touche
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +15,15 @@ import torch
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import EvaluateConfig, FeaturesConfig
-from clipgan.errors import EvaluationError
 from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
+from clipgan.evaluation.report import TRAINED, Evaluation, load_evaluation, save_evaluation
 from clipgan.models.bundle import load_bundle
 from clipgan.run_logger import RunLogger
 from clipgan.stages.evaluate import LOGGED_FOLDER, JudgeInputs, load_judge_inputs, number_values
 from clipgan.stages.evaluation_files import built_folder
 from clipgan.stages.measurements import Measurements
 from clipgan.training.snapshot import Snapshot
-
-logger = logging.getLogger(__name__)
 
 
 class TrainingEvaluation:
@@ -68,17 +64,19 @@ class TrainingEvaluation:
     def __call__(self, snapshot: Snapshot) -> None:
         """Measure, write ``images-<images_seen>/evaluation.json`` and log.
 
-        A generator that cannot be measured, such as a collapsed one, ends no training: a warning
-        says why.
+        What was measured before the training was cut off is logged as it is.
+
+        Raises:
+            EvaluationError: the generator cannot be measured, such as a collapsed one.
         """
-        try:
+        folder = snapshot.folder / f"images-{snapshot.images_seen:08d}"
+        if folder.is_dir():
+            evaluation = load_evaluation(folder)
+        else:
             with _plain_precision():
                 evaluation = self._measure(snapshot)
-        except EvaluationError as error:
-            logger.warning("not evaluated after %s images: %s", f"{snapshot.images_seen:,}", error)
-            return
-        with built_folder(snapshot.folder / f"images-{snapshot.images_seen:08d}") as building:
-            save_evaluation(building, evaluation)
+            with built_folder(folder) as building:
+                save_evaluation(building, evaluation)
         numbers = number_values(evaluation.values[TRAINED], LOGGED_FOLDER)
         self._run_logger.log_metrics(numbers, snapshot.images_seen)
 
@@ -105,3 +103,5 @@ def _plain_precision() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, convolutions.benchmark = before
+        # What measuring took of a GPU's memory is the training's again; nothing without a GPU.
+        torch.cuda.empty_cache()

@@ -16,7 +16,7 @@ from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.progress import ProgressBar, progress_bar
-from clipgan.run_logger import RunLogger
+from clipgan.run_logger import RunLogger, tolerated
 from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
@@ -146,14 +146,12 @@ class TrainingLoop:
             defer_interrupts() as request,
         ):
             if resumed_from is None:
-                self._log_samples()
                 self._save_checkpoint()
+            # Resumed too: the process may have ended between the checkpoint and the look.
+            self._look()
             while self.images_seen < total:
                 self._advance(bar)
                 self._check_stop(request)
-        if self._window_is_open():
-            self._close_window()
-        self._save_checkpoint()
         return LoopReport(
             images_seen=self.images_seen,
             seconds=self.seconds,
@@ -238,15 +236,29 @@ class TrainingLoop:
         return True
 
     def _monitor(self) -> None:
-        if self._crosses(self.monitoring.log_interval_images):
+        finished = self._is_finished()
+        if self._crosses(self.monitoring.log_interval_images) or (
+            finished and self._window_is_open()
+        ):
             self._close_window()
-        if self._crosses(self.monitoring.sample_interval_images) or self._is_finished():
-            self._log_samples()
-        interval = self.monitoring.evaluation_interval_images
-        if interval and self._crosses(interval):
-            self._evaluate()
-        if self._crosses(self.monitoring.checkpoint_interval_images):
+        due = self._crosses(self.monitoring.checkpoint_interval_images)
+        # Before the looks, which may run out of memory.
+        if due or finished or self._evaluation_is_due():
             self._save_checkpoint()
+        self._look()
+
+    def _look(self) -> None:
+        """Pictures and measurements of the generator; none of them can end the training."""
+        if self._crosses(self.monitoring.sample_interval_images) or self._is_finished():
+            with tolerated(f"no samples after {self.images_seen:,} images"):
+                self._log_samples()
+        if self._evaluation_is_due():
+            with tolerated(f"not evaluated after {self.images_seen:,} images"):
+                self._evaluate()
+
+    def _evaluation_is_due(self) -> bool:
+        interval = self.monitoring.evaluation_interval_images
+        return bool(interval and self.images_seen and self._crosses(interval))
 
     def _crosses(self, interval_images: int) -> bool:
         before = self.images_seen - self.schedule.batch_size
@@ -283,8 +295,6 @@ class TrainingLoop:
     def _save_checkpoint(self) -> None:
         if self._saved_at == self.images_seen:
             return
-        # Before the checkpoint: a resumed run must neither lose a point nor log it twice.
-        self.run_logger.flush()
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         progress: dict[str, Any] = {
@@ -298,6 +308,7 @@ class TrainingLoop:
         if self.processes.is_lead:
             self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
         self._saved_at = self.images_seen
+        self.run_logger.flush()
 
     def _roll_back(self, error: NonFiniteLossError, images_seen: int) -> None:
         """Go back to the newest checkpoint with other random numbers, once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,11 +90,12 @@ def place_output(
     means: ModalityMeans | None,
     folders: Sequence[Path],
     initial: Path | None,
-    run_id: str | None,
+    run: Mapping[str, str | None],
 ) -> None:
     """Build the whole output folder beside ``output``, then move it into place.
 
-    ``folders`` of the run, where they are there, are copied into it under their names.
+    ``folders`` of the run, where they are there, are copied into it under their names. ``run`` goes
+    into mlflow.json: the MLflow run's ``run_id``, and ``run_key``, which finds it without one.
 
     Raises:
         CheckpointError: the disk is full; what stood in ``output`` is untouched.
@@ -110,7 +111,7 @@ def place_output(
             dtype="fp32",
             means=means,
         )
-        write_json(building / "mlflow.json", {"run_id": run_id})
+        write_json(building / "mlflow.json", dict(run))
         write_json(building / "training.json", asdict(report))
         write_json(building / "history.json", loop_report.history)
         for folder in folders:

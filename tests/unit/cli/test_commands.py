@@ -35,7 +35,18 @@ class TestImports:
     def test_help_names_every_command(self, tmp_path: Path) -> None:
         done = run_clipgan("--help", folder=tmp_path)
         assert done.returncode == 0
-        for command in ("run", "init", "generate", "register", "promote", "models", "status", "ui"):
+        commands = (
+            "run",
+            "init",
+            "generate",
+            "register",
+            "promote",
+            "models",
+            "status",
+            "sync",
+            "ui",
+        )
+        for command in commands:
             assert command in done.stdout
 
     def test_no_command_takes_a_hyper_parameter(self, tmp_path: Path) -> None:

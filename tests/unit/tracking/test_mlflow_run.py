@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +17,50 @@ import pytest
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.environment import open_client
-from clipgan.tracking.mlflow_run import (
-    continue_run,
-    open_training_run,
-    read_run_id,
-    sweep_stale_runs,
-)
+from clipgan.tracking.mlflow_run import read_run_id, sweep_stale_runs
 from clipgan.tracking.provenance import HOST_TAG, PID_TAG
+from clipgan.tracking.run_contexts import continue_run, open_training_run
 from tests.params import params_with
 
 
-def open_run(tracking_uri: str, run_file: Path, **changes: Any) -> Any:
+def open_run(tracking_uri: str, folder: Path, **changes: Any) -> Any:
     arguments: dict[str, Any] = {
         "tracking_uri": tracking_uri,
         "experiment": "test",
-        "run_file": run_file,
+        "folder": folder,
         "fingerprint": "f1",
-        "system_metrics": False,
+        "run_name": "tiny training",
+        "sample_system": False,
     }
     return open_training_run(**(arguments | changes))
+
+
+def reopen(reference: str | None, tracking_uri: str, tmp_path: Path) -> Any:
+    return continue_run(
+        reference, tracking_uri=tracking_uri, experiment="test", work=tmp_path / "tracking"
+    )
 
 
 def steps(client: Any, run_id: str | None, name: str) -> list[int]:
     return [point.step for point in client.get_metric_history(run_id, name)]
 
 
+def await_status(tracking_uri: str, run_id: str | None, status: str) -> bool:
+    client = open_client(tracking_uri)
+    for _ in range(300):
+        if client.get_run(run_id).info.status == status:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_path: Path) -> None:
     sample = tmp_path / "grid.png"
     sample.write_bytes(b"picture")
-    run_file = tmp_path / "work" / "mlflow.json"
+    folder = tmp_path / "work"
     digest = "0123456789abcdef" * 4
-    with open_run(tracking_uri, run_file, tags={"clipgan.dvc_stage": "train"}) as logger:
-        assert json.loads(run_file.read_text())["run_id"] == logger.run_id
+    with open_run(tracking_uri, folder, tags={"clipgan.dvc_stage": "train"}) as logger:
+        assert logger.run_id == json.loads((folder / "mlflow.json").read_text())["run_id"]
         logger.log_params({"train": params_with().train, "images": digest})
         for seen in range(0, 1600, 16):
             logger.log_metrics({"loss/generator": seen / 2, "images_per_second": 8.0}, seen)
@@ -70,7 +82,8 @@ def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_p
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.digest == digest[:36]
     assert {tag.key: tag.value for tag in data.tags}["clipgan.fingerprint"] == digest
-    assert not run_file.exists()
+    assert run.info.run_name == "tiny training"
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -84,29 +97,29 @@ def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_p
 def test_the_way_out_decides_the_status(
     tracking_uri: str, tmp_path: Path, error: BaseException, status: str
 ) -> None:
-    run_file = tmp_path / "mlflow.json"
-    with pytest.raises(type(error)), open_run(tracking_uri, run_file) as logger:
+    folder = tmp_path / "work"
+    with pytest.raises(type(error)), open_run(tracking_uri, folder) as logger:
         logger.log_metrics({"loss": 1.0}, 16)
         raise error
     client = open_client(tracking_uri)
     assert client.get_run(logger.run_id).info.status == status
     assert steps(client, logger.run_id, "loss") == [16]
-    assert run_file.exists()
+    assert (folder / "mlflow.json").exists()
 
 
 def test_a_stopped_training_goes_on_in_its_run_without_doubled_points(
     tracking_uri: str, tmp_path: Path
 ) -> None:
-    run_file = tmp_path / "mlflow.json"
-    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, run_file) as first:
+    folder = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, folder) as first:
         first.log_params({"monitoring.log_interval_images": 16, "train.seed": 0})
         first.log_dataset("images", tmp_path, "d" * 64, context="training")
         for seen in (16, 32, 48):
             first.log_metrics({"loss": 1.0}, seen)
         raise KeyboardInterrupt
-    with open_run(tracking_uri, run_file) as second:
+    with open_run(tracking_uri, folder) as second:
         assert second.run_id == first.run_id
-        assert open_client(tracking_uri).get_run(second.run_id).info.status == "RUNNING"
+        assert await_status(tracking_uri, second.run_id, "RUNNING")
         second.log_params({"monitoring.log_interval_images": 32, "train.seed": 0})
         second.log_dataset("images", tmp_path, "d" * 64, context="training")
         # The checkpoint was at 16: the training repeats 32 and 48.
@@ -122,40 +135,56 @@ def test_a_stopped_training_goes_on_in_its_run_without_doubled_points(
     assert len(run.inputs.dataset_inputs) == 1
 
 
-def test_another_training_never_writes_into_an_older_run(tracking_uri: str, tmp_path: Path) -> None:
-    run_file = tmp_path / "mlflow.json"
-    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, run_file) as first:
-        raise KeyboardInterrupt
-    with open_run(tracking_uri, run_file, fingerprint="f2") as second:
-        assert second.run_id != first.run_id
+def test_a_training_goes_on_in_its_run_whatever_was_trained_in_between(
+    tracking_uri: str, tmp_path: Path
+) -> None:
+    runs = []
+    for name, error in (("a", KeyboardInterrupt), ("b", None), ("a", None)):
+        with (
+            pytest.raises(error) if error else nullcontext(),
+            open_run(tracking_uri, tmp_path / name, fingerprint=name) as logger,
+        ):
+            logger.log_metrics({"loss": 1.0}, 16 * (len(runs) + 1))
+            runs.append(logger.run_id)
+            if error:
+                raise error
+    assert runs[0] == runs[2] != runs[1]
+    client = open_client(tracking_uri)
+    assert steps(client, runs[0], "loss") == [16, 48]
+    assert steps(client, runs[1], "loss") == [32]
 
 
 def test_a_run_that_was_deleted_is_replaced(
     tracking_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_file = tmp_path / "mlflow.json"
-    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, run_file) as first:
+    folder = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, folder) as first:
+        first.log_metrics({"loss": 1.0}, 16)
         raise KeyboardInterrupt
-    open_client(tracking_uri).delete_run(first.run_id)
-    with open_run(tracking_uri, run_file) as second:
+    deleted = first.run_id
+    open_client(tracking_uri).delete_run(deleted)
+    with open_run(tracking_uri, folder) as second:
         assert second.run_id != first.run_id
-    assert f"{first.run_id} is not in this store" in capsys.readouterr().out
+    assert f"{deleted} is not in this store" in capsys.readouterr().out
+    assert steps(open_client(tracking_uri), second.run_id, "loss") == [16], "all is sent again"
 
 
-def test_a_damaged_run_file_is_named(tracking_uri: str, tmp_path: Path) -> None:
-    run_file = tmp_path / "mlflow.json"
-    run_file.write_text('{"run_id": ')
-    with (
-        pytest.raises(RegistryError, match=r"mlflow\.json: damaged; delete it"),
-        open_run(tracking_uri, run_file),
-    ):
-        raise AssertionError
+def test_a_damaged_run_file_makes_a_new_run(
+    tracking_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt), open_run(tracking_uri, folder) as first:
+        raise KeyboardInterrupt
+    (folder / "mlflow.json").write_text('{"run_id": ')
+    with open_run(tracking_uri, folder) as second:
+        assert second.run_id not in (None, first.run_id)
+    assert "mlflow.json is damaged: logging to a new MLflow run" in caplog.text
 
 
 def test_evaluation_adds_to_the_finished_run(tracking_uri: str, tmp_path: Path) -> None:
-    with open_run(tracking_uri, tmp_path / "mlflow.json") as training:
+    with open_run(tracking_uri, tmp_path / "work") as training:
         training.log_metrics({"loss": 1.0}, 16)
-    with continue_run(training.run_id, tracking_uri=tracking_uri, experiment="test") as logger:
+    with reopen(training.run_id, tracking_uri, tmp_path) as logger:
         assert logger.run_id == training.run_id
         logger.log_metrics({"fd": 3.0}, 16)
     run = open_client(tracking_uri).get_run(training.run_id)
@@ -166,22 +195,22 @@ def test_evaluation_adds_to_the_finished_run(tracking_uri: str, tmp_path: Path) 
 def test_a_failed_evaluation_leaves_the_training_finished(
     tracking_uri: str, tmp_path: Path
 ) -> None:
-    with open_run(tracking_uri, tmp_path / "mlflow.json") as training:
+    with open_run(tracking_uri, tmp_path / "work") as training:
         pass
     with (
         pytest.raises(ValueError, match="broken"),
-        continue_run(training.run_id, tracking_uri=tracking_uri, experiment="test"),
+        reopen(training.run_id, tracking_uri, tmp_path),
     ):
         raise ValueError("broken")
     assert open_client(tracking_uri).get_run(training.run_id).info.status == "FINISHED"
 
 
 def test_a_run_of_another_store_gets_one_stand_in(
-    tracking_uri: str, capsys: pytest.CaptureFixture[str]
+    tracking_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = []
-    for _ in range(2):
-        with continue_run("0" * 32, tracking_uri=tracking_uri, experiment="test") as logger:
+    for number in range(2):
+        with reopen("0" * 32, tracking_uri, tmp_path / str(number)) as logger:
             logger.log_metrics({"fd": 3.0}, 16)
             ids.append(logger.run_id)
     assert ids[0] == ids[1]
@@ -206,15 +235,14 @@ def test_a_training_without_tracking_has_no_run_id(tmp_path: Path) -> None:
 TRAINER = """
 import signal, sys, time
 from pathlib import Path
-from clipgan.tracking.mlflow_run import open_training_run
+from clipgan.tracking.run_contexts import open_training_run
 
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 with open_training_run(
-    tracking_uri=sys.argv[1], experiment="test", run_file=Path(sys.argv[2]), fingerprint="f1",
-    system_metrics=False,
+    tracking_uri=sys.argv[1], experiment="test", folder=Path(sys.argv[2]), fingerprint="f1",
+    run_name="tiny", sample_system=False,
 ) as logger:
     logger.log_metrics({"loss": 1.0}, 16)
-    logger.flush()
     print(logger.run_id, flush=True)
     time.sleep(float(sys.argv[3]))
     logger.log_metrics({"loss": 1.0}, 16)
@@ -223,10 +251,10 @@ with open_training_run(
 
 
 @contextmanager
-def trainer(tracking_uri: str, run_file: Path, seconds: float) -> Iterator[tuple[Any, str]]:
+def trainer(tracking_uri: str, folder: Path, seconds: float) -> Iterator[tuple[Any, str]]:
     """A training in a process of its own that has logged one point; killed on the way out."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, tracking_uri, str(run_file), str(seconds)],
+        [sys.executable, "-c", TRAINER, tracking_uri, str(folder), str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -239,16 +267,16 @@ def trainer(tracking_uri: str, run_file: Path, seconds: float) -> Iterator[tuple
 
 
 def test_sigkill_then_the_same_command_continues_the_run(tracking_uri: str, tmp_path: Path) -> None:
-    run_file = tmp_path / "mlflow.json"
+    folder = tmp_path / "work"
     client = open_client(tracking_uri)
-    with trainer(tracking_uri, run_file, 300) as (process, run_id):
+    with trainer(tracking_uri, folder, 300) as (process, run_id):
         assert sweep_stale_runs(tracking_uri) == [], "its process is alive"
         process.kill()
         process.wait()
         assert client.get_run(run_id).info.status == "RUNNING"
     assert sweep_stale_runs(tracking_uri) == [run_id]
     assert client.get_run(run_id).info.status == "KILLED"
-    with trainer(tracking_uri, run_file, 0) as (process, same_id):
+    with trainer(tracking_uri, folder, 0) as (process, same_id):
         assert process.wait(timeout=200) == 0
     assert same_id == run_id
     assert client.get_run(run_id).info.status == "FINISHED"
@@ -256,7 +284,7 @@ def test_sigkill_then_the_same_command_continues_the_run(tracking_uri: str, tmp_
 
 
 def test_sigterm_ends_the_run_as_killed(tracking_uri: str, tmp_path: Path) -> None:
-    with trainer(tracking_uri, tmp_path / "mlflow.json", 300) as (process, run_id):
+    with trainer(tracking_uri, tmp_path / "work", 300) as (process, run_id):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=200) == 128 + signal.SIGTERM
     assert open_client(tracking_uri).get_run(run_id).info.status == "KILLED"
@@ -280,7 +308,7 @@ def test_system_metrics_are_sampled(
     tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    with open_run(tracking_uri, tmp_path / "mlflow.json", system_metrics=True) as logger:
+    with open_run(tracking_uri, tmp_path / "work", sample_system=True) as logger:
         time.sleep(0.5)
     metrics = open_client(tracking_uri).get_run(logger.run_id).data.metrics
     assert "system/cpu_utilization_percentage" in metrics

@@ -11,10 +11,10 @@ import pytest
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.environment import open_client, sqlite_path
-from clipgan.tracking.mlflow_run import open_training_run
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.registry import RegistrationReport
+from clipgan.tracking.run_contexts import open_training_run
 from clipgan.tracking.versions import list_versions
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
@@ -103,9 +103,10 @@ def test_the_model_belongs_to_the_training_run(tracking_uri: str, tmp_path: Path
     with open_training_run(
         tracking_uri=tracking_uri,
         experiment="test",
-        run_file=tmp_path / "mlflow.json",
+        folder=tmp_path / "work",
         fingerprint="f",
-        system_metrics=False,
+        run_name="tiny",
+        sample_system=False,
     ) as logger:
         pass
     report = register(tracking_uri, save_tiny_bundle(tmp_path / "a"), 1.0, run_id=logger.run_id)

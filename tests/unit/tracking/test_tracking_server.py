@@ -2,67 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clipgan.tracking.download import download_generator
-from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client
-from clipgan.tracking.mlflow_run import open_training_run
+from clipgan.tracking.environment import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
-from tests.mlflow_stores import register_values, save_tiny_bundle
+from clipgan.tracking.run_contexts import open_training_run
+from tests.mlflow_stores import TrackingServer, register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
 
 
-@pytest.fixture
-def server_uri(tracking_uri: str, tmp_path: Path) -> Iterator[str]:
-    """A server on the loopback address over the test's own store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
-    command += ["--artifacts-destination", str(tmp_path / "mlruns" / "artifacts")]
-    environment = {
-        **os.environ,
-        **MLFLOW_ENVIRONMENT,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    server = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
-    try:
-        for _ in range(200):
-            assert server.poll() is None, "the server ended"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=30)
-
-
 @pytest.mark.slow
 def test_a_training_is_tracked_and_registered_through_a_server(
-    server_uri: str, tmp_path: Path
+    server: TrackingServer, tmp_path: Path
 ) -> None:
     picture = tmp_path / "grid.png"
     picture.write_bytes(b"picture")
     with open_training_run(
-        tracking_uri=server_uri,
+        tracking_uri=server.uri,
         experiment="served",
-        run_file=tmp_path / "mlflow.json",
+        folder=tmp_path / "work",
         fingerprint="f",
-        system_metrics=False,
+        run_name="tiny",
+        sample_system=False,
     ) as logger:
         logger.log_params({"train": params_with().train})
         logger.log_metrics({"loss": 1.0}, 16)
@@ -77,13 +42,13 @@ def test_a_training_is_tracked_and_registered_through_a_server(
     package = GeneratorPackage(save_tiny_bundle(tmp_path / "bundle"), LOADER)
     entries = {"fd": {"value": 1.0, "protocol": {}}}
     report = register_values(
-        config.register_model, package, server_uri, entries, run_id=logger.run_id
+        config.register_model, package, server.uri, entries, run_id=logger.run_id
     )
     assert report.decision.promoted
-    client = open_client(server_uri)
+    client = open_client(server.uri)
     run = client.get_run(logger.run_id)
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     address = "models:/served@champion"
-    bundle, _ = download_generator(address, tracking_uri=server_uri, target=tmp_path / "here")
+    bundle, _ = download_generator(address, tracking_uri=server.uri, target=tmp_path / "here")
     assert (bundle / "generator.safetensors").is_file()

@@ -63,6 +63,7 @@ class RecordingLogger:
     """Keeps what was flushed, as a tracking server would after a crash."""
 
     run_id: str | None = "run"
+    run_key: str | None = "key"
 
     def __init__(self) -> None:
         self.buffered: list[tuple[int, dict[str, float]]] = []
@@ -290,3 +291,47 @@ def test_what_is_not_finite_is_an_error_unless_excused(value: float) -> None:
     blamed = StepLosses(["good", "bad"], values, excused=torch.tensor(False))
     with pytest.raises(NonFiniteLossError, match=f"bad is {value}"):
         (excused | blamed).read()
+
+
+class Killed(BaseException):
+    """What SIGKILL does, in one process."""
+
+
+def test_a_kill_between_a_checkpoint_and_the_look_costs_no_picture_and_no_measurement(
+    tmp_path: Path,
+) -> None:
+    def die(_: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        _run(tmp_path, RandomWalk(), evaluate=die, evaluation_interval_images=16)
+    logger, measured = RecordingLogger(), list[int]()
+    report = _run(
+        tmp_path, RandomWalk(), logger, evaluate=measured.append, evaluation_interval_images=16
+    )
+    assert report.resumed_from == 16
+    assert measured == [16, 32]
+    assert logger.files[0] == "samples/16.png"
+
+
+def test_a_checkpoint_comes_before_what_is_logged(tmp_path: Path) -> None:
+    class DyingLogger(RecordingLogger):
+        def flush(self) -> None:
+            super().flush()
+            if self.flushed:
+                raise Killed
+
+    with pytest.raises(Killed):
+        _run(tmp_path, RandomWalk(), DyingLogger())
+    assert _run(tmp_path, RandomWalk()).resumed_from == 12
+
+
+def test_pictures_that_cannot_be_made_end_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class RefusingLogger(RecordingLogger):
+        def log_file(self, path: Path, folder: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    assert _run(tmp_path, RandomWalk(), RefusingLogger()).images_seen == 40
+    assert "no samples after 16 images" in caplog.text

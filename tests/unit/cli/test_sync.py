@@ -1,0 +1,45 @@
+"""``clipgan sync``: what was logged while MLflow did not answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipgan.stages.catalog import Workspace
+from clipgan.stages.runs import is_anything_waiting, name_training
+from clipgan.tracking.environment import open_client
+from clipgan.tracking.spool import RunHeader, Spool
+from tests.params import params_with
+from tests.unit.cli.commands import run_clipgan
+
+
+def test_what_waits_is_sent_and_the_rest_of_it_removed(
+    project: Workspace, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    spool = Spool(project.work("train") / "a", RunHeader("key", "test", "tiny training", 0))
+    spool.append("metrics", step=16, values={"loss": 1.0, "penalty": 2.0})
+    spool.append("status", status="FINISHED")
+    assert is_anything_waiting(project)
+    away = run_clipgan("sync", folder=project.root)
+    assert away.returncode == 2
+    assert away.stderr.startswith("error: the MLflow store http://127.0.0.1:9 cannot be used")
+    assert is_anything_waiting(project)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    done = run_clipgan("sync", folder=project.root)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "MLflow run tiny training: sent 2 points and 0 files\n"
+    assert not is_anything_waiting(project)
+    assert not spool.folder.exists()
+    client = open_client(tracking_uri)
+    experiment = client.get_experiment_by_name("test").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_name, run.info.status) == ("tiny training", "FINISHED")
+    assert run.data.metrics == {"loss": 1.0, "penalty": 2.0}
+    assert run_clipgan("sync", folder=project.root).stdout == "MLflow has everything\n"
+
+
+def test_a_run_is_named_by_what_tells_trainings_apart() -> None:
+    config = params_with({"train.family": "lafite", "train.seed": 3, "train.total_images": 4000})
+    name = name_training(config.train, "0123456789abcdef")
+    assert name == f"lafite {config.train.resolution_px} px, 4,000 images, seed 3, 01234567"
