@@ -30,7 +30,8 @@ from clipgan.stages.catalog import Workspace
 from pipelines.console import active_console
 from pipelines.processes import stream
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CACHED = "Cached"
 TAIL_LINES = 20
@@ -46,15 +47,16 @@ _DVC_LINE = re.compile(
 )
 
 
-def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R]:
     """Let a flow or task that Ctrl-C ends be Cancelled; Prefect by itself calls it Crashed."""
 
     @functools.wraps(function)
-    def run(*args: P.args, **keywords: P.kwargs) -> R | State[Any]:
+    def run(*args: P.args, **keywords: P.kwargs) -> R:
         try:
             return function(*args, **keywords)
         except (KeyboardInterrupt, CancelledRun):
-            return Cancelled(message="stopped by Ctrl-C; the same command goes on from here")
+            words = "stopped by Ctrl-C; the same command goes on from here"
+            return Cancelled(message=words)  # type: ignore[return-value]  # Prefect takes a state
 
     return run
 
@@ -160,9 +162,9 @@ def run_logged(
     except TimeoutError as error:
         raise StageFailedError(f"{name}: {error}; run again to resume") from None
     if code:
-        error = describe_failure(name, code, list(tail))
-        error.traceback = "\n".join(traceback)
-        raise error
+        failure = describe_failure(name, code, list(tail))
+        failure.traceback = "\n".join(traceback)
+        raise failure
 
 
 def describe_failure(name: str, code: int, tail: list[str]) -> StageFailedError:

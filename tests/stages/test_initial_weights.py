@@ -29,9 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     checkpoints = root / "work" / "train"
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clipgan.stages.train._remove_folder", lambda folder: None)
-        run_training(root, tiny_params())
+    run_training(root, tiny_params())
     newest = max(checkpoints.glob("*/checkpoints/checkpoint-*"))
     shutil.copytree(newest, root / "checkpoint")
     return root

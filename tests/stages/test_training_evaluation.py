@@ -107,6 +107,8 @@ def test_values_in_training_are_exactly_those_of_the_checkpoint(
 
 
 def test_evaluating_changes_no_bit_of_the_training(world: Path) -> None:
+    # What is finished would not be trained again.
+    shutil.rmtree(world / "work" / "train")
     run_training(world, tiny_params(CHANGES), output="plain")
     assert not (world / "plain" / "evaluations").exists()
     for name in ("generator.safetensors", "discriminator.safetensors", "history.json"):

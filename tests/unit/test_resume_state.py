@@ -84,6 +84,7 @@ def test_only_unfinished_states_are_abandoned(tmp_path: Path) -> None:
     (tmp_path / "f" / "x").mkdir(parents=True)
     abandoned = tmp_path / ("f" * 16)
     abandoned.mkdir()
+    (abandoned / "checkpoints").mkdir()
     remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "f", "output"]
 
