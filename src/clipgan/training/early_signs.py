@@ -19,8 +19,8 @@ CAPTIONS_COMPARED = 512
 """Enough for a share to be known to about 0.02, and a matrix of a megabyte."""
 LEAST_CAPTIONS = 10
 LOW_RANK = 0.6
-"""Share of other captions that an image's own one is nearer than: one half by chance, 0.99 for the
-built-in CLIP on the built-in data."""
+"""Share of other captions that an image's own one is nearer than: one half by chance, above 0.99
+for the built-in CLIP on the built-in data."""
 LEAST_DIFFERENCE = 1.0
 """Mean difference of pictures in steps of 255: what rounding to 8 bits hides."""
 FORECAST_AFTER_SECONDS = 30.0
