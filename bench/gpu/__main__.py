@@ -20,7 +20,7 @@ from bench.gpu.base_training import train_base
 from bench.gpu.measure import measure_matmul_rate, name_device
 from bench.gpu.network_rows import measure_networks
 from bench.gpu.prepared import prepare
-from bench.gpu.results import TABLE, Results, Row
+from bench.gpu.results import TABLE, Deadline, Results, Row
 from bench.gpu.setups import FULL, ROOT, TINY, describe_versions
 from bench.gpu.training_rows import measure_training
 from clipgan.config import MonitoringConfig, TrainConfig, load_params
@@ -28,8 +28,8 @@ from clipgan.devices import resolve_device
 
 SHARES = {"tests": 0.25, "training": 0.3, "networks": 0.15, "base": 0.3}
 """Of the whole time."""
-GRACE_SECONDS = 20.0
-"""For a part to start, and to write its last checkpoint."""
+GRACE_SECONDS = 30.0
+"""For a part to write its last checkpoint and leave."""
 IMAGE_BUDGET = 2000
 
 
@@ -53,7 +53,6 @@ def _parse() -> argparse.Namespace:
     for name in ("run", "part"):
         command = commands.add_parser(name)
         command.add_argument("--out", type=Path, required=True, help="folder for everything")
-        command.add_argument("--minutes", type=float, required=True, help="for all parts together")
         command.add_argument("--data", type=Path, help="a folder of `prepare`, for the training")
         command.add_argument("--pack", type=Path, help="go on from an earlier call's OUT/pack")
         command.add_argument("--peer", type=Path, help="checkouts of the papers' code")
@@ -61,9 +60,11 @@ def _parse() -> argparse.Namespace:
         command.add_argument("--tiny", action="store_true", help="a rehearsal at toy sizes")
         choices = [*SHARES]
         if name == "run":
+            command.add_argument("--minutes", type=float, required=True, help="for all parts")
             command.add_argument("--parts", nargs="+", choices=choices, default=choices)
         else:
             command.add_argument("--part", choices=choices, required=True)
+            command.add_argument("--until", type=float, required=True, help="seconds of the epoch")
     return parser.parse_args()
 
 
@@ -136,7 +137,7 @@ def _build_command(arguments: argparse.Namespace, part: str, seconds: float) -> 
             *("-m", marker, "-rfs", "--tb=short", "tests/gpu"),
         ]
     command = [sys.executable, "-m", "bench.gpu", "part", "--part", part]
-    command += ["--out", str(arguments.out.resolve()), "--minutes", str(seconds / 60)]
+    command += ["--out", str(arguments.out.resolve()), "--until", str(time.time() + seconds)]
     command += ["--device", arguments.device]
     for name in ("data", "pack", "peer"):
         path: Path | None = getattr(arguments, name)
@@ -146,13 +147,15 @@ def _build_command(arguments: argparse.Namespace, part: str, seconds: float) -> 
 
 def _run_part(arguments: argparse.Namespace) -> None:
     results, device = Results(arguments.out), resolve_device(arguments.device)
-    sizes, seconds = TINY if arguments.tiny else FULL, 60 * arguments.minutes
+    sizes = TINY if arguments.tiny else FULL
+    # What it took to start counts too.
+    deadline = Deadline(arguments.until - time.time())
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     if arguments.part == "training":
-        measure_training(results, sizes, device, seconds)
+        measure_training(results, sizes, device, deadline)
     elif arguments.part == "networks":
-        measure_networks(results, sizes, device, seconds, arguments.peer)
+        measure_networks(results, sizes, device, deadline, arguments.peer)
     elif arguments.data is None:
         results.add(Row("base generator", "training", "left out", "give its data: --data DIR"))
     else:
@@ -164,7 +167,7 @@ def _run_part(arguments: argparse.Namespace) -> None:
             prepared=arguments.data,
             pack=arguments.pack,
             device=device,
-            seconds=seconds,
+            deadline=deadline,
         )
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.gpu.prepared import Prepared, load_carried_clip, load_prepared
-from bench.gpu.results import Results, Row
+from bench.gpu.results import Deadline, Results, Row
 from clipgan.artifacts import atomic_path
 from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.data.batches import BatchLoader
@@ -160,9 +160,9 @@ def train_base(
     prepared: Path,
     pack: Path | None,
     device: torch.device,
-    seconds: float,
+    deadline: Deadline,
 ) -> None:
-    """Train for ``seconds`` from random weights, or from ``pack``; leave the pack in the results.
+    """Train until the deadline, from random weights or from ``pack``; leave a pack in the results.
 
     Args:
         config: everything but the number of images.
@@ -200,7 +200,7 @@ def train_base(
         device=device,
     )
     # The loop's own way to stop: it finishes the step, writes a checkpoint and leaves.
-    alarm = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    alarm = threading.Timer(deadline.left(), os.kill, (os.getpid(), signal.SIGTERM))
     alarm.start()
     try:
         loop.run()

@@ -29,7 +29,7 @@ Run = Callable[[], object]
 
 
 def measure_networks(
-    results: Results, sizes: Sizes, device: torch.device, seconds: float, peer: Path | None
+    results: Results, sizes: Sizes, device: torch.device, deadline: Deadline, peer: Path | None
 ) -> None:
     """All rows; what finds no time says so."""
     samplings = [
@@ -62,7 +62,6 @@ def measure_networks(
         (f"our {family}, generator, forward and backward", partial(_learn, family, sizes, device))
         for family in FAMILIES
     ]
-    deadline = Deadline(seconds)
     for number, (what, measure) in enumerate(cases):
         if not deadline.left():
             results.add(Row(PART, what, "left out", "the time was up"))

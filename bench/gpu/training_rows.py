@@ -43,9 +43,11 @@ VARIANTS = (
 )
 
 
-def measure_training(results: Results, sizes: Sizes, device: torch.device, seconds: float) -> None:
+def measure_training(
+    results: Results, sizes: Sizes, device: torch.device, deadline: Deadline
+) -> None:
     """Rows of all variants, the likeliest choice first; what finds no time says so."""
-    deadline, cases = Deadline(seconds), list(_list_cases(sizes))
+    cases = list(_list_cases(sizes))
     for family in FAMILIES:
         results.add(Row(PART, f"{family}, CUDA graphs", "-", GRAPHS))
     for number, case in enumerate(cases):

@@ -187,7 +187,7 @@ def test_the_tiny_form_runs_on_the_cpu_and_goes_on(tmp_path: Path, run_bare: Any
 
     out = tmp_path / "out"
     common = ("--device", "cpu", "--tiny", "--data", str(data))
-    for minutes, parts in (("20", ["tests", "training", "networks"]), ("1.5", ["base"])):
+    for minutes, parts in (("20", ["tests", "training", "networks"]), ("3", ["base"])):
         chosen = ("--minutes", minutes, "--parts", *parts)
         done = run_bare("-m", "bench.gpu", "run", "--out", str(out), *chosen, *common)
         table = (out / "table.md").read_text()
@@ -200,7 +200,7 @@ def test_the_tiny_form_runs_on_the_cpu_and_goes_on(tmp_path: Path, run_bare: Any
     assert all(path.stat().st_size < 16 * 2**20 for path in (out / "pack").iterdir())
 
     again = tmp_path / "again"
-    base = ("--minutes", "1.5", "--parts", "base", "--pack", str(out / "pack"))
+    base = ("--minutes", "3", "--parts", "base", "--pack", str(out / "pack"))
     second = run_bare("-m", "bench.gpu", "run", "--out", str(again), *base, *common)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "| base generator | start | pack of " in (again / "table.md").read_text()
