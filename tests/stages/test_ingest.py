@@ -172,6 +172,23 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, photos: Path) -> No
     assert snapshot(tmp_path / "images") == first
 
 
+def test_the_fingerprint_covers_what_a_reader_decodes(tmp_path: Path, photos: Path) -> None:
+    """One source, three encodings: features and references of one must not serve another."""
+    encodings: list[dict[str, Any]] = [
+        {"encoding": "png"},
+        {"encoding": "jpeg", "jpeg_quality": 95},
+        {"encoding": "jpeg", "jpeg_quality": 50},
+    ]
+    fingerprints = [
+        # One shard, so that nothing but the encoding differs.
+        run(tmp_path, make_config(photos, shard_size_mb=1, **encoding)).fingerprint
+        for encoding in encodings
+    ]
+    assert len(set(fingerprints)) == 3
+    again = run(tmp_path, make_config(photos, shard_size_mb=1, **encodings[1]))
+    assert again.fingerprint == fingerprints[1]
+
+
 def write_garbage(folder: Path) -> None:
     for index in range(5):
         (folder / f"{index}.jpg").write_bytes(b"garbage %d" % index)
