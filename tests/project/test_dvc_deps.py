@@ -11,24 +11,11 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from clipgan.source_code import NO_RESULT_DEPENDS_ON, list_sources
 from clipgan.stages.catalog import STAGES, Workspace
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "src"
-
-NO_RESULT_DEPENDS_ON = {
-    "clipgan.config": "DVC tracks the values themselves, as params",
-    "clipgan.config.loading": "the same",
-    "clipgan.config.evaluation": "the same",
-    "clipgan.config.fields": "the same",
-    "clipgan.config.galip": "the same",
-    "clipgan.config.sections": "the same",
-    "clipgan.config.training": "the same",
-    "clipgan.errors": "words",
-    "clipgan.progress": "a progress bar",
-    "clipgan.run_logger": "a protocol without code",
-}
-"""Imported by stages and yet no dependency: an edit must not retrain anything."""
 
 OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator", "pretrain_mapper"}
 
@@ -39,13 +26,8 @@ def load_pipeline() -> dict[str, Any]:
 
 
 @cache
-def find_imports(module: str) -> frozenset[str]:
-    """Every module of the package that ``module`` imports, directly or not, functions included."""
-    graph = grimp.build_graph("clipgan", cache_dir=None)
-    found = graph.find_upstream_modules(module) | {module}
-    # Importing a.b runs a/__init__.py too.
-    packages = {name.rpartition(".")[0] for name in found}
-    return frozenset(found | {name for name in packages if name})
+def build_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("clipgan", cache_dir=None)
 
 
 def find_file(module: str) -> Path:
@@ -68,11 +50,10 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
     dependencies = load_pipeline()["stages"][name].get("deps", [])
     if load_pipeline()["stages"][name].get("always_changed"):
         return  # run every time, whatever its code
-    imported = find_imports(f"clipgan.stages.{name}") - set(NO_RESULT_DEPENDS_ON)
     missing = {
         module
-        for module in imported
-        if holds_code(module) and not is_covered(find_file(module), dependencies)
+        for module in list_sources(f"clipgan.stages.{name}")
+        if not is_covered(find_file(module), dependencies)
     }
     assert not missing, f"stage {name} imports these, dvc.yaml lists no dependency for them"
 
@@ -80,10 +61,22 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
 @pytest.mark.parametrize("name", load_pipeline()["stages"])
 def test_no_dependency_on_code_is_superfluous(name: str) -> None:
     dependencies = load_pipeline()["stages"][name].get("deps", [])
-    files = {find_file(module) for module in find_imports(f"clipgan.stages.{name}")}
+    files = {find_file(module) for module in list_sources(f"clipgan.stages.{name}")}
     code = [d for d in dependencies if d.startswith("src/") and "/assets/" not in d]
     superfluous = [d for d in code if not any(f.is_relative_to(ROOT / d) for f in files)]
     assert not superfluous, f"stage {name} imports nothing of these"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_sources_are_those_of_the_import_graph(name: str) -> None:
+    """The resume folders' own reading of the imports, held to another program's."""
+    module = f"clipgan.stages.{name}"
+    found = build_graph().find_upstream_modules(module) | {module}
+    # Importing a.b runs a/__init__.py too.
+    found |= {package for other in found if (package := other.rpartition(".")[0])}
+    left_out = tuple(f"{name}." for name in NO_RESULT_DEPENDS_ON)
+    expected = {other for other in found if not f"{other}.".startswith(left_out)}
+    assert list_sources(module) == {other for other in expected if holds_code(other)}
 
 
 def test_every_dependency_on_code_exists() -> None:

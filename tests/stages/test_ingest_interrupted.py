@@ -24,6 +24,8 @@ from clipgan.errors import DataError
 from tests.stages.ingest_runs import fill_folder, make_config, run, snapshot
 
 ROOT = Path(__file__).parents[2]
+# This tree's code, whichever is installed.
+PYTHONPATH = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_killed_run_redoes_at_most_one_shard(
 ) -> None:
     expected = reference(tmp_path, photos)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(photos)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHONPATH})
     try:
         deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("work/*/journal/0*.json"))) < num_shards:
@@ -146,6 +148,21 @@ def test_other_settings_do_not_reuse_the_work_of_an_interrupted_run(
     run(tmp_path, make_config(photos))
     assert load_manifest(tmp_path / "images").resolution_px == 32
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["of-somebody-else"]
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_shards_of_other_code_are_not_taken_up(
+    edited: bool, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "replace_folder", lambda new, target: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, make_config(photos))
+    if edited:
+        monkeypatch.setattr("clipgan.data.ingest.hash_sources", lambda module: "edited")
+    counter = Counter(monkeypatch)
+    run(tmp_path, make_config(photos))
+    assert counter.count == (30 if edited else 0)
 
 
 def test_a_full_disk_is_one_line_and_resumable(
@@ -197,7 +214,7 @@ def test_the_kernel_refusing_to_write_is_told_the_same_way(tmp_path: Path, photo
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path), str(photos)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=limit_file_size,
         capture_output=True,
         text=True,

@@ -42,7 +42,9 @@ from clipgan.data.sources import Rejection, SourceListing
 from clipgan.data.splits import compute_split
 from clipgan.errors import DataError
 from clipgan.progress import progress_bar
+from clipgan.source_code import hash_sources
 
+_STAGE = "clipgan.stages.ingest"
 _RECIPE = frozenset({"cropped"})
 """Alterations every image that is not square goes through: counted, not listed."""
 
@@ -87,7 +89,7 @@ class Ingestion:
         self.config, self.listing, self.work = config, listing, work
         identity = artifacts.hash_json(listing.identity)
         settings = config.model_dump(mode="json")
-        self.folder = work / artifacts.hash_json([settings, identity, _hash_code()])[:16]
+        self.folder = work / artifacts.hash_json([settings, identity, hash_sources(_STAGE)])[:16]
         self._provenance = json.dumps(
             {"source": listing.name, "identity": identity, "config": settings}, sort_keys=True
         )
@@ -289,13 +291,6 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
         shutil.copyfile(source, target)  # a file system without hard links
-
-
-def _hash_code() -> str:
-    folder = Path(__file__).parent
-    return artifacts.hash_json(
-        {str(p.relative_to(folder)): artifacts.hash_file(p) for p in sorted(folder.rglob("*.py"))}
-    )
 
 
 @contextmanager

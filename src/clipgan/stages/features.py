@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipgan import schemas
-from clipgan.artifacts import TEMPORARY_SUFFIX, replace_folder
+from clipgan.artifacts import TEMPORARY_SUFFIX, hash_json, replace_folder
 from clipgan.clip import feature_store
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import (
@@ -30,6 +30,7 @@ from clipgan.errors import FeatureStoreError
 from clipgan.images import to_unit_range
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.source_code import hash_sources
 
 _COLUMNS = [schemas.SAMPLE_ID, schemas.CAPTIONS, schemas.IMAGE]
 
@@ -57,8 +58,8 @@ def extract_features(
 ) -> FeaturesReport:
     """Encode every image and caption once.
 
-    Finished shards lie in ``work/<fingerprint>/`` until all are there, so a killed run redoes at
-    most one; a complete ``features`` folder of the same CLIP and images is left as it is.
+    Finished shards lie in ``work/<hash of CLIP, images and code>/`` until all are there, so a
+    killed run redoes at most one. Whether there is anything to do is DVC's to say, not asked here.
 
     Raises:
         DataError: the image shards are missing or damaged.
@@ -73,9 +74,7 @@ def extract_features(
             config.clip_model, config.clip_weights, precision=config.precision, device=device
         )
     fingerprint = compute_features_fingerprint(clip.fingerprint, manifest.fingerprint)
-    if _is_complete(features, fingerprint):
-        return _make_report(features, num_encoded=0)
-    folder = work / fingerprint[:16]
+    folder = work / hash_json([fingerprint, hash_sources("clipgan.stages.features")])[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f".*{TEMPORARY_SUFFIX}"):
@@ -186,16 +185,6 @@ def _decode_ahead(encoded: Sequence[object], batch_size: int) -> Iterator[NDArra
 
 def _name_shard(entry: ShardEntry) -> str:
     return entry.name.replace("images-", "features-")
-
-
-def _is_complete(features: Path, fingerprint: str) -> bool:
-    if not (features / feature_store.MANIFEST).exists():
-        return False
-    try:
-        return feature_store.load_manifest(features).fingerprint == fingerprint
-    except FeatureStoreError as error:
-        print(f"features: made again, because {error}", flush=True)
-        return False
 
 
 def _make_report(features: Path, *, num_encoded: int) -> FeaturesReport:
