@@ -21,6 +21,7 @@ from typing import Any
 
 from clipgan import artifacts, schemas
 from clipgan.config import IngestConfig
+from clipgan.config.effective import select_ingest
 from clipgan.data.ingest_report import (
     FileFinding,
     IngestReport,
@@ -88,7 +89,7 @@ class Ingestion:
     def __init__(self, config: IngestConfig, listing: SourceListing, work: Path) -> None:
         self.config, self.listing, self.work = config, listing, work
         identity = artifacts.hash_json(listing.identity)
-        settings = config.model_dump(mode="json")
+        settings = select_ingest(config)
         self.folder = work / artifacts.hash_json([settings, identity, hash_sources(_STAGE)])[:16]
         self._provenance = json.dumps(
             {"source": listing.name, "identity": identity, "config": settings}, sort_keys=True

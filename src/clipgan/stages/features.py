@@ -23,6 +23,7 @@ from clipgan.clip.feature_store import (
     save_shard,
 )
 from clipgan.config import FeaturesConfig
+from clipgan.config.effective import select_features
 from clipgan.data.decoding import decode_image
 from clipgan.data.shards import ImagesManifest, ShardEntry, load_manifest, read_shard
 from clipgan.devices import resolve_device
@@ -58,8 +59,9 @@ def extract_features(
 ) -> FeaturesReport:
     """Encode every image and caption once.
 
-    Finished shards lie in ``work/<hash of CLIP, images and code>/`` until all are there, so a
-    killed run redoes at most one. Whether there is anything to do is DVC's to say, not asked here.
+    Finished shards lie in ``work/<hash of CLIP, images, settings and code>/`` until all are there,
+    so a killed run redoes at most one. Whether there is anything to do is DVC's to say, not asked
+    here.
 
     Raises:
         DataError: the image shards are missing or damaged.
@@ -74,7 +76,8 @@ def extract_features(
             config.clip_model, config.clip_weights, precision=config.precision, device=device
         )
     fingerprint = compute_features_fingerprint(clip.fingerprint, manifest.fingerprint)
-    folder = work / hash_json([fingerprint, hash_sources("clipgan.stages.features")])[:16]
+    made_by = [select_features(config), hash_sources("clipgan.stages.features")]
+    folder = work / hash_json([fingerprint, made_by])[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f".*{TEMPORARY_SUFFIX}"):

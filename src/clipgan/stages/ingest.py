@@ -19,6 +19,7 @@ def ingest(
     images: Path,
     raw: Path,
     work: Path,
+    remembered: Path | None = None,
     logger: RunLogger = NULL_LOGGER,
 ) -> IngestReport:
     """Write the images folder: shards, manifest.json, ingest_report.json and .md.
@@ -28,13 +29,14 @@ def ingest(
         images: folder to make or replace; on the file system of ``work``.
         raw: downloads (npm packages), reused by later runs.
         work: resumable state; the same call after an interruption goes on from it.
+        remembered: contents of the source as the scan found them, see :func:`list_source`.
         logger: receives the counts.
 
     Raises:
         DataError: the source has no usable image, a download fails, or the disk is full. What
             stood in ``images`` before is untouched.
     """
-    report = Ingestion(config, list_source(config, raw), work).run(images)
+    report = Ingestion(config, list_source(config, raw, remembered), work).run(images)
     logger.log_params(
         {
             "ingest.fingerprint": report.fingerprint,
@@ -45,12 +47,16 @@ def ingest(
     return report
 
 
-def list_source(config: IngestConfig, raw: Path) -> SourceListing:
-    """What the configured source offers, before any image is read.
+def list_source(config: IngestConfig, raw: Path, remembered: Path | None = None) -> SourceListing:
+    """What the configured source offers, before any image is decoded.
+
+    Args:
+        remembered: file of content hashes, so that an unchanged folder is not read again.
 
     Raises:
         DataError: the source is not there or holds no file.
     """
     if config.source == "folder":
-        return list_folder(Path(config.folder).expanduser(), max_megapixels=config.max_megapixels)
+        folder = Path(config.folder).expanduser()
+        return list_folder(folder, max_megapixels=config.max_megapixels, remembered=remembered)
     return list_emoji(config.emoji_styles, config.resolution_px, raw)

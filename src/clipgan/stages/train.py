@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, TrainConfig
+from clipgan.config.effective import select_training
 from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
@@ -188,7 +189,7 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
-    logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    logger.log_params(_flatten("train", select_training(config)))
     step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
         config, images, conditions, run_folder=run_folder, device=device, processes=processes

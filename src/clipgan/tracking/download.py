@@ -47,6 +47,29 @@ def download_generator(
     return paths["generator"], paths.get("clip")
 
 
+def identify_version(address: str, *, tracking_uri: str) -> str:
+    """What a registered generator is known by: the hash of its weights that it was registered with.
+
+    Args:
+        address: see :func:`download_generator`; an alias stands for the version it has now.
+
+    Raises:
+        RegistryError: no such model, version or alias, or the store cannot be reached.
+    """
+    name = address.removeprefix("models:/")
+    if "@" not in name and "/" not in name:
+        return address  # a model's own id never means another one
+    from clipgan.tracking.registry import DATA_HASH_TAG
+
+    client = open_client(tracking_uri)
+    with explain_mlflow_errors(f"{address} cannot be found (`clipgan models` lists versions)"):
+        if "@" in name:
+            version = client.get_model_version_by_alias(*name.rsplit("@", 1))
+        else:
+            version = client.get_model_version(*name.rsplit("/", 1))
+    return str(version.tags.get(DATA_HASH_TAG) or version.source)
+
+
 def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:
     """``models:/NAME/VERSION`` of the generator that a run registered last.
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from clipgan import artifacts
+from clipgan.data.content_hashes import hash_files
 from clipgan.data.sources import RejectedFileError, Rejection, SourceListing, SourceSample
 from clipgan.errors import DataError
 
@@ -33,10 +34,14 @@ class _Walk:
     rejected: list[Rejection] = field(default_factory=list)
 
 
-def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
+def list_folder(
+    folder: Path, *, max_megapixels: float, remembered: Path | None = None
+) -> SourceListing:
     """All files of the tree in the order of their relative paths; symbolic links are followed.
 
-    A file too large for any image of ``max_megapixels`` is refused unread.
+    A file too large for any image of ``max_megapixels`` is refused unread. The identity holds names
+    and contents, never times or places; ``remembered`` saves reading unchanged files for it, see
+    :func:`clipgan.data.content_hashes.hash_files`.
 
     Raises:
         DataError: the folder is missing, is no folder, cannot be read or has no files.
@@ -66,16 +71,23 @@ def list_folder(folder: Path, *, max_megapixels: float) -> SourceListing:
         Rejection(format_key(path, folder), "caption_without_image", "no image of that name")
         for path in sorted(set(walk.captions) - used)
     )
-    files = [*walk.images, *sorted(walk.captions.items())]
     return SourceListing(
         name="folder",
         samples=samples,
-        identity=artifacts.hash_json(
-            [[format_key(p, folder), s.st_size, s.st_mtime_ns, s.st_ino] for p, s in files]
-        ),
+        identity=_identify(folder, walk, max_bytes, remembered),
         rejected=tuple(walk.rejected),
         caption_problems=orphans,
     )
+
+
+def _identify(folder: Path, walk: _Walk, max_bytes: int, remembered: Path | None) -> str:
+    files = [*walk.images, *sorted(walk.captions.items())]
+    read = [(path, status) for path, status in files if status.st_size <= max_bytes]
+    hashes = {
+        path: found for (path, _), found in zip(read, hash_files(read, remembered), strict=True)
+    }
+    offered = [[format_key(path, folder), s.st_size, hashes.get(path)] for path, s in files]
+    return artifacts.hash_json([offered, [[found.key, found.reason] for found in walk.rejected]])
 
 
 def format_key(path: Path, folder: Path) -> str:
