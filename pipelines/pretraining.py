@@ -36,7 +36,7 @@ def pretrain_clip(project: str = ".") -> None:
     """
     workspace = find_workspace(Path(project))
     with workspace_lock(workspace.root, "clipgan pretrain-clip"):
-        _run_recipe(workspace, "pretrain_clip", needs=("scan", "ingest"))
+        _run_recipe(workspace, "pretrain_clip", needs=("scan", "settings", "ingest"))
 
 
 @flow(name="pretrain-generator", persist_result=False)
@@ -49,7 +49,9 @@ def pretrain_generator(project: str = ".") -> None:
     """
     workspace = find_workspace(Path(project))
     with workspace_lock(workspace.root, "clipgan pretrain-generator"):
-        _run_recipe(workspace, "pretrain_generator", needs=("scan", "ingest", "features"))
+        _run_recipe(
+            workspace, "pretrain_generator", needs=("scan", "settings", "ingest", "features")
+        )
 
 
 @flow(name="pretrain-mapper", persist_result=False)
@@ -62,7 +64,7 @@ def pretrain_mapper(project: str = ".") -> None:
     """
     workspace = find_workspace(Path(project))
     with workspace_lock(workspace.root, "clipgan pretrain-mapper"):
-        _run_recipe(workspace, "pretrain_mapper", needs=("scan", "ingest", "features"))
+        _run_recipe(workspace, "pretrain_mapper", needs=("scan", "settings", "ingest", "features"))
 
 
 def _run_recipe(workspace: Workspace, name: str, *, needs: tuple[str, ...]) -> None:

@@ -57,6 +57,7 @@ TINY = {
     "evaluate.grid_samples": 2,
     "register.model_name": "tiny",
 }
+STAGES = ("ingest", "features", "train", "evaluate")
 CODE = ("src", "pipelines", "profiles", "dvc.yaml", ".dvc", ".dvcignore", "data", "mlruns")
 
 
@@ -143,6 +144,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     yield made
 
 
+def _list_run(done: subprocess.CompletedProcess[str]) -> set[str]:
+    lines = done.stdout.splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+
+
 @pytest.mark.slow
 class TestClone:
     def test_repro_leaves_git_clean_and_every_output_in_place(self, clone: Clone) -> None:
@@ -154,12 +160,16 @@ class TestClone:
         run_id = json.loads((clone.root / "data/training/mlflow.json").read_text())["run_id"]
         assert run_id
 
-    def test_an_unchanged_project_only_looks_at_its_source(self, clone: Clone) -> None:
+    def test_an_unchanged_project_only_looks_at_source_and_settings(self, clone: Clone) -> None:
         before = clone.load_lock()
         done = clone.run("dvc", "repro")
-        assert "Running stage 'scan'" in done.stdout
-        assert done.stdout.count("Running stage") == 1
+        assert _list_run(done) == {"scan", "settings"}
         assert clone.load_lock() == before
+
+    def test_new_dates_of_the_same_images_repeat_nothing(self, clone: Clone) -> None:
+        for path in (clone.root / "own").iterdir():
+            path.touch()
+        assert _list_run(clone.run("dvc", "repro")) == {"scan", "settings"}
 
     def test_metrics_and_plots_are_shown(self, clone: Clone) -> None:
         shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)
@@ -176,16 +186,37 @@ class TestClone:
 
     def test_monitoring_retrains_nothing_and_evaluation_does_not_train(self, clone: Clone) -> None:
         saved = (clone.root / "params.yaml").read_bytes()
+        unread = {
+            "ingest.jpeg_quality": 60,
+            "train.device": "cpu",
+            "train.galip.losses.ma_gp_weight": 3.0,
+            "train.augmentation.ada_kimg": 7.0,
+            "evaluate.device": "cpu",
+        }
+        always = {"scan", "settings"}
         for changes, expected in (
-            ({"monitoring.keep_checkpoints": 5}, {"scan"}),
-            ({"evaluate.seed": 5}, {"scan", "evaluate"}),
+            ({"monitoring.keep_checkpoints": 5}, always),
+            (unread, always),
+            ({"evaluate.seed": 5}, always | {"evaluate"}),
+            ({"train.seed": 5}, always | {"train", "evaluate"}),
         ):
             with (clone.root / "params.yaml").open("w") as handle:
                 YAML().dump(tree_with(TINY | changes), handle)
-            done = clone.run("dvc", "repro", "--dry")
-            ran = {line.split("'")[1] for line in done.stdout.splitlines() if "Running" in line}
-            assert ran == expected
+            # `clipgan status` looks at params.yaml itself; DVC at what the stage wrote.
+            status = clone.run("clipgan", "status").stdout
+            assert {n for n in STAGES if f"{n:10} to do" in status} == expected - always
+            assert _list_run(clone.run("dvc", "repro", "--dry")) == expected
         (clone.root / "params.yaml").write_bytes(saved)
+        assert "train.seed" not in clone.run("dvc", "params", "diff").stdout
+
+    def test_experiments_with_unread_parameters_train_nothing(self, clone: Clone) -> None:
+        clone.git("add", "--all")
+        clone.git("commit", "--quiet", "-m", "lock")
+        unread = "train.galip.losses.ma_gp_weight=3.0"
+        done = clone.run("dvc", "exp", "run", "--set-param", unread, "--name", "unread")
+        assert _list_run(done) == {"scan", "settings"}
+        assert "ma_gp_weight" in clone.run("dvc", "params", "diff").stdout
+        clone.git("checkout", "--quiet", "--", ".")
 
     def test_the_flow_adopts_what_repro_did_and_registers_it_once(
         self, clone: Clone, prefect_server: str

@@ -11,25 +11,11 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from clipgan.source_code import NO_RESULT_DEPENDS_ON, list_sources
 from clipgan.stages.catalog import STAGES, Workspace
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "src"
-
-NO_RESULT_DEPENDS_ON = {
-    "clipgan.config": "DVC tracks the values themselves, as params",
-    "clipgan.config.loading": "the same",
-    "clipgan.config.evaluation": "the same",
-    "clipgan.config.fields": "the same",
-    "clipgan.config.galip": "the same",
-    "clipgan.config.sections": "the same",
-    "clipgan.config.training": "the same",
-    "clipgan.errors": "words",
-    "clipgan.progress": "a progress bar",
-    "clipgan.run_logger": "a protocol without code",
-    "clipgan.threads": "how fast; a training's number stands in its checkpoints",
-}
-"""Imported by stages and yet no dependency: an edit must not retrain anything."""
 
 OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator", "pretrain_mapper"}
 
@@ -40,13 +26,8 @@ def load_pipeline() -> dict[str, Any]:
 
 
 @cache
-def find_imports(module: str) -> frozenset[str]:
-    """Every module of the package that ``module`` imports, directly or not, functions included."""
-    graph = grimp.build_graph("clipgan", cache_dir=None)
-    found = graph.find_upstream_modules(module) | {module}
-    # Importing a.b runs a/__init__.py too.
-    packages = {name.rpartition(".")[0] for name in found}
-    return frozenset(found | {name for name in packages if name})
+def build_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("clipgan", cache_dir=None)
 
 
 def find_file(module: str) -> Path:
@@ -69,11 +50,10 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
     dependencies = load_pipeline()["stages"][name].get("deps", [])
     if load_pipeline()["stages"][name].get("always_changed"):
         return  # run every time, whatever its code
-    imported = find_imports(f"clipgan.stages.{name}") - set(NO_RESULT_DEPENDS_ON)
     missing = {
         module
-        for module in imported
-        if holds_code(module) and not is_covered(find_file(module), dependencies)
+        for module in list_sources(f"clipgan.stages.{name}")
+        if not is_covered(find_file(module), dependencies)
     }
     assert not missing, f"stage {name} imports these, dvc.yaml lists no dependency for them"
 
@@ -81,10 +61,22 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
 @pytest.mark.parametrize("name", load_pipeline()["stages"])
 def test_no_dependency_on_code_is_superfluous(name: str) -> None:
     dependencies = load_pipeline()["stages"][name].get("deps", [])
-    files = {find_file(module) for module in find_imports(f"clipgan.stages.{name}")}
+    files = {find_file(module) for module in list_sources(f"clipgan.stages.{name}")}
     code = [d for d in dependencies if d.startswith("src/") and "/assets/" not in d]
     superfluous = [d for d in code if not any(f.is_relative_to(ROOT / d) for f in files)]
     assert not superfluous, f"stage {name} imports nothing of these"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_sources_are_those_of_the_import_graph(name: str) -> None:
+    """The resume folders' own reading of the imports, held to another program's."""
+    module = f"clipgan.stages.{name}"
+    found = build_graph().find_upstream_modules(module) | {module}
+    # Importing a.b runs a/__init__.py too.
+    found |= {package for other in found if (package := other.rpartition(".")[0])}
+    left_out = tuple(f"{name}." for name in NO_RESULT_DEPENDS_ON)
+    expected = {other for other in found if not f"{other}.".startswith(left_out)}
+    assert list_sources(module) == {other for other in expected if holds_code(other)}
 
 
 def test_every_dependency_on_code_exists() -> None:
@@ -103,14 +95,16 @@ def test_dvc_and_the_catalog_agree() -> None:
         outputs = [workspace.relative(getattr(workspace, path)) for path in entry.outputs]
         inputs = [workspace.relative(getattr(workspace, path)) for path in entry.inputs]
         assert stage["outs"] == outputs
+        if not stage.get("always_changed"):
+            assert "params" not in stage, "which keys count is written by the stage settings"
+            inputs = [f"data/settings/{name}.json", *inputs]
         assert [d for d in stage.get("deps", []) if d.startswith("data/")] == inputs
-        assert stage["params"] == list(entry.sections)
         assert stage["cmd"] == f"env PYTHONPATH=src python -m clipgan stage {name}"
 
 
 def test_no_stage_depends_on_monitoring_or_registration() -> None:
-    used = {section for stage in load_pipeline()["stages"].values() for section in stage["params"]}
-    assert used == {"ingest", "features", "train", "evaluate"}
+    used = load_pipeline()["stages"]["settings"]["params"]
+    assert used == ["ingest", "features", "train", "evaluate"]
 
 
 def test_bytecode_is_no_dependency() -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from clipgan import schemas
+from clipgan.artifacts import hash_file
 from clipgan.clip import feature_store
 from clipgan.clip.feature_store import load_features
 from clipgan.config import FeaturesConfig
@@ -155,13 +156,24 @@ def test_equal_captions_are_encoded_once_a_shard(root: Path) -> None:
     assert clip.captions.count("thing") <= NUM_SHARDS
 
 
-def test_unchanged_run_encodes_nothing_and_touches_no_file(root: Path) -> None:
+def test_the_same_input_gives_the_same_bytes(root: Path) -> None:
     run(root)
-    before = {path: path.stat().st_mtime_ns for path in (root / "features").iterdir()}
+    before = {path: hash_file(path) for path in (root / "features").iterdir()}
+    assert run(root).num_encoded == NUM_SHARDS * IMAGES_PER_SHARD, "DVC alone says what is fresh"
+    assert before == {path: hash_file(path) for path in (root / "features").iterdir()}
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_shards_of_other_code_are_not_taken_up(
+    edited: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = FakeClip()
-    report = run(root, clip)
-    assert (report.num_encoded, clip.num_images, clip.captions) == (0, 0, [])
-    assert before == {path: path.stat().st_mtime_ns for path in (root / "features").iterdir()}
+    clip.broken_from = 3 * IMAGES_PER_SHARD  # the fourth shard fails
+    with pytest.raises(FeatureStoreError):
+        run(root, clip)
+    if edited:
+        monkeypatch.setattr("clipgan.stages.features.hash_sources", lambda module: "edited")
+    assert run(root).num_encoded == (4 if edited else 1) * IMAGES_PER_SHARD
 
 
 def test_killed_run_redoes_at_most_one_shard(root: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from clipgan.data.sources import SourceListing, SourceSample
 from clipgan.data.sources.emoji import list_emoji
 from clipgan.errors import DataError
 from clipgan.stages.ingest import ingest
+from clipgan.stages.scan import scan
 from tests.params import params_with
 from tests.stages.ingest_runs import fill_folder, load_rows, make_config, run, snapshot
 from tests.unit.data.pictures import encode, picture, png_header
@@ -170,6 +173,58 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, photos: Path) -> No
     first = snapshot(tmp_path / "images")
     run(tmp_path, make_config(photos))
     assert snapshot(tmp_path / "images") == first
+
+
+def test_shards_hold_contents_and_neither_dates_nor_places(tmp_path: Path, photos: Path) -> None:
+    run(tmp_path, make_config(photos))
+    first = snapshot(tmp_path / "images")
+    (photos / "000.png").touch()
+    run(tmp_path, make_config(photos))
+    assert snapshot(tmp_path / "images") == first
+    elsewhere = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(photos, elsewhere, copy_function=shutil.copy)
+    # Nor what this source and this encoding do not read.
+    changes = {"emoji_styles": ["noto"], "jpeg_quality": 60}
+    run(tmp_path, make_config(elsewhere, **changes))
+    assert snapshot(tmp_path / "images") == first
+
+
+def test_the_scan_writes_contents_alone(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipgan.data.content_hashes.SETTLED_SECONDS", 0.0)
+    source, config = tmp_path / "source.json", make_config(photos)
+    places = {"source": source, "raw": tmp_path, "remembered": tmp_path / "contents.json"}
+    scan(config, **places)
+    first = source.read_bytes()
+    for path in photos.iterdir():
+        path.touch()
+    scan(config, **places)
+    assert source.read_bytes() == first
+    assert (tmp_path / "contents.json").exists()
+    status = (photos / "000.txt").stat()
+    text = (photos / "000.txt").read_bytes()
+    (photos / "000.txt").write_bytes(text.replace(b"picture", b"Picture"))
+    os.utime(photos / "000.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    scan(config, **places)
+    assert source.read_bytes() != first, "equal size and date, another content"
+
+
+def test_the_fingerprint_covers_what_a_reader_decodes(tmp_path: Path, photos: Path) -> None:
+    """One source, three encodings: features and references of one must not serve another."""
+    encodings: list[dict[str, Any]] = [
+        {"encoding": "png"},
+        {"encoding": "jpeg", "jpeg_quality": 95},
+        {"encoding": "jpeg", "jpeg_quality": 50},
+    ]
+    fingerprints = [
+        # One shard, so that nothing but the encoding differs.
+        run(tmp_path, make_config(photos, shard_size_mb=1, **encoding)).fingerprint
+        for encoding in encodings
+    ]
+    assert len(set(fingerprints)) == 3
+    again = run(tmp_path, make_config(photos, shard_size_mb=1, **encodings[1]))
+    assert again.fingerprint == fingerprints[1]
 
 
 def write_garbage(folder: Path) -> None:

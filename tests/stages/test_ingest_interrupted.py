@@ -152,6 +152,21 @@ def test_other_settings_do_not_reuse_the_work_of_an_interrupted_run(
     assert [path.name for path in others] == ["of-somebody-else"]
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_shards_of_other_code_are_not_taken_up(
+    edited: bool, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "replace_folder", lambda new, target: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, make_config(photos))
+    if edited:
+        monkeypatch.setattr("clipgan.data.ingest.hash_sources", lambda module: "edited")
+    counter = Counter(monkeypatch)
+    run(tmp_path, make_config(photos))
+    assert counter.count == (30 if edited else 0)
+
+
 def test_a_full_disk_is_one_line_and_resumable(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from clipgan.clip.builtin import (
 )
 from clipgan.clip.encoder import load_clip
 from clipgan.clip.pretraining.tower import TowerTraining
+from clipgan.config import PretrainClipConfig
 from clipgan.errors import ClipError, DataError
 from clipgan.stages.pretrain_clip import pretrain_clip
 from tests.params import params_with
@@ -99,6 +101,34 @@ def test_interrupted_recipe_ends_with_the_same_weights(
     assert [hash_file(tmp_path / "clip" / n) for n in names] == [
         hash_file(trained / n) for n in names
     ]
+
+
+def test_state_of_other_code_or_precision_is_not_taken_up(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_until_the_heads(config: PretrainClipConfig) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(TowerTraining, "__init__", stop)
+            pretrain_clip(config, images=images, output=tmp_path / "clip", work=tmp_path / "work")
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def list_state(pattern: str) -> set[Path]:
+        return set((tmp_path / "work").glob(pattern))
+
+    run_until_the_heads(CONFIG)
+    maps, heads = list_state("maps-*"), list_state("*/heads.safetensors")
+    assert (len(maps), len(heads)) == (CONFIG.views, 1)
+    run_until_the_heads(CONFIG)
+    assert list_state("maps-*") == maps
+    monkeypatch.setattr("clipgan.stages.pretrain_clip.hash_sources", lambda module: "edited")
+    run_until_the_heads(CONFIG)
+    assert len(list_state("maps-*")) == 2 * len(maps)
+    assert len(list_state("*/heads.safetensors")) == 2
+    other = "fp32" if CONFIG.precision == "bf16" else "bf16"
+    run_until_the_heads(CONFIG.model_copy(update={"precision": other}))
+    assert len(list_state("maps-*")) == 3 * len(maps)
 
 
 def test_images_without_captions_are_refused(tmp_path: Path) -> None:

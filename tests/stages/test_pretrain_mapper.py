@@ -130,9 +130,12 @@ def test_cut_off_it_ends_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         _run(world, tmp_path)
     assert not (tmp_path / "mapper").exists()
+    shutil.copytree(tmp_path / "work", tmp_path / "again" / "work")
     assert _run(world, tmp_path).resumed_from == 10
     assert len(calls) == 13 + 10
     assert hash_file(tmp_path / "mapper" / "mapper.safetensors") == expected
+    monkeypatch.setattr("clipgan.stages.pretrain_mapper.hash_sources", lambda module: "edited")
+    assert _run(world, tmp_path / "again").resumed_from is None, "other code made that state"
 
 
 def test_other_recipes_are_other_mappers(world: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from clipgan.cli.models import find_registered
 from clipgan.cli.workspace_lock import find_lock_holder
 from clipgan.config import load_params
 from clipgan.errors import RegistryError
-from clipgan.stages.catalog import STAGES, find_workspace
+from clipgan.stages.catalog import STAGES, find_workspace, run_stage
 from clipgan.stages.resolution_check import check_resolutions
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
@@ -31,6 +32,9 @@ def print_status() -> None:
         word = "running" if holder.is_running() else "ending"
         console.print(f"{word}: {holder}")
         return
+    # DVC looks at the file that this stage last wrote, not at params.yaml.
+    with contextlib.chdir(workspace.root):
+        run_stage("settings", workspace)
     with open_graph(workspace.root) as graph:
         freshness = graph.list_freshness()
     for name, state in freshness.items():

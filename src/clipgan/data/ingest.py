@@ -20,6 +20,7 @@ from typing import Any
 
 from clipgan import artifacts, schemas
 from clipgan.config import IngestConfig
+from clipgan.config.effective import select_ingest
 from clipgan.data.contact_sheet import save_contact_sheet
 from clipgan.data.fitting import ALTERATIONS
 from clipgan.data.ingest_report import (
@@ -44,7 +45,9 @@ from clipgan.data.splits import compute_split
 from clipgan.errors import DataError
 from clipgan.progress import progress_bar
 from clipgan.resume_state import mark_finished, remove_abandoned
+from clipgan.source_code import hash_sources
 
+_STAGE = "clipgan.stages.ingest"
 _RECIPE = frozenset(ALTERATIONS.values())
 """Alterations every image that is not square goes through: the report says how many lost how much.
 """
@@ -89,8 +92,8 @@ class Ingestion:
     def __init__(self, config: IngestConfig, listing: SourceListing, work: Path) -> None:
         self.config, self.listing, self.work = config, listing, work
         identity = artifacts.hash_json(listing.identity)
-        settings = config.model_dump(mode="json")
-        self.folder = work / artifacts.hash_json([settings, identity, _hash_code()])[:16]
+        settings = select_ingest(config)
+        self.folder = work / artifacts.hash_json([settings, identity, hash_sources(_STAGE)])[:16]
         self._provenance = json.dumps(
             {"source": listing.name, "identity": identity, "config": settings}, sort_keys=True
         )
@@ -292,13 +295,6 @@ class Ingestion:
 
 def _to_findings(rejections: tuple[Rejection, ...]) -> list[FileFinding]:
     return [FileFinding(found.key, found.reason, found.detail) for found in rejections]
-
-
-def _hash_code() -> str:
-    folder = Path(__file__).parent
-    return artifacts.hash_json(
-        {str(p.relative_to(folder)): artifacts.hash_file(p) for p in sorted(folder.rglob("*.py"))}
-    )
 
 
 @contextmanager

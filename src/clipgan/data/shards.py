@@ -20,6 +20,7 @@ from clipgan import artifacts, schemas
 from clipgan.errors import DataError
 
 MANIFEST = "manifest.json"
+PNG_MAGIC = b"\x89PNG"
 _ROWS_PER_GROUP = 1024
 _REMEDY = "run `clipgan stage ingest` again"
 
@@ -37,8 +38,9 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ImagesManifest:
-    """What an images folder holds. ``fingerprint`` depends on pixels, captions, concepts and splits
-    alone, so equal data made on another day or machine has the same one."""
+    """What an images folder holds. ``fingerprint`` depends on the pixels that a reader decodes, on
+    captions, concepts and splits alone, so equal data made on another day or machine has the same
+    one, and a JPEG of another quality another."""
 
     fingerprint: str
     num_images: int
@@ -236,11 +238,15 @@ def _leaf_columns() -> list[str]:
 
 
 def _fingerprint_rows(rows: Sequence[dict[str, Any]]) -> str:
-    # sample_id covers the pixels; the encoded bytes may differ between zlib builds.
-    left_out = (schemas.IMAGE, schemas.SHA256)
-    return artifacts.hash_json(
-        [{key: value for key, value in row.items() if key not in left_out} for row in rows]
-    )
+    return artifacts.hash_json([_identify_row(row) for row in rows])
+
+
+def _identify_row(row: dict[str, Any]) -> dict[str, Any]:
+    left_out = {schemas.IMAGE}
+    if row[schemas.IMAGE].startswith(PNG_MAGIC):
+        # Lossless: sample_id covers the pixels, and the bytes differ between zlib builds.
+        left_out.add(schemas.SHA256)
+    return {key: value for key, value in row.items() if key not in left_out}
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -8,6 +8,9 @@ from clipgan.config import Family
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 BUILT_IN = "built-in"
+NO_WEIGHTS = "none"
+REGISTRY_PREFIX = "models:/"
+"""What ``train.initial_weights`` may say besides a folder."""
 BUILT_IN_FOLDERS: dict[Family, Path] = {
     "lafite": _ASSETS / "base_generator",
     "galip": _ASSETS / "base_galip",

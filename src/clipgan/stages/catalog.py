@@ -49,6 +49,11 @@ class Workspace:
         return self.root / "data" / "source.json"
 
     @property
+    def settings(self) -> Path:
+        """What decides each stage, one file a stage."""
+        return self.root / "data" / "settings"
+
+    @property
     def images(self) -> Path:
         return self.root / "data" / "images"
 
@@ -84,6 +89,11 @@ class Workspace:
         """Resumable state of ``stage``: outside DVC, ignored by git."""
         return self.root / "data" / ".work" / stage
 
+    @property
+    def remembered(self) -> Path:
+        """Content hashes of the source's files, by their looks."""
+        return self.work("scan") / "contents.json"
+
     def relative(self, path: Path) -> str:
         """``path`` as dvc.yaml writes it."""
         return path.relative_to(self.root).as_posix()
@@ -105,14 +115,13 @@ def find_workspace(start: Path) -> Workspace:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: ``sections`` of params.yaml that change its result, and its paths.
+    """One step and its paths: ``inputs`` and ``outputs`` name attributes of :class:`Workspace`.
 
-    ``inputs`` and ``outputs`` name attributes of :class:`Workspace`.
+    Which parameters change its result: :mod:`clipgan.stages.settings`.
     """
 
     name: str
     summary: str
-    sections: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     run: Callable[[Params, Workspace], Any]
@@ -121,14 +130,31 @@ class Stage:
 def _scan(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.scan import scan
 
-    return scan(params.ingest, source=workspace.source, raw=workspace.raw)
+    return scan(
+        params.ingest,
+        source=workspace.source,
+        raw=workspace.raw,
+        remembered=workspace.remembered,
+    )
+
+
+def _settings(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.settings import write_settings
+
+    uri = resolve_tracking_uri(workspace.root, os.environ)
+    remembered = workspace.work("settings") / "contents.json"
+    write_settings(params, workspace.settings, tracking_uri=uri, remembered=remembered)
 
 
 def _ingest(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.ingest import ingest
 
     return ingest(
-        params.ingest, images=workspace.images, raw=workspace.raw, work=workspace.work("ingest")
+        params.ingest,
+        images=workspace.images,
+        raw=workspace.raw,
+        work=workspace.work("ingest"),
+        remembered=workspace.remembered,
     )
 
 
@@ -257,27 +283,13 @@ def _pretrain_clip(params: Params, workspace: Workspace) -> Any:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("scan", "what the source offers now", ("ingest",), (), ("source",), _scan),
-        Stage(
-            "ingest",
-            "images and captions -> shards",
-            ("ingest",),
-            ("source",),
-            ("images",),
-            _ingest,
-        ),
-        Stage(
-            "features",
-            "shards -> CLIP features",
-            ("features",),
-            ("images",),
-            ("features",),
-            _features,
-        ),
+        Stage("scan", "what the source offers now", (), ("source",), _scan),
+        Stage("settings", "what decides each stage now", (), ("settings",), _settings),
+        Stage("ingest", "images and captions -> shards", ("source",), ("images",), _ingest),
+        Stage("features", "shards -> CLIP features", ("images",), ("features",), _features),
         Stage(
             "train",
             "shards and features -> generator",
-            ("train",),
             ("images", "features"),
             ("training",),
             _train,
@@ -285,7 +297,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             "generator -> metric values and pictures",
-            ("evaluate",),
             ("images", "features", "training"),
             ("evaluation",),
             _evaluate,
@@ -293,7 +304,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "pretrain_generator",
             "shards and features -> a generator to start from",
-            ("train", "pretrain_generator"),
             ("images", "features"),
             ("generator",),
             _pretrain_generator,
@@ -301,18 +311,12 @@ STAGES: dict[str, Stage] = {
         Stage(
             "pretrain_mapper",
             "features of captioned images -> noise mapper",
-            ("pretrain_mapper",),
             ("images", "features"),
             ("mapper",),
             _pretrain_mapper,
         ),
         Stage(
-            "pretrain_clip",
-            "shards -> the built-in CLIP",
-            ("pretrain_clip",),
-            ("images",),
-            ("clip",),
-            _pretrain_clip,
+            "pretrain_clip", "shards -> the built-in CLIP", ("images",), ("clip",), _pretrain_clip
         ),
     )
 }

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipgan import schemas
-from clipgan.artifacts import TEMPORARY_SUFFIX, link_file, replace_folder
+from clipgan.artifacts import TEMPORARY_SUFFIX, hash_json, link_file, replace_folder
 from clipgan.clip import feature_store
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_parts import FeatureParts
@@ -25,6 +25,7 @@ from clipgan.clip.feature_store import (
     save_shard,
 )
 from clipgan.config import FeaturesConfig
+from clipgan.config.effective import select_features
 from clipgan.data.decoding import decode_image
 from clipgan.data.shards import ImagesManifest, ShardEntry, load_manifest, read_shard
 from clipgan.devices import resolve_device
@@ -33,6 +34,7 @@ from clipgan.images import to_unit_range
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.resume_state import mark_finished, remove_abandoned
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.source_code import hash_sources
 from clipgan.threads import renew_threads
 
 _PARTS_FOLDER = "parts"
@@ -64,10 +66,10 @@ def extract_features(
 ) -> FeaturesReport:
     """Encode every image and caption once.
 
-    Finished shards, and the pieces of an unfinished one, lie in ``work/<fingerprint>/``, so a
-    killed run redoes at most one piece, and the shards stay there at the end (see
-    :mod:`clipgan.resume_state`); a complete ``features`` folder of the same
-    CLIP and images is left as it is.
+    Finished shards, and the pieces of an unfinished one, lie in ``work/<hash of CLIP, images,
+    settings and code>/``, so a killed run redoes at most one piece, and the shards stay there at
+    the end (see :mod:`clipgan.resume_state`). Whether there is anything to do is DVC's to say, not
+    asked here.
 
     Raises:
         DataError: the image shards are missing or damaged.
@@ -82,9 +84,8 @@ def extract_features(
             config.clip_model, config.clip_weights, precision=config.precision, device=device
         )
     fingerprint = compute_features_fingerprint(clip.fingerprint, manifest.fingerprint)
-    if _is_complete(features, fingerprint):
-        return _make_report(features, num_encoded=0)
-    folder = work / fingerprint[:16]
+    made_by = [select_features(config), hash_sources("clipgan.stages.features")]
+    folder = work / hash_json([fingerprint, made_by])[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for unfinished in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
@@ -233,16 +234,6 @@ def _place_output(folder: Path, features: Path) -> None:
 
 def _name_shard(entry: ShardEntry) -> str:
     return entry.name.replace("images-", "features-")
-
-
-def _is_complete(features: Path, fingerprint: str) -> bool:
-    if not (features / feature_store.MANIFEST).exists():
-        return False
-    try:
-        return feature_store.load_manifest(features).fingerprint == fingerprint
-    except FeatureStoreError as error:
-        print(f"features: made again, because {error}", flush=True)
-        return False
 
 
 def _make_report(features: Path, *, num_encoded: int) -> FeaturesReport:

@@ -20,6 +20,7 @@ def ingest(
     images: Path,
     raw: Path,
     work: Path,
+    remembered: Path | None = None,
     logger: RunLogger = NULL_LOGGER,
 ) -> IngestReport:
     """Write the images folder: shards, manifest.json, the report's two forms, contact_sheet.png.
@@ -29,13 +30,14 @@ def ingest(
         images: folder to make or replace; on the file system of ``work``.
         raw: downloads (npm packages), reused by later runs.
         work: resumable state; the same call after an interruption goes on from it.
+        remembered: contents of the source as the scan found them, see :func:`list_source`.
         logger: receives the counts.
 
     Raises:
         DataError: the source has no usable image, a download fails, or the disk is full. What
             stood in ``images`` before is untouched.
     """
-    report = Ingestion(config, list_source(config, raw), work).run(images)
+    report = Ingestion(config, list_source(config, raw, remembered), work).run(images)
     print(f"{report.summary()}\nsee {images / REPORT_MD} and {CONTACT_SHEET} beside it", flush=True)
     logger.log_params(
         {
@@ -47,8 +49,11 @@ def ingest(
     return report
 
 
-def list_source(config: IngestConfig, raw: Path) -> SourceListing:
-    """What the configured source offers, before any image is read.
+def list_source(config: IngestConfig, raw: Path, remembered: Path | None = None) -> SourceListing:
+    """What the configured source offers, before any image is decoded.
+
+    Args:
+        remembered: file of content hashes, so that an unchanged folder is not read again.
 
     Raises:
         DataError: the source is not there or holds no file.
@@ -58,5 +63,6 @@ def list_source(config: IngestConfig, raw: Path) -> SourceListing:
             Path(config.folder).expanduser(),
             max_megapixels=config.max_megapixels,
             caption_lines=config.caption_lines,
+            remembered=remembered,
         )
     return list_emoji(config.emoji_styles, config.resolution_px, raw)

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipgan.config import Family
+from clipgan.models.built_in import REGISTRY_PREFIX
 from clipgan.tracking.download import download_generator
 from clipgan.training.checkpoint import is_checkpoint
 from clipgan.training.checkpoint_export import export_checkpoint
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.fine_tuning import REGISTRY_PREFIX, resolve_initial_folder
+from clipgan.training.fine_tuning import resolve_initial_folder
 
 FOLDER = "initial_weights"
 

@@ -41,6 +41,7 @@ from clipgan.errors import DataError
 from clipgan.images import to_clip_input, to_unit_range
 from clipgan.pretrained.efficientnet_lite import load_efficientnet_lite
 from clipgan.progress import progress_bar
+from clipgan.source_code import hash_sources
 
 PREPARED_FOLDER = "prepared"
 _COLUMNS = [
@@ -100,11 +101,16 @@ def pretrain_clip(
 
 
 def prepare_pretraining(config: PretrainClipConfig, *, images: Path, work: Path) -> Path:
-    """Write the folder ``work/prepared``; nothing is done where it fits already."""
+    """Write the folder ``work/prepared``; nothing is done where it fits already.
+
+    Its fingerprint covers images, sentence encoder and this recipe's code, and names all further
+    state: what other images or other code left is not taken up.
+    """
     folder = work / PREPARED_FOLDER
     encoder = find_sentence_encoder()
     encoder_sha256 = hash_file(encoder / WEIGHTS_FILE)
-    fingerprint = hash_json([load_manifest(images).fingerprint, encoder_sha256])
+    code = hash_sources("clipgan.stages.pretrain_clip")
+    fingerprint = hash_json([load_manifest(images).fingerprint, encoder_sha256, code])
     if read_prepared_fingerprint(folder) != fingerprint:
         save_prepared(
             folder,

@@ -22,10 +22,11 @@ from clipgan.config import (
 )
 from clipgan.data.shards import load_manifest
 from clipgan.errors import ConfigError
+from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo, load_bundle_info
 from clipgan.resume_state import remove_folder
 from clipgan.stages.train import train
-from clipgan.training.fine_tuning import NO_WEIGHTS, resolve_initial_folder
+from clipgan.training.fine_tuning import resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.noise_mapper import save_mapper
 from clipgan.resume_state import remove_folder
+from clipgan.source_code import hash_sources
 from clipgan.training.caption_budget import choose_captioned
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.inputs import select_training_images
@@ -68,7 +69,8 @@ def pretrain_mapper(
     pairs = _select_pairs(config, table, training)
     recipe = config.model_dump(mode="json", exclude={"device", "checkpoint_interval_steps"})
     provenance = {**recipe, "features": hash_file(features / MANIFEST)}
-    fingerprint = hash_json(provenance)
+    # The code names the state alone: the same mapper may come of other code.
+    fingerprint = hash_json([provenance, hash_sources("clipgan.stages.pretrain_mapper")])
     folder = work / fingerprint[:16]
     run = MapperTraining(
         config,

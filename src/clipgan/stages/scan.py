@@ -19,16 +19,19 @@ class ScanReport:
     identity_sha256: str
 
 
-def scan(config: IngestConfig, *, source: Path, raw: Path) -> ScanReport:
-    """Write ``source``, the listing's fingerprint; no image is read.
+def scan(
+    config: IngestConfig, *, source: Path, raw: Path, remembered: Path | None = None
+) -> ScanReport:
+    """Write ``source``, the listing's fingerprint: of contents, whatever the files' times.
 
     A folder of images is no dependency for DVC: it would hash every byte twice, and a broken link
-    in it would stop the pipeline instead of becoming a line of the ingest report.
+    in it would stop the pipeline instead of becoming a line of the ingest report. Here times only
+    tell which files are to be read again; ``remembered`` keeps them, outside of DVC.
 
     Raises:
         DataError: the source is not there or holds no file.
     """
-    listing = list_source(config, raw)
+    listing = list_source(config, raw, remembered)
     report = ScanReport(
         source=listing.name,
         num_files=len(listing.samples) + len(listing.rejected),

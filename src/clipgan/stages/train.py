@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, Threads, TrainConfig
+from clipgan.config.effective import select_training
 from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
+from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
@@ -28,7 +30,7 @@ from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.earlier_runs import announce_start
 from clipgan.training.early_signs import describe_blind_clip
 from clipgan.training.families import TrainingFamily, choose_family
-from clipgan.training.fine_tuning import NO_WEIGHTS, Networks, resolve_initial_folder
+from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
 from clipgan.training.loop import Schedule, TrainingLoop
@@ -205,7 +207,7 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
-    logger.log_params(_flatten("train", config.model_dump(mode="json")))
+    logger.log_params(_flatten("train", select_training(config)))
     if processes.is_lead:
         _prepare_run_folder(
             run_folder, config, monitoring, networks, images=images, conditions=conditions
@@ -310,7 +312,7 @@ def _prepare_run_folder(
         has_initial=config.initial_weights != NO_WEIGHTS,
         decoded_bytes=decoded_bytes,
     )
-    identity = _flatten("train", config.model_dump(mode="json"))
+    identity = _flatten("train", select_training(config))
     announce_start(run_folder, identity | {"images": load_manifest(images).fingerprint})
 
 

@@ -13,6 +13,7 @@ from clipgan.tracking.environment import (
     load_mlflow,
     open_client,
 )
+from clipgan.tracking.registry import DATA_HASH_TAG
 from clipgan.tracking.versions import MODEL_FILE, read_aliases, search_versions
 
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
@@ -78,6 +79,27 @@ def _check_alias(client: Any, address: str) -> None:
             f"{address} cannot be loaded: no version is {alias}; there is {others}, and "
             "`clipgan promote VERSION` makes one champion"
         )
+
+
+def identify_version(address: str, *, tracking_uri: str) -> str:
+    """What a registered generator is known by: the hash of its weights that it was registered with.
+
+    Args:
+        address: see :func:`download_generator`; an alias stands for the version it has now.
+
+    Raises:
+        RegistryError: no such model, version or alias, or the store cannot be reached.
+    """
+    name = address.removeprefix("models:/")
+    if "@" not in name and "/" not in name:
+        return address  # a model's own id never means another one
+    client = open_client(tracking_uri)
+    with explain_mlflow_errors(f"{address} cannot be found (`clipgan models` lists versions)"):
+        if "@" in name:
+            version = client.get_model_version_by_alias(*name.rsplit("@", 1))
+        else:
+            version = client.get_model_version(*name.rsplit("/", 1))
+    return str(version.tags.get(DATA_HASH_TAG) or version.source)
 
 
 def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:

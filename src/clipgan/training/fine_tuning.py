@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clipgan.config import Family, TrainConfig
 from clipgan.errors import CheckpointError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, NO_WEIGHTS, REGISTRY_PREFIX
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -28,8 +28,6 @@ from clipgan.training.random_streams import derive_seed
 
 logger = logging.getLogger(__name__)
 
-NO_WEIGHTS = "none"
-REGISTRY_PREFIX = "models:/"
 LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
 """How the discriminator's outputs are put together; its weights serve every form."""
 

@@ -1,40 +1,39 @@
-"""The name of a training: same parameters, data, features, start and code, same name."""
+"""The name of a training: same parameters, data, features, start and code, same name.
+
+Parameters are those that the training reads, and weights count by their contents, whatever the keys
+that name them say. Loads no torch: ``clipgan status`` asks the same.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import clipgan
 from clipgan.artifacts import hash_file, hash_json
-from clipgan.config import PseudoTextConfig, TrainConfig
-from clipgan.models.noise_mapper import hash_mapper
+from clipgan.config import TrainConfig
+from clipgan.config.effective import select_training
+from clipgan.source_code import hash_sources
 
-CODE = (
-    "stages/train.py",
-    "training/*.py",
-    "models/*.py",
-    "losses/*.py",
-    "clip/*.py",
-    "pretrained/*.py",
-    "data/batches.py",
-    "data/decoding.py",
-    "data/shards.py",
-    "images.py",
-    "random_draws.py",
-)
-"""Parts of the package that decide a training's bits."""
+_DESCRIPTIONS = ("bundle.json", "checkpoint.json")
 
 
-def list_code() -> list[Path]:
-    """The source files behind ``CODE``, sorted."""
-    root = Path(clipgan.__file__).parent
-    return sorted(path for pattern in CODE for path in root.glob(pattern))
+def describe_training(config: TrainConfig, *, start: Any, mapper: str) -> dict[str, Any]:
+    """What of section ``train`` decides a training: DVC compares it, and fingerprints hold it.
+
+    Args:
+        start: identity of the weights behind ``initial_weights``; None: there are none.
+        mapper: identity of the noise mapper behind ``pseudo_text.mapper``, where that is read.
+    """
+    settings = select_training(config)
+    if "mapper" in settings["pseudo_text"]:
+        settings["pseudo_text"] |= {"mapper": mapper}
+    return settings | {"initial_weights": start}
 
 
-def compute_code_fingerprint() -> str:
-    """SHA-256 over the sources that decide a training's bits."""
-    root = Path(clipgan.__file__).parent
-    return hash_json({str(path.relative_to(root)): hash_file(path) for path in list_code()})
+def list_weights(folder: Path) -> list[Path]:
+    """The files of a bundle, a checkpoint or a mapper that a training takes from it, sorted."""
+    descriptions = (folder / name for name in _DESCRIPTIONS)
+    return sorted([*folder.glob("*.safetensors"), *(p for p in descriptions if p.is_file())])
 
 
 def compute_training_fingerprint(
@@ -44,19 +43,27 @@ def compute_training_fingerprint(
     features_dir: Path,
     initial_folder: Path | None,
 ) -> str:
-    """SHA-256 over everything that decides the bits of a training's result."""
-    weights = () if initial_folder is None else sorted(initial_folder.glob("*.safetensors"))
+    """SHA-256 over everything that decides the bits of a training's result.
+
+    Raises:
+        CheckpointError: there is no noise mapper where one is named.
+    """
+    start = None
+    if initial_folder is not None:
+        start = {path.name: hash_file(path) for path in list_weights(initial_folder)}
     return hash_json(
         {
-            "config": config.model_dump(mode="json"),
+            "settings": describe_training(config, start=start, mapper=_identify_mapper(config)),
             "images": images_fingerprint,
             "features": hash_file(features_dir / "manifest.json"),
-            "initial": {path.name: hash_file(path) for path in weights},
-            "mapper": _hash_mapper(config.pseudo_text),
-            "code": compute_code_fingerprint(),
+            "code": hash_sources("clipgan.stages.train"),
         }
     )
 
 
-def _hash_mapper(config: PseudoTextConfig) -> str | None:
-    return hash_mapper(Path(config.mapper)) if config.kind == "mapper" else None
+def _identify_mapper(config: TrainConfig) -> str:
+    if config.pseudo_text.kind != "mapper":
+        return ""
+    from clipgan.models.noise_mapper import hash_mapper
+
+    return hash_mapper(Path(config.pseudo_text.mapper))

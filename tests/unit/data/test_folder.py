@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,30 @@ def test_the_identity_follows_the_files(tmp_path: Path) -> None:
         assert listing(tmp_path).identity != before
     (tmp_path / "a.txt").write_text("new caption")
     assert listing(tmp_path).identity != before
+
+
+def test_the_identity_is_that_of_contents_and_names(tmp_path: Path) -> None:
+    """Neither a date nor an inode: a copy, a checkout, a `touch` are the same data."""
+    folder = tmp_path / "own"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / "a.png").write_bytes(PNG)
+    (folder / "b" / "a.txt").write_text("a caption")
+    before = listing(folder).identity
+    (folder / "b" / "a.png").touch()
+    shutil.copytree(folder, tmp_path / "copy")
+    assert listing(folder).identity == listing(tmp_path / "copy").identity == before
+    status = (folder / "b" / "a.txt").stat()
+    (folder / "b" / "a.txt").write_text("another c")
+    os.utime(folder / "b" / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert listing(folder).identity != before, "equal size and time, another content"
+    (tmp_path / "copy" / "nowhere").symlink_to("gone")
+    assert listing(tmp_path / "copy").identity != before, "the report names the broken link"
+
+
+def test_the_identity_reads_no_file_that_no_image_can_need(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"")
+    os.truncate(tmp_path / "film.mp4", 10**12)
+    assert listing(tmp_path).identity
 
 
 def make_nothing(folder: Path) -> None:

@@ -84,7 +84,11 @@ def test_the_fingerprint_follows_the_content_only(images: Path, tmp_path: Path) 
     assert fingerprint() == fingerprint()
     assert fingerprint() != fingerprint(captions=["another"])
     assert fingerprint() != fingerprint(split=schemas.VALIDATION)
-    assert fingerprint() == fingerprint(image=b"other zlib, same pixels", sha256="11")
+    png = {schemas.IMAGE: b"\x89PNG", schemas.SHA256: "11"}
+    other_zlib = {schemas.IMAGE: b"\x89PNG of another zlib, same pixels", schemas.SHA256: "12"}
+    assert fingerprint(**png) == fingerprint(**other_zlib)
+    jpeg = {schemas.IMAGE: b"\xff\xd8", schemas.SHA256: "11"}
+    assert fingerprint(**jpeg) != fingerprint(**jpeg | {schemas.SHA256: "12"})
 
 
 def test_captions_are_joined_without_repetition(images: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def load_or_make_maps(
     """
     views = []
     for view in range(config.views):
-        recipe = [data.fingerprint, trunk.weights_sha256, config.image_side_px, config.seed, view]
+        made_from = [data.fingerprint, trunk.weights_sha256]
+        recipe = [*made_from, config.image_side_px, config.precision, config.seed, view]
         path = work / f"maps-{hash_json(recipe)[:16]}.safetensors"
         if not path.is_file():
             maps = _make_view(config, data, trunk, device, view)

@@ -46,9 +46,10 @@ class RejectedFileError(Exception):
 class SourceListing:
     """All that a source offers, in a fixed order.
 
-    ``identity`` is a JSON value that changes whenever the source's content does (versions, or
-    names with sizes and times); ``rejected`` and ``caption_problems`` are what was found while
-    listing; ``by_design`` are alterations that belong to the source and are not reported per file.
+    ``identity`` is a JSON value that changes whenever the source's content does, and only then
+    (versions, or names with contents); ``rejected`` and ``caption_problems`` are what was found
+    while listing; ``by_design`` are alterations that belong to the source and are not reported per
+    file.
     """
 
     name: str

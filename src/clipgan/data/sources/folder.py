@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipgan import artifacts
+from clipgan.data.content_hashes import hash_files
 from clipgan.data.image_reader import FORMATS
 from clipgan.data.sources import RejectedFileError, Rejection, SourceListing, SourceSample
 from clipgan.errors import DataError
@@ -41,12 +42,18 @@ class _Walk:
 
 
 def list_folder(
-    folder: Path, *, max_megapixels: float, caption_lines: Literal["all", "first"]
+    folder: Path,
+    *,
+    max_megapixels: float,
+    caption_lines: Literal["all", "first"],
+    remembered: Path | None = None,
 ) -> SourceListing:
     """All files of the tree in the order of their relative paths; symbolic links are followed.
 
     A file too large for any image of ``max_megapixels`` is refused unread. ``caption_lines`` says
-    which lines of a caption file count.
+    which lines of a caption file count. The identity holds names and contents, never times or
+    places; ``remembered`` saves reading unchanged files for it, see
+    :func:`clipgan.data.content_hashes.hash_files`.
 
     Raises:
         DataError: the folder is missing, is no folder, cannot be read or has no files.
@@ -77,18 +84,25 @@ def list_folder(
         Rejection(format_key(path, folder), *_explain_unused(by_name[_name_key(path)], used))
         for path in sorted(set(walk.captions) - used)
     )
-    files = [*walk.images, *sorted(walk.captions.items())]
     return SourceListing(
         name="folder",
         samples=samples,
-        identity=artifacts.hash_json(
-            # A plugin installed since reads files that were refused before.
-            [FORMATS]
-            + [[format_key(p, folder), s.st_size, s.st_mtime_ns, s.st_ino] for p, s in files]
-        ),
+        identity=_identify(folder, walk, max_bytes, remembered),
         rejected=tuple(walk.rejected),
         caption_problems=orphans,
     )
+
+
+def _identify(folder: Path, walk: _Walk, max_bytes: int, remembered: Path | None) -> str:
+    files = [*walk.images, *sorted(walk.captions.items())]
+    read = [(path, status) for path, status in files if status.st_size <= max_bytes]
+    hashes = {
+        path: found for (path, _), found in zip(read, hash_files(read, remembered), strict=True)
+    }
+    offered = [[format_key(path, folder), s.st_size, hashes.get(path)] for path, s in files]
+    rejected = [[found.key, found.reason] for found in walk.rejected]
+    # A plugin installed since reads files that were refused before.
+    return artifacts.hash_json([FORMATS, offered, rejected])
 
 
 def format_key(path: Path, folder: Path) -> str:

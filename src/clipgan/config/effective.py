@@ -1,0 +1,87 @@
+"""The parameters that decide a stage's result: those that it reads.
+
+DVC's staleness, the names of resume folders and the parameters of MLflow runs all come from here.
+Left out are keys that another choice switches off (the other family's, the quality of a JPEG where
+PNG is stored) and ``device``: it says where, ``auto`` is another one on another machine, and
+artifacts record what it was. Batch sizes stay: they change the last bits. A key that is not named
+here decides, so a forgotten one costs a repetition and never a wrong result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clipgan.config.evaluation import EvaluateConfig
+from clipgan.config.sections import FeaturesConfig, IngestConfig
+from clipgan.config.training import TrainConfig
+
+_LAFITE_KEYS = (
+    "reduced_precision_resolutions",
+    "freeze_discriminator_blocks",
+    "clip_view",
+    "generator",
+    "discriminator",
+    "losses",
+    "optimizer",
+)
+_ADA_KEYS = ("ada_target", "ada_interval_steps", "ada_kimg")
+
+Parameters = dict[str, Any]
+
+
+def select_ingest(config: IngestConfig) -> Parameters:
+    """Section ``ingest``. Where a folder lies does not count: the scan says what is in it."""
+    selected = _dump(config, "folder")
+    if config.source == "folder":
+        del selected["emoji_styles"]
+    if config.encoding == "png":
+        del selected["jpeg_quality"]
+    return selected
+
+
+def select_features(config: FeaturesConfig) -> Parameters:
+    """Section ``features``."""
+    return _dump(config, "device")
+
+
+def select_training(config: TrainConfig) -> Parameters:
+    """Section ``train``, for its family."""
+    selected = _dump(config, "device")
+    if config.family == "galip":
+        _drop(selected, *_LAFITE_KEYS)
+        if config.precision != "fp16":
+            del selected["galip"]["loss_scale"]
+    else:
+        del selected["galip"]
+        if config.precision == "fp32":
+            del selected["reduced_precision_resolutions"]
+        if config.clip_view.kind == "full":
+            del selected["clip_view"]["min_side"]
+        if config.clip_view.kind != "multi_crop":
+            del selected["clip_view"]["crops"]
+    if config.augmentation.kind != "diffaugment":
+        del selected["augmentation"]["policies"]
+    if config.augmentation.kind != "ada":
+        _drop(selected["augmentation"], *_ADA_KEYS)
+    unread = "noise_level" if config.pseudo_text.kind == "mapper" else "mapper"
+    del selected["pseudo_text"][unread]
+    return selected
+
+
+def select_evaluation(config: EvaluateConfig) -> Parameters:
+    """Section ``evaluate``."""
+    selected = _dump(config, "device")
+    if config.judge_clip_model == "none":
+        del selected["judge_clip_weights"]
+    return selected
+
+
+def _dump(
+    config: IngestConfig | FeaturesConfig | TrainConfig | EvaluateConfig, *unread: str
+) -> Parameters:
+    return config.model_dump(mode="json", exclude=set(unread))
+
+
+def _drop(selected: Parameters, *keys: str) -> None:
+    for key in keys:
+        del selected[key]

@@ -1,0 +1,80 @@
+"""The sources that decide what a module computes: itself and all it imports from this package.
+
+Names resume folders and caches, so that state made by other code is not taken up. A test holds
+dvc.yaml, which lists the same files for DVC, to the same answer.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import clipgan
+from clipgan.artifacts import hash_file, hash_json
+
+NO_RESULT_DEPENDS_ON = {
+    "clipgan.config": "parameters count by their values",
+    "clipgan.errors": "words",
+    "clipgan.progress": "a progress bar",
+    "clipgan.resume_state": "the life of folders",
+    "clipgan.run_logger": "what is logged decides nothing",
+    "clipgan.source_code": "names of folders",
+    "clipgan.threads": "how fast; a training's number stands in its checkpoints",
+}
+"""Modules, and packages with all that is in them, whose edit must not make anything again."""
+
+_ROOT = Path(clipgan.__file__).parents[1]
+
+
+@cache
+def hash_sources(module: str) -> str:
+    """SHA-256 over the sources behind ``module``, as they were at the first call."""
+    return hash_json({name: hash_file(_find_file(name)) for name in sorted(list_sources(module))})
+
+
+def list_sources(module: str) -> frozenset[str]:
+    """Names of the modules that decide what ``module`` computes.
+
+    Imports inside functions count; a package whose ``__init__.py`` is a docstring does not, nor
+    what :data:`NO_RESULT_DEPENDS_ON` names, which is not looked through either.
+    """
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or _is_left_out(name):
+            continue
+        found.add(name)
+        waiting += _list_imports(name)
+    return frozenset(name for name in found if _holds_code(name))
+
+
+def _is_left_out(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in NO_RESULT_DEPENDS_ON)
+
+
+def _list_imports(module: str) -> list[str]:
+    imported = [module.rpartition(".")[0]]  # importing a.b runs a/__init__.py too
+    for node in ast.walk(_parse(module)):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # A name may be a module of the package.
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    own = (name for name in imported if name.partition(".")[0] == "clipgan")
+    return [name for name in own if _find_file(name).is_file()]
+
+
+def _holds_code(module: str) -> bool:
+    return any(not isinstance(statement, ast.Expr) for statement in _parse(module).body)
+
+
+@cache
+def _parse(module: str) -> ast.Module:
+    return ast.parse(_find_file(module).read_text(encoding="utf-8"))
+
+
+def _find_file(module: str) -> Path:
+    path = _ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -1,0 +1,122 @@
+"""Stage settings: what decides each stage now, for DVC to compare: parameters and weights in use.
+
+DVC can depend on keys of params.yaml, but not on those alone that a stage reads, nor on weights
+that a key names: ``data/mapper``, or a registered model behind an alias. So this stage runs every
+time and writes one small file a stage, by the functions that also name resume folders.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clipgan.artifacts import hash_json, write_json
+from clipgan.config import EvaluateConfig, FeaturesConfig, Params, TrainConfig
+from clipgan.config.effective import select_evaluation, select_features, select_ingest
+from clipgan.data.content_hashes import hash_files
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, NO_WEIGHTS, REGISTRY_PREFIX
+from clipgan.training.fingerprint import describe_training, list_weights
+
+MISSING = "not there"
+
+
+def write_settings(
+    params: Params, folder: Path, *, tracking_uri: str, remembered: Path | None = None
+) -> None:
+    """Write ``ingest.json``, ``features.json``, ``train.json`` and ``evaluate.json``.
+
+    Weights that are not there are written down as that: a recipe may be about to make them, and
+    the stage that needs them says what is wrong.
+
+    Args:
+        tracking_uri: the MLflow store, where ``train.initial_weights`` names a registered model.
+        remembered: file of content hashes, so that unchanged weights are not read again.
+
+    Raises:
+        RegistryError: there is no such registered model, or the store cannot be reached.
+    """
+    files = _list_files(params)
+    found = hash_files([(path, path.stat()) for path in files], remembered)
+    hashes = {path: digest or MISSING for path, digest in zip(files, found, strict=True)}
+    settings = {
+        "ingest": select_ingest(params.ingest),
+        "features": _describe_features(params.features, hashes),
+        "train": _describe_training(params.train, hashes, tracking_uri),
+        "evaluate": _describe_evaluation(params.evaluate, hashes),
+    }
+    for stage, tree in settings.items():
+        write_json(folder / f"{stage}.json", tree)
+
+
+_Hashes = dict[Path, str]
+
+
+def _list_files(params: Params) -> list[Path]:
+    """Every weights file that a parameter names."""
+    train = params.train
+    names = [params.features.clip_weights, *_list_judge_weights(params.evaluate)]
+    named = [Path(name) for name in names]
+    start = _find_start(train)
+    if start is not None:
+        named.append(start)
+    if train.pseudo_text.kind == "mapper":
+        named.append(Path(train.pseudo_text.mapper))
+    return sorted({file for path in named for file in _list_under(path)})
+
+
+def _list_under(path: Path) -> list[Path]:
+    path = path.expanduser()
+    if path.is_file():
+        return [path]
+    return list_weights(path) if path.is_dir() else []
+
+
+def _hash_content(path: Path, hashes: _Hashes) -> str | None:
+    """Of a file, or of the weights in a folder; None: the name is of neither."""
+    files = _list_under(path)
+    return hash_json({file.name: hashes[file] for file in files}) if files else None
+
+
+def _describe_features(config: FeaturesConfig, hashes: _Hashes) -> dict[str, Any]:
+    settings = select_features(config)
+    content = _hash_content(Path(config.clip_weights), hashes)
+    return settings | ({"clip_weights": content} if content else {})
+
+
+def _describe_training(config: TrainConfig, hashes: _Hashes, tracking_uri: str) -> dict[str, Any]:
+    start: Any = None
+    if config.initial_weights.startswith(REGISTRY_PREFIX):
+        from clipgan.tracking.download import identify_version
+
+        start = identify_version(config.initial_weights, tracking_uri=tracking_uri)
+    elif (folder := _find_start(config)) is not None:
+        files = _list_under(folder)
+        start = {file.name: hashes[file] for file in files} or MISSING
+    mapper = _hash_content(Path(config.pseudo_text.mapper), hashes)
+    return describe_training(config, start=start, mapper=mapper or MISSING)
+
+
+def _find_start(config: TrainConfig) -> Path | None:
+    """The folder that ``train.initial_weights`` names; None: it names none."""
+    name = config.initial_weights
+    if name == NO_WEIGHTS or name.startswith(REGISTRY_PREFIX):
+        return None
+    return BUILT_IN_FOLDERS[config.family] if name == BUILT_IN else Path(name)
+
+
+def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, Any]:
+    names = _list_judge_weights(config)
+    contents = {name: _hash_content(Path(name), hashes) for name in names}
+    return {
+        **select_evaluation(config),
+        "weights": {name: content for name, content in contents.items() if content},
+    }
+
+
+def _list_judge_weights(config: EvaluateConfig) -> list[str]:
+    """What may be the file of a network that judges."""
+    specs = [*config.feature_spaces]
+    for protocol in config.custom_protocols:
+        specs += protocol.spaces or ()
+    parts = [spec.split(":", 2) for spec in specs]
+    return sorted({config.judge_clip_weights, *(part[2] for part in parts if len(part) == 3)})
