@@ -82,6 +82,8 @@ def pretrain_generator(
                 features=features,
                 output=finished,
                 work=work / "train",
+                # Where train keeps them, too.
+                image_store=work.parent / "images",
                 clip=clip,
             )
         start = str(finished)

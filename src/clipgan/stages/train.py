@@ -46,6 +46,7 @@ def train(
     features: Path,
     output: Path,
     work: Path,
+    image_store: Path | None = None,
     initial_folder: Path | None = None,
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
@@ -61,6 +62,7 @@ def train(
         images, features: artifacts of the stages before.
         output: folder to make or replace: generator bundle, reports and samples.
         work: parent of the resumable state; the run's own folder is removed on success.
+        image_store: decoded images, shared by trainings and kept; None: ``images`` beside ``work``.
         initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
@@ -88,6 +90,7 @@ def train(
         networks,
         conditions,
         images=images,
+        image_store=image_store or work.parent / "images",
         run_folder=run_folder,
         fingerprint=fingerprint,
         logger=logger,
@@ -181,6 +184,7 @@ def _build_loop(
     conditions: Conditions,
     *,
     images: Path,
+    image_store: Path,
     run_folder: Path,
     fingerprint: str,
     logger: RunLogger,
@@ -192,7 +196,13 @@ def _build_loop(
     logger.log_params(_flatten("train", select_training(config)))
     step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
-        config, images, conditions, run_folder=run_folder, device=device, processes=processes
+        config,
+        images,
+        conditions,
+        image_store=image_store,
+        work=run_folder.parent,
+        device=device,
+        processes=processes,
     )
     folder = run_folder / SAMPLES_FOLDER
     sheet = SampleSheet(networks.generator_ema, conditions, config, monitoring, folder)
@@ -240,16 +250,17 @@ def _build_loader(
     images: Path,
     conditions: Conditions,
     *,
-    run_folder: Path,
+    image_store: Path,
+    work: Path,
     device: torch.device,
     processes: Processes,
 ) -> BatchLoader:
     """The first process decodes the images into a file, the others map it."""
     if processes.is_lead:
-        _remove_leftovers(run_folder.parent)
+        _remove_leftovers(work)
     else:
         processes.wait()
-    data = load_training_data(config, images, conditions, run_folder / "images")
+    data = load_training_data(config, images, conditions, image_store)
     if processes.is_lead:
         processes.wait()
     return BatchLoader(

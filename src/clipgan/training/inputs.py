@@ -29,9 +29,9 @@ def select_training_images(images: Path, table: FeatureTable) -> NDArray[np.int6
 
 
 def load_training_data(
-    config: TrainConfig, images: Path, conditions: Conditions, run_folder: Path
+    config: TrainConfig, images: Path, conditions: Conditions, image_store: Path
 ) -> TrainingData:
-    """Images (cached, memory-mapped, in ``run_folder``) and features of the rows to train on.
+    """Images (decoded once into ``image_store``, memory-mapped) and features to train on.
 
     Captions that may not be used are left out; features are in the space of ``conditions``.
     """
@@ -47,7 +47,7 @@ def load_training_data(
             images,
             [table.sample_ids[i] for i in selected],
             config.resolution_px,
-            run_folder / "images",
+            image_store,
         ),
         image_features=image_features,
         text_features=text_features,
