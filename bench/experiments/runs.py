@@ -141,6 +141,7 @@ def _train(config: TrainConfig, params: Params, data: Data, folder: Path) -> lis
         features=data.features,
         output=folder / "training",
         work=folder / "work",
+        image_store=data.images.parent.parent / "decoded",
     )
     shutil.rmtree(folder / "work", ignore_errors=True)
     rows: list[dict[str, float]] = json.loads((folder / "training/history.json").read_bytes())

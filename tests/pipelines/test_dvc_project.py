@@ -205,7 +205,9 @@ class TestClone:
             # `clipgan status` looks at params.yaml itself; DVC at what the stage wrote.
             status = clone.run("clipgan", "status").stdout
             assert {n for n in STAGES if f"{n:10} to do" in status} == expected - always
-            assert _list_run(clone.run("dvc", "repro", "--dry")) == expected
+            # In a dry run DVC does not see what depends on a training that is still to come.
+            later = {"evaluate"} if "train" in expected else set()
+            assert _list_run(clone.run("dvc", "repro", "--dry")) == expected - later
         (clone.root / "params.yaml").write_bytes(saved)
         assert "train.seed" not in clone.run("dvc", "params", "diff").stdout
 

@@ -171,3 +171,25 @@ def test_mistakes(world: Path, addresses: list[str], error: type[Exception], rea
     named = [a.format(training=world / "training", large=large) for a in addresses]
     with pytest.raises(error, match=reason):
         measure(world, *named)
+
+
+def test_models_are_judged_in_the_precision_of_the_evaluate_stage(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(fingerprint: Any, weights: Any, device: Any, precision: str) -> TinyClip:
+        asked.append(precision)
+        return TinyClip()
+
+    monkeypatch.setattr("clipgan.stages.model_sources.load_matching_clip", load)
+    for precision in ("bf16", "fp32"):
+        loader = ModelLoader(
+            tiny_params({"features.precision": precision}),
+            images=world / "images",
+            features=world / "features",
+            tracking_uri="",
+            device=torch.device("cpu"),
+        )
+        loader.load(str(world / "training"))
+    assert asked == ["bf16", "fp32"]

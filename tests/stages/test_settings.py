@@ -19,6 +19,7 @@ from clipgan.tracking.registry import register_model
 from clipgan.training.fine_tuning import resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from tests.params import params_with
+from tests.stages import tiny_galip
 from tests.stages.tiny_training import (
     build_world,
     hash_training,
@@ -121,9 +122,9 @@ def test_keys_that_do_not_count_change_no_bit_and_keep_the_resume_state(
 ) -> None:
     base: dict[str, Any] = {"train.total_images": 16, "train.precision": "fp32"}
     if family == "galip":
-        from tests.stages.tiny_galip import CHANGES
-
-        base |= CHANGES
+        base |= tiny_galip.CHANGES
+        copy = copy / "galip"
+        build_world(copy, clip=tiny_galip.TinyVitClip())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     run_training(copy, tiny_params(base), output="reference")
     run_training(copy, tiny_params(base | unread), output="other")

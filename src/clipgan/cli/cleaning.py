@@ -84,6 +84,7 @@ def find_leftovers(workspace: Workspace) -> Iterator[Leftover]:
             if index + 1 < len(states) or _find_age(folder) < done:
                 yield Leftover(folder, _describe_state(stage, folder), measure_size(folder))
     yield from _find_recipe_leftovers(workspace)
+    yield from _find_decoded_images(workspace.work("images"))
     data = workspace.root / "data"
     places = [data, data / ".work", *(path for path in (data / ".work").glob("*") if path.is_dir())]
     for place in places:
@@ -102,6 +103,14 @@ def _find_recipe_leftovers(workspace: Workspace) -> Iterator[Leftover]:
         for path in paths:
             if result.exists() and path.stat().st_mtime < result.stat().st_mtime:
                 yield Leftover(path, f"{path.parent.name}, done", measure_size(path))
+
+
+def _find_decoded_images(store: Path) -> Iterator[Leftover]:
+    """All but those that were used last; a training that needs others decodes them again."""
+    # A training that opens them writes the lock.
+    folders = sorted(store.glob("*/.lock"), key=lambda lock: lock.stat().st_mtime)
+    for lock in folders[:-1]:
+        yield Leftover(lock.parent, "decoded images of another training", measure_size(lock.parent))
 
 
 def find_temporary_folders(folder: Path) -> Iterator[Leftover]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from clipgan import artifacts
 from clipgan.devices import upload
 from clipgan.errors import DataError
 from clipgan.images import to_unit_range
+from clipgan.source_code import hash_sources
 
 _MIRROR, _CAPTION, _ORDER = 1, 2, 3
 """Streams of random numbers, independent of each other."""
@@ -201,12 +204,34 @@ def build_image_cache(
 ) -> NDArray[np.uint8]:
     """Decoded images in the order of ``sample_ids``: (N, 3, R, R) uint8, memory-mapped read-only.
 
-    The file is named by the images' fingerprint, the ids and the resolution, so an unchanged call
-    only maps it. Stored images are reduced to ``resolution_px`` with Lanczos.
+    The file is ``cache_dir/<hash of images, ids, resolution and code>/images.npy``, so an unchanged
+    call only maps it, in any process: of two that want it one makes it and the other waits. Stored
+    images are reduced to ``resolution_px`` with Lanczos.
 
     Raises:
         DataError: an id is not in the folder, images are stored smaller than asked for, or a shard
             is missing or damaged.
+    """
+    path = locate_image_cache(images_dir, sample_ids, resolution_px, cache_dir)
+    shape = (len(sample_ids), 3, resolution_px, resolution_px)
+    with _locked(path.parent):
+        if not path.exists():
+            with artifacts.atomic_path(path) as temporary:
+                cache: Any = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                _fill_cache(cache, images_dir, sample_ids, resolution_px)
+                cache.flush()
+                del cache
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def locate_image_cache(
+    images_dir: Path, sample_ids: Sequence[str], resolution_px: int, cache_dir: Path
+) -> Path:
+    """Where :func:`build_image_cache` puts these images, whether they are there or not.
+
+    Raises:
+        DataError: images are stored smaller than asked for, or the manifest is damaged.
     """
     # Here and below: training on arrays that lie in memory needs no Parquet.
     from clipgan.data.shards import load_manifest
@@ -217,17 +242,20 @@ def build_image_cache(
             f"train.resolution_px = {resolution_px}, but images are stored at "
             f"{manifest.resolution_px}: set ingest.resolution_px = {resolution_px}"
         )
-    key = artifacts.hash_json([manifest.fingerprint, list(sample_ids), resolution_px])
-    path = cache_dir / f"images-{resolution_px}px-{key[:16]}.npy"
-    shape = (len(sample_ids), 3, resolution_px, resolution_px)
-    if not path.exists():
-        with artifacts.atomic_path(path) as temporary:
-            cache: Any = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            _fill_cache(cache, images_dir, sample_ids, resolution_px)
-            cache.flush()
-            del cache
-    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return mapped
+    made_from = [manifest.fingerprint, list(sample_ids), resolution_px]
+    name = artifacts.hash_json([*made_from, hash_sources(__name__)])[:16]
+    return cache_dir / name / "images.npy"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time; the kernel gives back the lock of a process that died."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for partial in folder.glob(f".*{artifacts.TEMPORARY_SUFFIX}"):
+            partial.unlink()  # of a process that was killed
+        yield
 
 
 def _fill_cache(

@@ -16,7 +16,7 @@ A space whose weights are not on this machine is skipped with one line that says
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,8 +283,8 @@ def _find_timm(spec: str, rest: str, device: torch.device) -> FeatureSpace | str
 
     return FeatureSpace(
         spec=spec,
-        slug=slug_of(f"timm:{name}"),
-        fd_name=f"fd_{slug_of(f'timm:{name}')}",
+        slug=slug_of(spec),
+        fd_name=f"fd_{slug_of(spec)}",
         extractor=f"timm {name}/pooled",
         weights_sha256=hash_file(path),
         resize=f"bicubic, antialias, to {side} px",
@@ -308,8 +308,30 @@ def _find_cached_weights(config: Any) -> Path | None:
 
 
 def slug_of(spec: str) -> str:
-    """A space's name in letters, digits and underscores: what metric names may hold."""
+    """A space's name in letters, digits and underscores: what metric names may hold.
+
+    Weights are part of it: their tag, or the stem of their file.
+    """
     kind, _, rest = spec.partition(":")
-    name = rest.split(":")[0] if kind in {"open_clip", "timm"} else spec
+    name = spec
+    if kind in {"open_clip", "timm"}:
+        network, _, weights = rest.partition(":")
+        name = f"{network}_{Path(weights).stem}" if weights else network
     prefix = "clip_" if kind == "open_clip" else ""
     return prefix + "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def check_names_differ(specs: Sequence[str]) -> None:
+    """Refuse two spaces whose metrics would have one name.
+
+    Raises:
+        EvaluationError: names both.
+    """
+    known: dict[str, str] = {}
+    for spec in specs:
+        other = known.setdefault(name_metric_of(spec), spec)
+        if other != spec:
+            raise EvaluationError(
+                f"feature spaces {other!r} and {spec!r} would both be called "
+                f"{name_metric_of(spec)}: give one weights file another name"
+            )

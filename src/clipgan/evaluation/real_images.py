@@ -20,6 +20,7 @@ from clipgan.evaluation.reference import (
 from clipgan.evaluation.reference_cache import FeatureCache, Tensors, describe_features
 from clipgan.evaluation.space_metrics import SpaceFeatures
 from clipgan.progress import progress_bar
+from clipgan.source_code import hash_sources
 
 PLAIN, MIRRORED = "none", "mirrored"
 
@@ -63,6 +64,7 @@ class RealImages:
             "sample_ids": [self.index.sample_ids[row] for row in unique],
             "resolution_px": self.picture_px,
             "pixels": "as for training",
+            "code": hash_sources("clipgan.evaluation.real_images"),
         }
 
         def decode() -> Tensors:

@@ -1,9 +1,9 @@
 """Features of real images, kept between evaluations and shared by all runs of a project.
 
 A file is named by everything that decides its content: fingerprint of the image shards, the chosen
-images in their order, resolution, network, hash of its weights, resize, transform, device kind and
-torch version. What changes one of them makes another file, so nothing here can be stale; the folder
-may be deleted at any time.
+images in their order, resolution, network, hash of its weights, resize, a CLIP's activation,
+preprocessing and precision, transform, device kind, torch version and the code. What changes one of
+them makes another file, so nothing here can be stale; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipgan.artifacts import atomic_path, hash_json
 from clipgan.evaluation.feature_spaces import FeatureSpace
+from clipgan.source_code import hash_sources
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,13 @@ def describe_features(
         "resolution_px": resolution_px,
         "extractor": space.extractor,
         "weights_sha256": space.weights_sha256,
+        # Of a CLIP: its activation, preprocessing and precision, too.
+        "clip": None if space.clip is None else dict(space.clip),
         "resize": space.resize,
         "transform": transform,
         "device": device.type,
         "torch": torch.__version__,
+        "code": hash_sources("clipgan.evaluation.real_images"),
     }
 
 

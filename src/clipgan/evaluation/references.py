@@ -12,6 +12,7 @@ from clipgan.evaluation.benchmark import Benchmark
 from clipgan.evaluation.feature_spaces import (
     FeatureSpace,
     TrainingClip,
+    check_names_differ,
     find_space,
     name_metric_of,
 )
@@ -76,6 +77,7 @@ class RealSide:
 
     def _find_spaces(self, clip: TrainingClip) -> list[FeatureSpace]:
         spaces = []
+        check_names_differ(self._benchmark.protocol.spaces)
         for spec in self._benchmark.protocol.spaces:
             found = find_space(spec, self._device, clip)
             if isinstance(found, str):

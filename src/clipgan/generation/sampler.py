@@ -215,9 +215,12 @@ def load_sampler(
 
 
 def load_matching_clip(
-    fingerprint: Mapping[str, str], clip_weights: str, device: torch.device
+    fingerprint: Mapping[str, str],
+    clip_weights: str,
+    device: torch.device,
+    precision: str = "fp32",
 ) -> ClipEncoder:
-    """The CLIP of ``fingerprint`` in fp32, whatever precision the training used.
+    """The CLIP of ``fingerprint`` in ``precision``, whatever the training used.
 
     Raises:
         ClipError: it cannot be loaded, or the weights are others than in training; names both.
@@ -225,7 +228,7 @@ def load_matching_clip(
     from clipgan.clip.encoder import load_clip
 
     model = fingerprint.get("model", "")
-    clip = load_clip(model, clip_weights, precision="fp32", device=device)
+    clip = load_clip(model, clip_weights, precision=precision, device=device)
     for key in sorted(set(fingerprint) | set(clip.fingerprint)):
         wanted, found = fingerprint.get(key), clip.fingerprint.get(key)
         if key != "precision" and wanted != found:

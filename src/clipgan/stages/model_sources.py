@@ -114,7 +114,9 @@ class ModelLoader:
     ) -> tuple[ClipEncoder, TrainingClip]:
         key = fingerprint.get("weights_sha256", "")
         if key not in self._clips:
-            encoder = load_matching_clip(fingerprint, weights, self._device)
+            # That of the evaluate stage: one judge, and one set of cached features, for both.
+            precision = self._params.features.precision
+            encoder = load_matching_clip(fingerprint, weights, self._device, precision)
             self._clips[key] = encoder, TrainingClip(encoder.encode_images, encoder.fingerprint)
         return self._clips[key]
 

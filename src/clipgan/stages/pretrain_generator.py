@@ -86,6 +86,8 @@ def pretrain_generator(
                 features=features,
                 output=finished,
                 work=work / "train",
+                # Where train keeps them, too.
+                image_store=work.parent / "images",
                 clip=clip,
                 threads=threads,
             )

@@ -27,12 +27,17 @@ from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
-from clipgan.training.earlier_runs import announce_start
+from clipgan.training.earlier_runs import announce_start, flatten
 from clipgan.training.early_signs import describe_blind_clip
 from clipgan.training.families import TrainingFamily, choose_family
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
-from clipgan.training.inputs import check_inputs, load_training_data, select_training_images
+from clipgan.training.inputs import (
+    check_inputs,
+    count_undecoded_bytes,
+    load_training_data,
+    select_training_images,
+)
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.sample_sheet import SampleSheet
@@ -51,6 +56,7 @@ def train(
     features: Path,
     output: Path,
     work: Path,
+    image_store: Path | None = None,
     initial_folder: Path | None = None,
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
@@ -68,6 +74,7 @@ def train(
         output: folder to make or replace: generator bundle, reports and samples.
         work: parent of the resumable state, a folder a training, kept at the end too: see
             :mod:`clipgan.resume_state`.
+        image_store: decoded images, shared by trainings and kept; None: ``images`` beside ``work``.
         initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
@@ -98,6 +105,7 @@ def train(
         networks,
         conditions,
         images=images,
+        image_store=image_store or work.parent / "images",
         run_folder=run_folder,
         fingerprint=fingerprint,
         logger=logger,
@@ -198,6 +206,7 @@ def _build_loop(
     conditions: Conditions,
     *,
     images: Path,
+    image_store: Path,
     run_folder: Path,
     fingerprint: str,
     logger: RunLogger,
@@ -207,14 +216,25 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
-    logger.log_params(_flatten("train", select_training(config)))
+    parameters = flatten("train", select_training(config))
+    logger.log_params(parameters)
     if processes.is_lead:
-        _prepare_run_folder(
-            run_folder, config, monitoring, networks, images=images, conditions=conditions
+        check_disk_space(
+            networks,
+            run_folder,
+            keep_checkpoints=monitoring.keep_checkpoints,
+            has_initial=config.initial_weights != NO_WEIGHTS,
+            decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
         )
+        announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
     step = family.build_step(networks, conditions, processes)
     loader = _build_loader(
-        config, images, conditions, run_folder=run_folder, device=device, processes=processes
+        config,
+        images,
+        conditions,
+        image_store=image_store,
+        device=device,
+        processes=processes,
     )
     folder = run_folder / SAMPLES_FOLDER
     sheet = SampleSheet(
@@ -270,14 +290,14 @@ def _build_loader(
     images: Path,
     conditions: Conditions,
     *,
-    run_folder: Path,
+    image_store: Path,
     device: torch.device,
     processes: Processes,
 ) -> BatchLoader:
     """The first process decodes the images into a file, the others map it."""
     if not processes.is_lead:
         processes.wait()
-    data = load_training_data(config, images, conditions, run_folder / "images")
+    data = load_training_data(config, images, conditions, image_store)
     if processes.is_lead:
         processes.wait()
     return BatchLoader(
@@ -289,31 +309,6 @@ def _build_loader(
         rank=processes.rank,
         num_processes=processes.count,
     )
-
-
-def _prepare_run_folder(
-    run_folder: Path,
-    config: TrainConfig,
-    monitoring: MonitoringConfig,
-    networks: Networks[Any, Any],
-    *,
-    images: Path,
-    conditions: Conditions,
-) -> None:
-    """Refuse what does not fit on the disk; say which training this one does not go on from."""
-    decoded_bytes = len(conditions.selected) * 3 * config.resolution_px**2
-    decoded = run_folder.parents[1].rglob(f"images-{config.resolution_px}px-*.npy")
-    if any(path.stat().st_size >= decoded_bytes for path in decoded):
-        decoded_bytes = 0
-    check_disk_space(
-        networks,
-        run_folder,
-        keep_checkpoints=monitoring.keep_checkpoints,
-        has_initial=config.initial_weights != NO_WEIGHTS,
-        decoded_bytes=decoded_bytes,
-    )
-    identity = _flatten("train", select_training(config))
-    announce_start(run_folder, identity | {"images": load_manifest(images).fingerprint})
 
 
 def _describe_bundle(
@@ -360,11 +355,3 @@ def _prepare_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return device
-
-
-def _flatten(prefix: str, tree: dict[str, object]) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        name = f"{prefix}.{key}"
-        flat.update(_flatten(name, value) if isinstance(value, dict) else {name: value})
-    return flat

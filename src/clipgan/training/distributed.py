@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from torch import Tensor
 from clipgan.config import TrainConfig
 from clipgan.errors import ConfigError
 
+LONGEST_WAIT = timedelta(days=1)
+"""For what the first process does alone: decoding, samples, evaluations, checkpoints. A process
+that dies is noticed at once."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -30,10 +35,13 @@ class Processes:
     Attributes:
         rank: index of this one, from 0; 0 alone writes and logs.
         count: how many there are.
+        waiting_group: a gloo group to wait in, whatever the tensors travel by; None: the default
+            group is one.
     """
 
     rank: int = 0
     count: int = 1
+    waiting_group: Any = None
 
     @property
     def is_lead(self) -> bool:
@@ -75,9 +83,13 @@ class Processes:
         return int(shared)
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Go on when all processes are here, however long the first works alone before.
+
+        No collective of the training's own backend: NCCL ends the processes that wait in one for
+        ten minutes, and decoding or evaluating may take hours.
+        """
         if self.count > 1:
-            dist.barrier()
+            dist.monitored_barrier(self.waiting_group, timeout=LONGEST_WAIT)
 
 
 SINGLE = Processes()
@@ -150,7 +162,8 @@ def join_processes(environment: Mapping[str, str], device: str) -> Iterator[Proc
         logging.getLogger("clipgan").setLevel(logging.ERROR)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Processes(rank, count)
+        waiting_group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        yield Processes(rank, count, waiting_group)
     finally:
         dist.destroy_process_group()
 

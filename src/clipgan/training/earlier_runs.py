@@ -50,3 +50,12 @@ def _describe_difference(folder: Path, identity: Mapping[str, Any]) -> str:
     more = len(changed) - MAX_DIFFERENCES
     words = ", ".join(changed[:MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
     return f"parameters changed ({words})"
+
+
+def flatten(prefix: str, tree: dict[str, object]) -> dict[str, object]:
+    """``("train", {"ema": {"a": 1}})`` -> ``{"train.ema.a": 1}``."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        flat.update(flatten(name, value) if isinstance(value, dict) else {name: value})
+    return flat

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipgan import schemas
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.config import TrainConfig
-from clipgan.data.batches import TrainingData, build_image_cache
+from clipgan.data.batches import TrainingData, build_image_cache, locate_image_cache
 from clipgan.data.shards import ImagesManifest, iterate_tables
 from clipgan.errors import DataError
 from clipgan.training.conditions import Conditions, list_caption_rows
@@ -29,9 +29,9 @@ def select_training_images(images: Path, table: FeatureTable) -> NDArray[np.int6
 
 
 def load_training_data(
-    config: TrainConfig, images: Path, conditions: Conditions, run_folder: Path
+    config: TrainConfig, images: Path, conditions: Conditions, image_store: Path
 ) -> TrainingData:
-    """Images (cached, memory-mapped, in ``run_folder``) and features of the rows to train on.
+    """Images (decoded once into ``image_store``, memory-mapped) and features to train on.
 
     Captions that may not be used are left out; features are in the space of ``conditions``.
     """
@@ -47,12 +47,21 @@ def load_training_data(
             images,
             [table.sample_ids[i] for i in selected],
             config.resolution_px,
-            run_folder / "images",
+            image_store,
         ),
         image_features=image_features,
         text_features=text_features,
         caption_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+
+
+def count_undecoded_bytes(
+    config: TrainConfig, images: Path, conditions: Conditions, image_store: Path
+) -> int:
+    """What :func:`load_training_data` will write: 0 where these images are decoded already."""
+    ids = [conditions.table.sample_ids[i] for i in conditions.selected]
+    path = locate_image_cache(images, ids, config.resolution_px, image_store)
+    return 0 if path.exists() else len(ids) * 3 * config.resolution_px**2
 
 
 def _map_rows(

@@ -287,10 +287,12 @@ class TrainingLoop:
     def _log_samples(self) -> None:
         if self.processes.is_lead:
             self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
+        self.processes.wait()
 
     def _evaluate(self) -> None:
         if self.evaluate is not None and self.processes.is_lead:
             self.evaluate(self.images_seen)
+        self.processes.wait()
 
     def _save_checkpoint(self) -> None:
         if self._saved_at == self.images_seen:
@@ -307,6 +309,8 @@ class TrainingLoop:
         }
         if self.processes.is_lead:
             self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
+        # Not in the next step's collectives, which have a time-out.
+        self.processes.wait()
         self._saved_at = self.images_seen
         self.run_logger.flush()
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from clipgan import schemas
 from clipgan.data.batches import Batch, BatchLoader, TrainingData, build_image_cache
+from clipgan.data.decoding import decode_image
 from clipgan.data.shards import ShardWriter, build_manifest, save_manifest
 from clipgan.errors import DataError
 from clipgan.images import to_uint8
@@ -194,7 +198,7 @@ def test_the_cache_holds_the_images_in_the_order_asked_for(images: Path, tmp_pat
 def test_an_unchanged_cache_is_only_mapped(images: Path, tmp_path: Path) -> None:
     ids = ["00000001-ab"]
     build_image_cache(images, ids, 32, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / "cache").glob("*/images.npy")
     before = path.stat().st_mtime_ns
     mapped = build_image_cache(images, ids, 32, tmp_path / "cache")
     assert isinstance(mapped, np.memmap)
@@ -208,7 +212,35 @@ def test_what_the_cache_cannot_hold(images: Path, tmp_path: Path) -> None:
         build_image_cache(images, ["00000001-ab"], 64, cache)
     with pytest.raises(DataError, match="1 sample ids are not there, such as 9"):
         build_image_cache(images, ["00000001-ab", "9"], 32, cache)
-    assert list(cache.iterdir()) == []
+    assert list(cache.glob("*/*.npy")) == []
+
+
+def test_two_that_want_the_same_images_decode_them_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode_slowly(data: bytes) -> Any:
+        decoded.append(1)
+        time.sleep(0.05)
+        return decode_image(data)
+
+    monkeypatch.setattr("clipgan.data.batches.decode_image", decode_slowly)
+    ids = [f"{number:08d}-ab" for number in range(4)]
+    build_image_cache(images, ids, 16, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*/images.npy")
+    path.unlink()
+    left_by_a_kill = path.with_name(".images.npy.1.partial")
+    left_by_a_kill.write_bytes(b"half")
+    decoded.clear()
+    with ThreadPoolExecutor(2) as pool:
+        calls = [
+            pool.submit(build_image_cache, images, ids, 16, tmp_path / "cache") for _ in range(2)
+        ]
+        first, second = (call.result() for call in calls)
+    assert len(decoded) == len(ids)
+    assert np.array_equal(first, second)
+    assert not left_by_a_kill.exists()
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -15,6 +15,7 @@ from clipgan.evaluation.clip_metrics import find_judge_clip
 from clipgan.evaluation.feature_spaces import (
     FeatureSpace,
     TrainingClip,
+    check_names_differ,
     find_space,
     name_metric_of,
     resize_as_clean_fid,
@@ -49,8 +50,8 @@ def test_any_open_clip_model_is_a_space(clip_file: Path) -> None:
     assert logits is None
     assert space.is_clip
     assert space.weights_sha256 == hash_file(clip_file)
-    assert space.name_metric("fd") == "fd_clip_clipgan_test_vit"
-    assert space.name_metric("cmmd") == "cmmd_clip_clipgan_test_vit"
+    assert space.name_metric("fd") == "fd_clip_clipgan_test_vit_weights"
+    assert space.name_metric("cmmd") == "cmmd_clip_clipgan_test_vit_weights"
 
 
 def test_any_timm_network_is_a_space(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_any_timm_network_is_a_space(tmp_path: Path) -> None:
     with torch.inference_mode():
         features, _ = space.encode(IMAGES)
     assert features.shape == (5, 512)
-    assert space.name_metric("kid") == "kid_resnet18"
+    assert space.name_metric("kid") == "kid_resnet18_resnet18"
     assert "224 px" in space.resize
     (tmp_path / "other.safetensors").write_bytes(b"x")
     with pytest.raises(EvaluationError, match="no weights of timm resnet18"):
@@ -98,8 +99,17 @@ def test_names_of_absent_spaces_are_those_they_would_have() -> None:
     assert name_metric_of("inception-tf") == "fid"
     assert name_metric_of("inception-clean") == "fid_clean"
     assert name_metric_of("efficientnet-lite0") == space_of("efficientnet-lite0").fd_name
-    assert name_metric_of("timm:resnet18:x.bin") == "fd_resnet18"
-    assert name_metric_of("open_clip:ViT-B-32:openai") == "fd_clip_vit_b_32"
+    assert name_metric_of("timm:resnet18:x.bin") == "fd_resnet18_x"
+    assert name_metric_of("open_clip:ViT-B-32:openai") == "fd_clip_vit_b_32_openai"
+    assert name_metric_of("open_clip:ViT-B-32:/weights/own.pt") == "fd_clip_vit_b_32_own"
+    assert name_metric_of("timm:resnet18") == "fd_resnet18"
+    assert name_metric_of("timm:resnet18:/weights/own.bin") == "fd_resnet18_own"
+
+
+def test_two_spaces_of_one_metric_name_are_refused() -> None:
+    check_names_differ(["open_clip:RN50:openai", "open_clip:RN50:cc12m", "timm:resnet18"])
+    with pytest.raises(EvaluationError, match="would both be called fd_clip_rn50_own"):
+        check_names_differ(["open_clip:RN50:a/own.pt", "open_clip:RN50:b/own.pt"])
 
 
 def test_the_training_clip_never_judges_under_another_name(clip_file: Path) -> None:
@@ -113,7 +123,7 @@ def test_the_training_clip_never_judges_under_another_name(clip_file: Path) -> N
     assert "no independent judge" in refused
     judge = find_judge_clip(tiny_open_clip.NAME, str(clip_file), other, CPU)
     assert not isinstance(judge, str)
-    assert judge.suffix == "_clip_clipgan_test_vit"
+    assert judge.suffix == "_clip_clipgan_test_vit_weights"
     assert judge.encode_texts(["a cat"]).shape == (1, 16)
     absent = find_judge_clip("ViT-B-32", "nowhere.pt", other, CPU)
     assert isinstance(absent, str)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,22 @@ def test_mirrored_references_hold_both(tmp_path: Path) -> None:
     assert found.blurred[2].shape == (3, 3)
     assert found.statistics is not None
     torch.testing.assert_close(found.statistics.covariance, found.plain.double().T.cov())
+
+
+def test_clips_of_one_file_are_told_apart_and_so_is_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Precision, activation and preprocessing change the features of equal weights."""
+    clip = {"precision": "fp32", "activation": "GELU", "preprocessing": "bicubic 64 px"}
+    clips = [clip, *({**clip, key: "other"} for key in clip)]
+    counters = [CountingSpace() for _ in clips]
+    for counting, fingerprint in zip(counters, clips, strict=True):
+        space = replace(counting.space, clip=fingerprint)
+        open_images(tmp_path / "images", tmp_path / "cache").encode([0, 1], space)
+    assert [counting.seen for counting in counters] == [2, 2, 2, 2]
+    again = CountingSpace()
+    module = "clipgan.evaluation.reference_cache.hash_sources"
+    monkeypatch.setattr(module, lambda name: "edited")
+    space = replace(again.space, clip=clip)
+    open_images(tmp_path / "images", tmp_path / "cache").encode([0, 1], space)
+    assert again.seen == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import torch
 
 from clipgan.config import TrainConfig
 from clipgan.errors import ConfigError
+from clipgan.training import distributed
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits, join_processes
 from tests.params import params_with
 
@@ -75,3 +80,37 @@ def test_one_process_talks_to_nobody() -> None:
     assert SINGLE.agree_on_largest(15, torch.device("cpu")) == 15
     SINGLE.average_in_place([values])
     SINGLE.wait()
+
+
+SLOW_LEAD = """
+import sys, time
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from clipgan.training import distributed
+from clipgan.training.distributed import join_processes
+import os
+
+begin = dist.init_process_group
+dist.init_process_group = lambda backend: begin(backend, timeout=timedelta(seconds=2))
+with join_processes(os.environ, "cpu") as together:
+    if together.is_lead:
+        time.sleep(5)
+    together.wait()
+    print("together", int(together.average(torch.ones(1))), flush=True)
+"""
+
+
+def test_the_others_wait_for_a_lead_that_takes_longer_than_the_collectives_allow(
+    tmp_path: Path,
+) -> None:
+    """As with NCCL's ten minutes: here two seconds, and a first process that takes five."""
+    script = tmp_path / "slow_lead.py"
+    script.write_text(SLOW_LEAD)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", str(script)]
+    source = str(Path(distributed.__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("together 1") == 2
