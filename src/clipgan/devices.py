@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+import re
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ def resolve_device(name: str) -> torch.device:
     """``auto`` -> the first GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a GPU is asked for by name and is not there.
+        ConfigError: no such kind of device, or a GPU that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise ConfigError(f"device = {name!r}: use auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(

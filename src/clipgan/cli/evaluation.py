@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipgan.cli.generate import check_writable
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
@@ -164,11 +165,12 @@ def _refuse_bare_images(subject: str) -> None:
 
 
 def _check_output(out: Path) -> None:
-    """Only an empty place or an earlier evaluation is replaced."""
+    """Only an empty place or an earlier evaluation is replaced, and it can be written to."""
     if out.is_file():
         raise ConfigError(f"--out {out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
         raise ConfigError(f"--out {out}: holds other files; name a new folder")
+    check_writable(out, out)
 
 
 def _open_project() -> tuple[Workspace, Params]:

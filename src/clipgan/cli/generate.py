@@ -111,7 +111,7 @@ def check_out(out: Path, *, num_images: int, force: bool = False) -> None:
             )
         if out.exists() and not force:
             raise ConfigError(f"--out {out}: is there already; --force replaces it")
-        _check_writable(out, out.parent)
+        check_writable(out, out.parent)
         return
     if out.suffix and not out.is_dir():
         raise ConfigError(
@@ -124,7 +124,7 @@ def check_out(out: Path, *, num_images: int, force: bool = False) -> None:
         raise ConfigError(
             f"--force: --out {out} is a folder, in which no picture replaces another; leave it out"
         )
-    _check_writable(out, out)
+    check_writable(out, out)
 
 
 def choose_model() -> str:
@@ -256,7 +256,12 @@ def _write_new(path: Path, data: bytes) -> bool:
     return True
 
 
-def _check_writable(out: Path, folder: Path) -> None:
+def check_writable(out: Path, folder: Path) -> None:
+    """Refuse an ``--out`` whose ``folder`` cannot be made or written to.
+
+    Raises:
+        ConfigError: names what is in the way.
+    """
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
         raise ConfigError(f"--out {out}: {nearest} is a file, not a folder; name another place")

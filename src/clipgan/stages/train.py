@@ -15,7 +15,6 @@ from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, Threads, TrainConfig
 from clipgan.config.effective import select_training
-from clipgan.data.batches import BatchLoader
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.built_in import NO_WEIGHTS
@@ -33,9 +32,9 @@ from clipgan.training.families import TrainingFamily, choose_family
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import (
+    build_loader,
     check_inputs,
     count_undecoded_bytes,
-    load_training_data,
     select_training_images,
 )
 from clipgan.training.loop import Schedule, TrainingLoop
@@ -228,7 +227,7 @@ def _build_loop(
         )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
     step = family.build_step(networks, conditions, processes)
-    loader = _build_loader(
+    loader = build_loader(
         config,
         images,
         conditions,
@@ -282,32 +281,6 @@ def _describe_subject(
         initial_images_seen=0 if initial is None else initial.images_seen,
         training=fingerprint,
         means=conditions.means,
-    )
-
-
-def _build_loader(
-    config: TrainConfig,
-    images: Path,
-    conditions: Conditions,
-    *,
-    image_store: Path,
-    device: torch.device,
-    processes: Processes,
-) -> BatchLoader:
-    """The first process decodes the images into a file, the others map it."""
-    if not processes.is_lead:
-        processes.wait()
-    data = load_training_data(config, images, conditions, image_store)
-    if processes.is_lead:
-        processes.wait()
-    return BatchLoader(
-        data,
-        config.batch_size,
-        seed=config.seed,
-        mirror=config.mirror,
-        device=device,
-        rank=processes.rank,
-        num_processes=processes.count,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipgan import schemas
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.config import TrainConfig
-from clipgan.data.batches import TrainingData, build_image_cache, locate_image_cache
+from clipgan.data.batches import BatchLoader, TrainingData, build_image_cache, locate_image_cache
 from clipgan.data.shards import ImagesManifest, iterate_tables
 from clipgan.errors import DataError
 from clipgan.training.conditions import Conditions, list_caption_rows
@@ -52,6 +52,32 @@ def load_training_data(
         image_features=image_features,
         text_features=text_features,
         caption_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+def build_loader(
+    config: TrainConfig,
+    images: Path,
+    conditions: Conditions,
+    *,
+    image_store: Path,
+    device: torch.device,
+    processes: Processes,
+) -> BatchLoader:
+    """The first process decodes the images into a file, the others map it."""
+    if not processes.is_lead:
+        processes.wait()
+    data = load_training_data(config, images, conditions, image_store)
+    if processes.is_lead:
+        processes.wait()
+    return BatchLoader(
+        data,
+        config.batch_size,
+        seed=config.seed,
+        mirror=config.mirror,
+        device=device,
+        rank=processes.rank,
+        num_processes=processes.count,
     )
 
 

@@ -213,6 +213,7 @@ class TestEvaluate:
             (["evaluate", "pngs"], "add --reference FOLDER"),
             (["evaluate", "pngs", "--reference", "empty"], "empty: holds no image"),
             (["evaluate", "built-in", "--out", "pngs"], "holds other files; name a new folder"),
+            (["evaluate", "built-in", "--out", "pngs/a.png/x"], "is a file, not a folder"),
             (["evaluate", "built-in", "--protocol", "fid"], "protocol 'fid' is unknown"),
             (["compare", "built-in"], "name at least two models"),
         ],
