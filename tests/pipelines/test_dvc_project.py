@@ -227,12 +227,12 @@ class TestClone:
         first = clone.run("pipelines", "train").stdout
         for stage in ("ingest", "features", "train", "evaluate"):
             assert f"{stage}  unchanged" in first
-        assert "tiny version 1, champion" in first
+        assert "tiny version 1, challenger (no champion): version 1 stays challenger" in first
         second = clone.run("pipelines", "train").stdout
         assert "register  unchanged" in second
         status = clone.run("clipgan", "status").stdout
         assert status.count("up to date") == 4
-        assert "tiny version 1, champion" in status
+        assert "tiny version 1, challenger (no champion)" in status
 
     def test_the_run_cache_brings_model_and_run_id_back_together(self, clone: Clone) -> None:
         lock = clone.load_lock()
