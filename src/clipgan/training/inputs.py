@@ -17,6 +17,7 @@ from clipgan.data.batches import BatchLoader, TrainingData, build_image_cache, l
 from clipgan.data.shards import ImagesManifest, iterate_tables
 from clipgan.errors import DataError
 from clipgan.training.conditions import Conditions, list_caption_rows
+from clipgan.training.distributed import Processes
 
 _BLOCK_ROWS = 65_536
 
