@@ -84,7 +84,7 @@ def send_waiting(workspace: Workspace) -> int:
     uri = resolve_tracking_uri(workspace.root, os.environ)
     sent = send_all(workspace.work("train").parent, uri)
     for header, waiting in sent:
-        print(f"MLflow run {header.name}: sent {waiting}", flush=True)
+        print(f"MLflow run {header.run_id}: sent {waiting}", flush=True)
     return len(sent)
 
 

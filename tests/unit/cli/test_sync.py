@@ -28,13 +28,13 @@ def test_what_waits_is_sent_and_the_rest_of_it_removed(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     done = run_clipgan("sync", folder=project.root)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "MLflow run tiny training: sent 2 points and 0 files\n"
     assert not is_anything_waiting(project)
     assert not spool.folder.exists()
     client = open_client(tracking_uri)
     experiment = client.get_experiment_by_name("test").experiment_id
     (run,) = client.search_runs([experiment])
     assert (run.info.run_name, run.info.status) == ("tiny training", "FINISHED")
+    assert done.stdout == f"MLflow run {run.info.run_id}: sent 2 points and 0 files\n"
     assert run.data.metrics == {"loss": 1.0, "penalty": 2.0}
     assert run_clipgan("sync", folder=project.root).stdout == "MLflow has everything\n"
 
