@@ -112,7 +112,7 @@ def test_generated_images_with_their_real_ones(tag: str, axis: ContrastiveAxis, 
         lambda images: images,
         224,
         config,
-        augmenter=build_augmenter(config.augmentation, 4),
+        augmenter=build_augmenter(config.augmentation, 4, torch.device("cpu")),
         gather_rows=lambda rows: rows,
     )
     with torch.no_grad():

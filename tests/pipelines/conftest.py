@@ -66,7 +66,7 @@ if mode == "save slowly":
     Path("pids").write_text(f"{os.getpid()} {os.getpid()}")
     while not asked:
         time.sleep(0.05)
-    for part in range(20):
+    for part in range(60):
         print("saving", part, flush=True)
         time.sleep(0.2)
     Path("saved").touch()

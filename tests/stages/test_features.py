@@ -159,6 +159,7 @@ def test_equal_captions_are_encoded_once_a_shard(root: Path) -> None:
 def test_the_same_input_gives_the_same_bytes(root: Path) -> None:
     run(root)
     before = {path: hash_file(path) for path in (root / "features").iterdir()}
+    shutil.rmtree(root / "work")
     assert run(root).num_encoded == NUM_SHARDS * IMAGES_PER_SHARD, "DVC alone says what is fresh"
     assert before == {path: hash_file(path) for path in (root / "features").iterdir()}
 

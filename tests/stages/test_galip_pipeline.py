@@ -73,12 +73,14 @@ def test_truncated_styles_are_refused(world: Path) -> None:
 
 def test_it_is_registered_and_promoted(world: Path, tracking_uri: str) -> None:
     report = register(
-        tiny_galip_params().register_model,
+        tiny_galip_params({"register.first_version": "always"}).register_model,
         training=world / "training",
         evaluation=world / "evaluation",
         tracking_uri=tracking_uri,
         experiment="galip",
         clip_weights="built-in",
+        state="state",
+        measure=lambda version, like: "no other version here",
     )
     assert report.decision.promoted
 

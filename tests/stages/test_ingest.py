@@ -21,6 +21,7 @@ from clipgan.data.shards import load_manifest
 from clipgan.data.sources import SourceListing, SourceSample
 from clipgan.data.sources.emoji import list_emoji
 from clipgan.errors import DataError
+from clipgan.resume_state import is_finished
 from clipgan.stages.ingest import ingest
 from clipgan.stages.scan import scan
 from tests.params import params_with
@@ -137,7 +138,8 @@ def test_rows_are_complete(tmp_path: Path, photos: Path) -> None:
     )
     manifest = load_manifest(tmp_path / "images")
     assert len(manifest.shards) == report.num_shards > 4
-    assert not (tmp_path / "work").exists() or not any((tmp_path / "work").iterdir())
+    (state,) = (tmp_path / "work").iterdir()
+    assert is_finished(state)
 
 
 def test_captions_for_half_of_the_images(tmp_path: Path, photos: Path) -> None:

@@ -13,11 +13,10 @@ from clipgan.config import TrainConfig
 from clipgan.data.shards import load_manifest
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.stages.settings import MISSING, write_settings
-from clipgan.tracking.gate import Comparison
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import register_model
 from clipgan.training.fine_tuning import resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
+from tests.mlflow_stores import register_values
 from tests.params import params_with
 from tests.stages import tiny_galip
 from tests.stages.tiny_training import (
@@ -224,16 +223,9 @@ def test_an_alias_that_moves_on_retrains(copy: Path, tracking_uri: str) -> None:
 
     def train_and_register(seed: int, fd: float) -> None:
         run_training(copy, tiny_params({"train.total_images": 16, "train.seed": seed}))
-        register_model(
-            config.register_model,
-            GeneratorPackage(copy / "training", LOADER, None),
-            evaluation={"trained": {"fd": {"value": fd, "protocol": {}}}},
-            source="evaluation.json",
-            run_id=None,
-            tracking_uri=tracking_uri,
-            experiment="test",
-            compare=lambda a, b: Comparison(-1.0, -1.1, -0.9),
-        )
+        package = GeneratorPackage(copy / "training", LOADER, None)
+        entries = {"fd": {"value": fd, "protocol": {}}}
+        register_values(config.register_model, package, tracking_uri, entries)
 
     def settings_of(address: str) -> str:
         return read_settings({"train.initial_weights": address}, copy, tracking_uri)["train"]

@@ -153,7 +153,8 @@ class TestModalityGap:
         names = ("generator", "discriminator", "modality_means")
         files = [copy / "training" / f"{name}.safetensors" for name in names]
         expected = [hash_file(file) for file in files]
-        shutil.rmtree(copy / "training")
+        for name in ("training", "work"):
+            shutil.rmtree(copy / name)
         save = CheckpointStore.save
 
         def save_and_die(store: CheckpointStore, images_seen: int, *state: Any) -> Path:

@@ -66,9 +66,7 @@ def test_a_change_of_other_things_is_said_too(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_training(copy, {}, monkeypatch)
-    monkeypatch.setattr(
-        "clipgan.training.fingerprint.compute_code_fingerprint", lambda: "other code"
-    )
+    monkeypatch.setattr("clipgan.training.fingerprint.hash_sources", lambda module: "other code")
     stop_training(copy, {}, monkeypatch)
     said = capsys.readouterr().out
     assert "code, features or initial weights changed: starting at image 0" in said
