@@ -31,7 +31,6 @@ from clipgan.config import FeaturesConfig
 from clipgan.data.shards import ShardWriter, build_manifest, load_manifest, save_manifest
 from clipgan.errors import ClipError, DataError, FeatureStoreError
 from clipgan.resume_state import is_finished
-from clipgan.stages import features as stage
 from clipgan.stages.features import FeaturesReport, extract_features
 from tests.params import params_with
 
@@ -201,52 +200,6 @@ def test_killed_run_redoes_at_most_one_shard(root: Path) -> None:
     assert len(load_features(root / "features").sample_ids) == 20
     (state,) = (root / "work").iterdir()
     assert is_finished(state)
-
-
-def test_a_kill_among_the_captions_costs_one_part_and_no_byte(root: Path) -> None:
-    """SIGKILL at the third part of the second shard's captions, each part two captions long."""
-    script = textwrap.dedent(
-        f"""
-        import os, signal
-        from pathlib import Path
-        from clipgan.stages import features
-        from tests.stages import test_features as here
-        features._TEXTS_PER_PART = 2
-        class Dying(here.FakeClip):
-            def encode_texts(self, captions):
-                if self.num_images > here.IMAGES_PER_SHARD and "picture 8" in captions:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return super().encode_texts(captions)
-        here.run(Path({str(root)!r}), Dying())
-        """
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path.cwd(), check=False)
-    assert done.returncode == -signal.SIGKILL
-    (parts,) = (root / "work").glob("*/parts/*")
-    kept = sorted(path.name for path in parts.iterdir() if not path.name.startswith("."))
-    assert kept == ["captions-00000.npy", "images.npy"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_TEXTS_PER_PART", 2)
-        clip = FakeClip()
-        report = run(root, clip)
-        assert clip.num_images == report.num_encoded == 2 * IMAGES_PER_SHARD
-        assert not {"thing", "picture 5"} & set(clip.captions[:2])
-        resumed = read_bytes(root / "features")
-        run_anew(root)
-    assert read_bytes(root / "features") == resumed
-    # The size of a part decides nothing.
-    run_anew(root)
-    assert read_bytes(root / "features") == resumed
-
-
-def run_anew(root: Path) -> None:
-    for name in ("features", "work"):
-        shutil.rmtree(root / name)
-    run(root)
-
-
-def read_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_shard_cut_short_by_a_crash_is_made_again(root: Path) -> None:

@@ -85,12 +85,10 @@ def train(
         DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
         TrainingDivergedError: a loss became NaN or Inf twice.
     """
-    check_batch_fits(config, processes)
     logger = UnfailingRunLogger(logger)
     device = _prepare_device(config.device)
     clip = clip or _load_clip(config, features_config, device)
     inputs = _load_inputs(config, features_config, images, features, clip)
-    _note_blind_clip(inputs, processes)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = inputs.compute_training_fingerprint(config, features, start)
     family = choose_family(config, clip)
@@ -124,7 +122,6 @@ def train(
         num_processes=processes.count,
     )
     if processes.is_lead:
-        _log_report(logger, report)
         place_output(
             output,
             networks,
@@ -136,7 +133,7 @@ def train(
             initial=start,
             run={"run_id": logger.run_id, "run_key": logger.run_key},
         )
-        mark_finished(run_folder, output)
+        _finish(run_folder, output, logger, report)
     return report
 
 
@@ -191,12 +188,6 @@ def _load_inputs(
     return _Inputs(manifest, table, selected)
 
 
-def _note_blind_clip(inputs: _Inputs, processes: Processes) -> None:
-    """Before hours are spent on it."""
-    if processes.is_lead and (said := describe_blind_clip(inputs.table, inputs.selected)):
-        print(f"note: {said}", flush=True)
-
-
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
@@ -215,9 +206,12 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
+    check_batch_fits(config, processes)
     parameters = flatten("train", select_training(config))
     logger.log_params(parameters)
     if processes.is_lead:
+        if said := describe_blind_clip(conditions.table, conditions.selected):
+            print(f"note: {said}", flush=True)
         check_disk_space(
             networks,
             run_folder,
@@ -302,10 +296,11 @@ def _describe_bundle(
     )
 
 
-def _log_report(logger: RunLogger, report: TrainingReport) -> None:
+def _finish(run_folder: Path, output: Path, logger: RunLogger, report: TrainingReport) -> None:
     totals = {"train/seconds": report.seconds, "train/peak_memory_mib": report.peak_memory_mib}
     logger.log_metrics(totals, report.images_seen)
     logger.flush()
+    mark_finished(run_folder, output)
 
 
 def _load_clip(

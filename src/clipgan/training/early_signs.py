@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipgan.clip.feature_store import FeatureTable
 from clipgan.progress import ProgressBar, format_duration
+
+if TYPE_CHECKING:
+    # Reads Parquet, which training on arrays in memory needs not.
+    from clipgan.clip.feature_store import FeatureTable
 
 logger = logging.getLogger(__name__)
 

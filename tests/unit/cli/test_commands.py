@@ -145,7 +145,9 @@ class TestErrors:
         assert "no dvc.yaml here or above" in done.stderr
 
     def test_an_unknown_stage_names_the_known_ones(self, project: Workspace) -> None:
-        with pytest.raises(ConfigError, match=r"trian is no stage: choose one of scan, ingest, "):
+        with pytest.raises(
+            ConfigError, match=r"trian is no stage: choose one of scan, settings, ingest, "
+        ):
             run_stage("trian", project)
 
     def test_sigterm_and_ctrl_c_end_a_command(self, tmp_path: Path) -> None:
@@ -245,4 +247,4 @@ def test_an_address_space_limit_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: out of memory: this shell allows a process ")
-    assert "GB of address space (`ulimit -v`); raise the limit" in line
+    assert "B of address space (`ulimit -v`); raise the limit" in line

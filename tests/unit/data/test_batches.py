@@ -225,7 +225,7 @@ def test_two_that_want_the_same_images_decode_them_once(
         time.sleep(0.05)
         return decode_image(data)
 
-    monkeypatch.setattr("clipgan.data.batches.decode_image", decode_slowly)
+    monkeypatch.setattr("clipgan.data.decoding.decode_image", decode_slowly)
     ids = [f"{number:08d}-ab" for number in range(4)]
     build_image_cache(images, ids, 16, tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob("*/images.npy")

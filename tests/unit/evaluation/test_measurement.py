@@ -181,7 +181,7 @@ def test_a_second_evaluation_does_not_touch_the_real_images(
     benchmark = build(images, config)
     first = evaluator_of(benchmark, config, cache=tmp_path)
     found, real = first.measure(PERFECT), first.measure_real()
-    monkeypatch.setattr("clipgan.data.batches.decode_image", refuse_to_decode)
+    monkeypatch.setattr("clipgan.data.decoding.decode_image", refuse_to_decode)
     second = evaluator_of(benchmark, config, cache=tmp_path)
     again = second.measure(PERFECT)
     assert again.values == found.values
