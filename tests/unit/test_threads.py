@@ -52,6 +52,11 @@ def test_the_fastest_number_is_chosen_and_kept(best: int) -> None:
     assert torch.get_num_threads() == best
 
 
+def test_it_can_be_measured_in_the_middle_of_an_evaluation() -> None:
+    with torch.inference_mode():
+        assert choose_threads([1, 2], seconds=0.05) in {1, 2}
+
+
 def test_one_candidate_needs_no_measurement() -> None:
     assert choose_threads([3], lambda: pytest.fail("measured")) == 3
 

@@ -27,7 +27,7 @@ from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.earlier_runs import announce_start, flatten
-from clipgan.training.early_signs import describe_blind_clip
+from clipgan.training.early_signs import note_blind_clip
 from clipgan.training.families import TrainingFamily, choose_family
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
@@ -206,20 +206,15 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
+    """The parts of a training, put together."""
     check_batch_fits(config, processes)
     parameters = flatten("train", select_training(config))
     logger.log_params(parameters)
     if processes.is_lead:
-        if said := describe_blind_clip(conditions.table, conditions.selected):
-            print(f"note: {said}", flush=True)
-        check_disk_space(
-            networks,
-            run_folder,
-            keep_checkpoints=monitoring.keep_checkpoints,
-            has_initial=config.initial_weights != NO_WEIGHTS,
-            decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
-        )
+        undecoded_bytes = count_undecoded_bytes(config, images, conditions, image_store)
+        _check_disk(config, monitoring, networks, run_folder, decoded_bytes=undecoded_bytes)
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
+        note_blind_clip(conditions.table, conditions.selected)
     step = family.build_step(networks, conditions, processes)
     loader = build_loader(
         config,
@@ -258,6 +253,23 @@ def _build_loop(
         evaluate=evaluate_snapshots(
             evaluate, networks, conditions, family=config.family, initial=initial, folder=found
         ),
+    )
+
+
+def _check_disk(
+    config: TrainConfig,
+    monitoring: MonitoringConfig,
+    networks: Networks[Any, Any],
+    run_folder: Path,
+    *,
+    decoded_bytes: int,
+) -> None:
+    check_disk_space(
+        networks,
+        run_folder,
+        keep_checkpoints=monitoring.keep_checkpoints,
+        has_initial=config.initial_weights != NO_WEIGHTS,
+        decoded_bytes=decoded_bytes,
     )
 
 

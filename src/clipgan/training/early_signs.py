@@ -64,6 +64,12 @@ def describe_blind_clip(table: FeatureTable, selected: NDArray[np.int64]) -> str
     )
 
 
+def note_blind_clip(table: FeatureTable, selected: NDArray[np.int64]) -> None:
+    """Print what :func:`describe_blind_clip` says."""
+    if said := describe_blind_clip(table, selected):
+        print(f"note: {said}", flush=True)
+
+
 class SampleWatch:
     """Says, once each, that the samples of a training are alike.
 
