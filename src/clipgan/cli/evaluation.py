@@ -11,6 +11,7 @@ from clipgan.cli.generate import check_writable
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
 
 if TYPE_CHECKING:
@@ -56,17 +57,25 @@ def evaluate_subject(
     workspace, params = _open_project()
     chosen = protocols or params.evaluate.protocols
     _check_output(out)
-    if reference is not None:
-        return _evaluate_folder(params, workspace, Path(subject), reference, (chosen, out))
-    _refuse_bare_images(subject)
+    with set_stage_threads("evaluate", params.threads):
+        if reference is not None:
+            return _evaluate_folder(params, workspace, Path(subject), reference, (chosen, out))
+        _refuse_bare_images(subject)
+        return _evaluate_model(params, workspace, subject, (chosen, out))
+
+
+def _evaluate_model(
+    params: Params, workspace: Workspace, subject: str, target: tuple[tuple[str, ...], Path]
+) -> str:
     from clipgan.evaluation.report import format_report
     from clipgan.stages.compare import measure_models
 
+    protocols, out = target
     loader, device = _build_loader(params, workspace)
     report = measure_models(
         params.evaluate,
         [subject],
-        protocols=chosen,
+        protocols=protocols,
         loader=loader,
         images=workspace.images,
         output=out,
@@ -92,12 +101,15 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
     from clipgan.tracking.run_contexts import open_comparison_run
 
     loader, device = _build_loader(params, workspace)
-    with open_comparison_run(
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        experiment=params.register_model.model_name,
-        models=" ".join(models),
-        work=workspace.work("tracking"),
-    ) as logger:
+    with (
+        set_stage_threads("evaluate", params.threads),
+        open_comparison_run(
+            tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+            experiment=params.register_model.model_name,
+            models=" ".join(models),
+            work=workspace.work("tracking"),
+        ) as logger,
+    ):
         report = measure_models(
             params.evaluate,
             models,
