@@ -173,11 +173,15 @@ def _judge_gain(config: RegisterConfig, found: Comparison) -> tuple[bool, str]:
     """Whether the challenger wins, and how that is said."""
     interval = f"[{found.low:.4g}, {found.high:.4g}]"
     if found.gain < 0:
-        return False, f"worse by {-found.gain:.4g}, gain {interval}"
+        words = f"worse by {-found.gain:.4g}"
+        if found.high < 0:
+            return False, f"{words}, gain {interval}"
+        return False, f"{words}, but the gain's interval {interval} holds 0: no difference shown"
     if found.gain == 0:
         return False, "no better"
     if found.low <= 0:
-        return False, f"better by {found.gain:.4g}, but its interval {interval} holds 0"
+        words = f"better by {found.gain:.4g}"
+        return False, f"{words}, but its interval {interval} holds 0: no difference shown"
     if found.low < config.min_improvement:
         return False, (
             f"better by only {found.gain:.4g} {interval}: the whole interval must be at least "

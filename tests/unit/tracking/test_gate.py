@@ -63,7 +63,8 @@ def decide(
 
 CASES = [
     (1.0, 2.0, 0.0, True, "better by 1 [0.75, 1.25]"),
-    (2.0, 1.0, 0.0, False, "worse by 1"),
+    (2.0, 1.0, 0.0, False, "worse by 1, gain [-1.25, -0.75]: "),
+    (2.125, 2.0, 0.0, False, "interval [-0.375, 0.125] holds 0: no difference shown"),
     (1.0, 1.0, 0.0, False, "no better"),
     (1.25, 2.0, 0.5, True, "better by 0.75 [0.5, 1]"),
     (1.5, 2.0, 0.5, False, "by only 0.5 [0.25, 0.75]: the whole interval must be"),
