@@ -16,6 +16,7 @@ from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.stages.runs import is_anything_waiting
 from pipelines.console import RunConsole, run_console
 from pipelines.temporary_server import is_healthy, start_temporary_server
 
@@ -96,7 +97,8 @@ def _find_finished(workspace: Workspace) -> Registered | None:
         with open_graph(root) as graph:
             if Freshness.STALE in graph.list_freshness().values():
                 return None
-        return find_registered(params, workspace)
+        # What waits for MLflow is for the flow to send.
+        return None if is_anything_waiting(workspace) else find_registered(params, workspace)
 
 
 def _repeat(root: Path, stages: list[str]) -> bool:

@@ -53,6 +53,7 @@ def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+@cancelled_by_ctrl_c
 def send_waiting(root: Path, name: str) -> Any:
     """``clipgan sync`` in its own process. What MLflow does not take goes on waiting."""
     try:

@@ -58,6 +58,7 @@ def test_every_command_that_writes_is_refused(
         ["clipgan", "promote", "1"],
         ["clipgan", "init", "emoji", "--force"],
         ["clipgan", "clean", "--yes"],
+        ["clipgan", "sync"],
         ["pipelines", "evaluate"],
         ["pipelines", "pretrain-mapper"],
     ):

@@ -7,14 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from clipgan.artifacts import write_json
 from clipgan.errors import EvaluationError
+from clipgan.evaluation.protocols import EvaluationProtocol
 from clipgan.evaluation.report import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.stages.catalog import Workspace
 from clipgan.stages.champion import measure_version
+from clipgan.stages.measurements import Measurements
 from clipgan.stages.register import register_generator
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.registry import RegistrationReport
@@ -115,3 +118,19 @@ def test_a_champion_of_another_size_is_not_measured(workspace: Workspace) -> Non
     save_bundle(workspace.training, larger, None, info, dtype="fp32")
     with pytest.raises(EvaluationError, match=f"of {SIDE_PX} px, the new generator {2 * SIDE_PX}"):
         measure_version(PARAMS, workspace, 1, "fd-offline")
+
+
+def test_a_champion_is_measured_with_the_threads_of_params(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    params = PARAMS.model_copy(update={"threads": before + 1})
+    seen, measure = [], Measurements.measure
+
+    def look(self: Measurements, protocol: EvaluationProtocol) -> None:
+        seen.append(torch.get_num_threads())
+        measure(self, protocol)
+
+    monkeypatch.setattr(Measurements, "measure", look)
+    assert FD in measure_version(params, workspace, 1, "fd-offline")
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)

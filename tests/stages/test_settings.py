@@ -189,6 +189,14 @@ def test_a_new_mapper_retrains(world: Path, tmp_path: Path) -> None:
     assert read_settings(changes, tmp_path)["train"] == found[-1]
 
 
+def test_a_mapper_that_is_not_read_may_be_there(tmp_path: Path) -> None:
+    mapper = tmp_path / "mapper"
+    mapper.mkdir()
+    (mapper / "mapper.safetensors").write_bytes(b"a")
+    changes = {"train.pseudo_text.mapper": str(mapper)}
+    assert read_settings(changes, tmp_path) == read_settings({}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "stage"),
     [

@@ -311,11 +311,12 @@ def clean(
 @app.command()
 def sync() -> None:
     """Send MLflow what was logged while it did not answer."""
-    from clipgan.stages.catalog import find_workspace
+    from clipgan.cli.stage_process import locked_project
     from clipgan.stages.runs import send_waiting
 
-    if not send_waiting(find_workspace(Path.cwd())):
-        print("MLflow has everything")
+    with locked_project("clipgan sync") as workspace:
+        if not send_waiting(workspace):
+            print("MLflow has everything")
 
 
 @app.command()

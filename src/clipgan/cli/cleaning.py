@@ -31,8 +31,8 @@ _RESULTS = {
 }
 """Stages with a state for each fingerprint, and their output's name in the workspace."""
 
-_CUT_SHORT = re.compile(r"\..+\.(building|old|partial|removed)")
-_TEMPORARY = re.compile(r"clipgan-(?:(?P<pid>\d+)|package|model)-.+")
+_CUT_SHORT = re.compile(r"\..+?(?:\.(?P<pid>\d+))?\.(building|old|partial|removed)")
+_TEMPORARY = re.compile(r"clipgan-(?:(?P<pid>\d+)|package|model|checkpoint|snapshot)-.+")
 _DAY_SECONDS = 86_400
 
 
@@ -89,7 +89,9 @@ def find_leftovers(workspace: Workspace) -> Iterator[Leftover]:
     places = [data, data / ".work", *(path for path in (data / ".work").glob("*") if path.is_dir())]
     for place in places:
         for path in sorted(place.iterdir()) if place.is_dir() else ():
-            if _CUT_SHORT.fullmatch(path.name):
+            match = _CUT_SHORT.fullmatch(path.name)
+            # `clipgan compare` and `evaluate SUBJECT` write into caches without the lock.
+            if match and not (match["pid"] and _is_running(int(match["pid"]))):
                 yield Leftover(path, "left by a killed process", measure_size(path))
 
 

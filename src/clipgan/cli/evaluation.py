@@ -107,7 +107,8 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
             tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
             experiment=params.register_model.model_name,
             models=" ".join(models),
-            work=workspace.work("tracking"),
+            # Apart from those of the pipeline, which clears its own away: no lock keeps it out.
+            work=workspace.work("comparisons"),
         ) as logger,
     ):
         report = measure_models(

@@ -33,8 +33,14 @@ def print_status() -> None:
         console.print(f"{word}: {holder}")
         return
     # DVC looks at the file that this stage last wrote, not at params.yaml.
-    with contextlib.chdir(workspace.root):
-        run_stage("settings", workspace)
+    try:
+        with contextlib.chdir(workspace.root):
+            run_stage("settings", workspace)
+    except RegistryError as error:
+        # Of train.initial_weights; what the stage wrote before still says most.
+        console.print(
+            f"compared with earlier settings, those of now are unknown: {error}", markup=False
+        )
     with open_graph(workspace.root) as graph:
         freshness = graph.list_freshness()
     for name, state in freshness.items():

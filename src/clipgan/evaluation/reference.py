@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,7 +116,8 @@ def open_reference_images(
         DataError: images are stored smaller than ``resolution_px``, or a shard is damaged.
     """
     sample_ids = [index.sample_ids[row] for row in rows]
-    with tempfile.TemporaryDirectory(prefix="clipgan-") as folder:
+    # `clipgan clean` removes those whose process is gone.
+    with tempfile.TemporaryDirectory(prefix=f"clipgan-{os.getpid()}-") as folder:
         yield build_image_cache(index.images_dir, sample_ids, resolution_px, Path(folder))
 
 

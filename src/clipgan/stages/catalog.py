@@ -16,7 +16,7 @@ from typing import Any
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
-from clipgan.stages.resolution_check import check_resolutions
+from clipgan.stages.resolution_check import check_resolutions, check_stored_size
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
 
@@ -332,7 +332,10 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     if name not in STAGES:
         raise ConfigError(f"{name} is no stage: choose one of {', '.join(STAGES)}")
     params = load_params(workspace.params_file)
-    if not name.startswith("pretrain_"):  # recipes of their own
+    if name == "train":
         check_resolutions(params, workspace.root)
+    elif not name.startswith("pretrain_"):  # recipes of their own
+        # Without the start: `clipgan pretrain-generator` runs stages before there is one that fits.
+        check_stored_size(params)
     with set_stage_threads(name, params.threads):
         return STAGES[name].run(params, workspace)

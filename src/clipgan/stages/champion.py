@@ -15,6 +15,7 @@ from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.catalog import Workspace
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import MODEL_PREFIX, ModelLoader
+from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -48,5 +49,6 @@ def measure_version(
         raise EvaluationError(f"it draws images of {side} px, the new generator {ours} px")
     cache = FeatureCache(workspace.work("evaluate"))
     measured = Measurements(params.evaluate, workspace.images, {TRAINED: model}, device, cache)
-    measured.measure(recipe)
+    with set_stage_threads("evaluate", params.threads):
+        measured.measure(recipe)
     return measured.values[TRAINED]

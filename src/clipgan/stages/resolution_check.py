@@ -22,13 +22,22 @@ def check_resolutions(params: Params, root: Path) -> None:
     Raises:
         ConfigError: names both resolutions and the fix.
     """
+    check_stored_size(params)
+    _check_start(params.train, root)
+
+
+def check_stored_size(params: Params) -> None:
+    """Refuse to train on larger images than ingest stores.
+
+    Raises:
+        ConfigError: names both resolutions and the fix.
+    """
     stored, trained = params.ingest.resolution_px, params.train.resolution_px
     if trained > stored:
         raise ConfigError(
             f"train.resolution_px = {trained}, but ingest.resolution_px = {stored} stores smaller "
             f"images: set ingest.resolution_px to {trained}, or train.resolution_px to {stored}"
         )
-    _check_start(params.train, root)
 
 
 def _check_start(config: TrainConfig, root: Path) -> None:

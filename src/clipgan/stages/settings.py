@@ -92,7 +92,9 @@ def _describe_training(config: TrainConfig, hashes: _Hashes, tracking_uri: str) 
     elif (folder := _find_start(config)) is not None:
         files = _list_under(folder)
         start = {file.name: hashes[file] for file in files} or MISSING
-    mapper = _hash_content(Path(config.pseudo_text.mapper), hashes)
+    mapper = None
+    if config.pseudo_text.kind == "mapper":
+        mapper = _hash_content(Path(config.pseudo_text.mapper), hashes)
     return describe_training(config, start=start, mapper=mapper or MISSING)
 
 

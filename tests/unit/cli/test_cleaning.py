@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -81,6 +82,31 @@ def test_what_was_cut_short_may_go(project: Workspace) -> None:
     (data / ".gitignore").touch()
     (data / "images").mkdir()
     assert sorted(list_paths(project)) == sorted(data / name for name in names)
+
+
+def test_what_a_living_process_writes_into_a_cache_stays(project: Workspace) -> None:
+    cache = project.work("evaluate")
+    cache.mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid in (os.getpid(), dead.pid):
+        (cache / f".features.safetensors.{pid}.partial").touch()
+    assert list_paths(project) == [cache / f".features.safetensors.{dead.pid}.partial"]
+
+
+def test_every_temporary_folder_of_this_program_is_known(tmp_path: Path) -> None:
+    source = Path(cleaning.__file__).parents[1]
+    texts = [path.read_text() for path in source.rglob("*.py")]
+    kinds = {kind for text in texts for kind in re.findall(r'prefix=f?"(clipgan-.*?)"', text)}
+    assert len(kinds) > 3
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    long_ago = time.time() - 2 * 86_400
+    for kind in kinds:
+        folder = tmp_path / f"{kind.replace('{os.getpid()}', str(dead.pid))}abc"
+        folder.mkdir()
+        os.utime(folder, (long_ago, long_ago))
+    assert len(list(find_temporary_folders(tmp_path))) == len(kinds)
 
 
 def test_without_a_yes_nothing_goes(project: Workspace) -> None:

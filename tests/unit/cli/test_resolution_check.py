@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clipgan.errors import ConfigError
+from clipgan.stages.catalog import Workspace, run_stage
 from clipgan.stages.resolution_check import check_resolutions
 from tests.params import params_with
 
@@ -81,3 +82,22 @@ def test_folders_of_the_project_are_looked_into(
         check(tmp_path, initial_weights="start", resolution_px=64)
     (tmp_path / "start" / name).write_text("{")
     check(tmp_path, initial_weights="start", resolution_px=64)  # damage is train's to report
+
+
+def test_a_start_that_a_recipe_is_about_to_replace_stops_no_stage_before_training(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`clipgan pretrain-generator` brings images and features up to date through DVC."""
+    monkeypatch.chdir(project.root)
+    project.generator.mkdir(parents=True)
+    (project.generator / "bundle.json").write_text(json.dumps({"resolution_px": 128}))
+    text = project.params_file.read_text()
+    named = text.replace("initial_weights: built-in", "initial_weights: data/generator")
+    project.params_file.write_text(named)
+    run_stage("settings", project)
+    with pytest.raises(ConfigError, match="= data/generator: a generator of 128 px"):
+        run_stage("train", project)
+    larger = named.replace("  resolution_px: 64", "  resolution_px: 32", 1)
+    project.params_file.write_text(larger)
+    with pytest.raises(ConfigError, match=r"ingest.resolution_px = 32 stores smaller"):
+        run_stage("settings", project)
