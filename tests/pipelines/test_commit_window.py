@@ -143,7 +143,7 @@ def test_kill_9_of_a_run_and_an_immediate_new_one(
     clone.environment["PREFECT_API_URL"] = prefect_server
     work = clone.root / "data" / ".work" / "train"
     with (clone.root / "params.yaml").open("w") as handle:
-        YAML().dump(tree_with(TINY | {"train.total_images": 4096}), handle)
+        YAML().dump(tree_with(TINY | {"train.total_images": 768}), handle)
     command = [sys.executable, "-m", "pipelines", "evaluate"]
     options = {"cwd": clone.root, "env": clone.environment, "text": True}
     flow = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options)

@@ -231,4 +231,4 @@ def test_an_address_space_limit_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: out of memory: this shell allows a process ")
-    assert "GB of address space (`ulimit -v`); raise the limit" in line
+    assert "B of address space (`ulimit -v`); raise the limit" in line
