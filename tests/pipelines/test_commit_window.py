@@ -107,9 +107,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 @pytest.fixture(scope="module")
 def kills(clone: Clone) -> list[Kill]:
     draws = random.Random(0)
-    done = [kill_once(clone, number, draws) for number in range(KILLS)]
-    for row in done:
-        print(row)
+    done = []
+    for number in range(KILLS):
+        done.append(kill_once(clone, number, draws))
+        print(done[-1], flush=True)
     return done
 
 
