@@ -107,9 +107,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 @pytest.fixture(scope="module")
 def kills(clone: Clone) -> list[Kill]:
     draws = random.Random(0)
-    done = [kill_once(clone, number, draws) for number in range(KILLS)]
-    for row in done:
-        print(row)
+    done = []
+    for number in range(KILLS):
+        done.append(kill_once(clone, number, draws))
+        print(done[-1], flush=True)
     return done
 
 
@@ -143,7 +144,7 @@ def test_kill_9_of_a_run_and_an_immediate_new_one(
     clone.environment["PREFECT_API_URL"] = prefect_server
     work = clone.root / "data" / ".work" / "train"
     with (clone.root / "params.yaml").open("w") as handle:
-        YAML().dump(tree_with(TINY | {"train.total_images": 4096}), handle)
+        YAML().dump(tree_with(TINY | {"train.total_images": 768}), handle)
     command = [sys.executable, "-m", "pipelines", "evaluate"]
     options = {"cwd": clone.root, "env": clone.environment, "text": True}
     flow = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options)
