@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-MARKERS ?= not slow and not gpu and not browser
+MARKERS ?= not slow and not long and not gpu and not browser
 
 .PHONY: setup run test check format bench gpu clean
 

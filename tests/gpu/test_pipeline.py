@@ -33,5 +33,4 @@ def test_a_tiny_run(device: torch.device, tmp_path: Path) -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     assert report["device"] == name
     assert report["images_seen"] == 64
-    metrics = json.loads((project.root / "data" / "evaluation" / "metrics.json").read_text())
-    assert metrics
+    assert any((project.root / "data" / "evaluation" / "metrics").glob("*.json"))

@@ -213,7 +213,7 @@ class TestClone:
 
     def test_experiments_with_unread_parameters_train_nothing(self, clone: Clone) -> None:
         clone.git("add", "--all")
-        clone.git("commit", "--quiet", "-m", "lock")
+        clone.git("commit", "--quiet", "--allow-empty", "-m", "lock")
         unread = "train.galip.losses.ma_gp_weight=3.0"
         done = clone.run("dvc", "exp", "run", "--set-param", unread, "--name", "unread")
         assert _list_run(done) == {"scan", "settings"}
@@ -246,7 +246,7 @@ class TestClone:
 
     def test_experiments_run_with_other_parameters(self, clone: Clone) -> None:
         clone.git("add", "--all")
-        clone.git("commit", "--quiet", "-m", "lock")
+        clone.git("commit", "--quiet", "--allow-empty", "-m", "lock")
         clone.run("dvc", "exp", "run", "--set-param", "evaluate.seed=9", "--name", "nine")
         assert "nine" in clone.run("dvc", "exp", "list", "--name-only").stdout
         params = YAML(typ="safe", pure=True).load((clone.root / "params.yaml").read_text())
