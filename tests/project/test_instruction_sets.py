@@ -20,7 +20,7 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2"}
 ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("setting", "threads", "tests"),

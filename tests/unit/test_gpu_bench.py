@@ -162,7 +162,7 @@ def test_half_a_pack_is_none(tmp_path: Path) -> None:
     assert load_pack(tmp_path / "nowhere", "f") is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_tiny_form_runs_on_the_cpu_and_goes_on(tmp_path: Path, run_bare: Any) -> None:
     """Everything that a card will be asked, on a machine without the project's packages."""

@@ -27,7 +27,7 @@ def lies_within(share: float, limits: tuple[float, float], count: int) -> bool:
     return low <= share <= high
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("setting", "experiments"), [(DEFAULTS, 200), (SMALL, 1000), (REPEATED, 400)]
