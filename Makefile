@@ -20,7 +20,7 @@ run: setup  ## emoji images -> features -> training -> evaluation -> registered 
 	$(BIN)/clipgan run
 
 test: setup  ## CPU, offline
-	$(BIN)/python -m pytest -m "$(MARKERS)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(MARKERS)" --numprocesses logical --dist loadfile
 
 check: setup  ## style, types and the direction of imports
 	$(BIN)/ruff check .
