@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from bench.experiments.plan import Plan, list_runs, load_plan
+from bench.experiments.plan import Plan, Run, list_runs, load_plan
 from bench.experiments.report import read_block, render_table
 from bench.experiments.results import FOLDER, load_records
 
@@ -19,34 +20,40 @@ def plan_path(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@cache
+def list_runs_of(path: Path) -> tuple[Plan, list[Run]]:
+    """Reads a plan and all parameters of its runs, which takes seconds, once for all tests."""
+    plan = load_plan(path)
+    return plan, list_runs(plan)
+
+
 def test_every_arm_is_a_valid_training(plan_path: Path) -> None:
-    plan = load_plan(plan_path)
-    runs = list_runs(plan)
+    plan, runs = list_runs_of(plan_path)
     arms = sum(len(study.arms) for study in plan.studies.values())
     assert len(runs) == arms * len(plan.seeds)
 
 
 def test_arms_of_a_study_differ(plan_path: Path) -> None:
-    plan = load_plan(plan_path)
+    plan, runs = list_runs_of(plan_path)
     for name in plan.studies:
-        keys = [run.key for run in list_runs(plan) if run.study == name]
+        keys = [run.key for run in runs if run.study == name]
         assert len(set(keys)) == len(keys)
 
 
 def test_arms_see_the_same_number_of_images_unless_the_study_says_otherwise(
     plan_path: Path,
 ) -> None:
-    plan = load_plan(plan_path)
+    plan, runs = list_runs_of(plan_path)
     for name, study in plan.studies.items():
         if study.compute != "images":
             continue
-        runs = [run for run in list_runs(plan) if run.study == name]
-        assert len({run.params.train.total_images for run in runs}) == 1
+        of_study = [run for run in runs if run.study == name]
+        assert len({run.params.train.total_images for run in of_study}) == 1
 
 
 def test_the_same_training_in_two_studies_is_run_once() -> None:
-    plan = load_plan(Path("bench/experiments/lafite.yaml"))
-    runs = {(run.study, run.arm): run for run in list_runs(plan) if run.seed == plan.seeds[0]}
+    plan, listed = list_runs_of(Path("bench/experiments/lafite.yaml"))
+    runs = {(run.study, run.arm): run for run in listed if run.seed == plan.seeds[0]}
     same = [("pseudo-text", "LAFITE-G"), ("noise-level", "1.5"), ("augmentation", "DiffAugment")]
     assert len({runs[place].key for place in same}) == 1
 
@@ -61,7 +68,7 @@ def test_page_shows_the_recorded_results(plan_path: Path) -> None:
 
 
 def test_recorded_results_are_of_the_plan_as_it_stands(plan_path: Path) -> None:
-    places = {(run.study, run.arm, run.seed) for run in list_runs(load_plan(plan_path))}
+    places = {(run.study, run.arm, run.seed) for run in list_runs_of(plan_path)[1]}
     assert {record.place for record in load_records(plan_path.stem)} <= places
 
 

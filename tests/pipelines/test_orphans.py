@@ -67,6 +67,7 @@ def start_ready(code: str, *arguments: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_run_after_kill_9_waits_for_the_stage_and_says_so(
     toy: ToyProject, prefect_server: str
 ) -> None:
