@@ -32,7 +32,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## every figure of the README
+bench: setup  ## speeds of training, features and sampling on this machine
 	$(BIN)/python -m bench
 
 MINUTES ?= 8

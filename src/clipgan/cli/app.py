@@ -31,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train small, fast text-to-image GANs without captions. "
-    "Numbers live in params.yaml; commands take none.",
+    "Hyper-parameters live in params.yaml; no command takes one.",
 )
 
 
@@ -152,7 +152,11 @@ def pretrain_mapper() -> None:
 
 
 @app.command()
-def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, train, ...")]) -> None:
+def stage(
+    name: Annotated[
+        str, typer.Argument(help="scan, settings, ingest, features, train, evaluate, ...")
+    ],
+) -> None:
     """Run one stage here and now: the command that dvc.yaml gives to DVC."""
     from clipgan.cli.stage_process import run_stage_here
 
@@ -163,7 +167,7 @@ def stage(name: Annotated[str, typer.Argument(help="scan, ingest, features, trai
 def init(
     profile: Annotated[str, typer.Argument(help="A file of profiles/, such as emoji or folder.")],
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Your images, for the profile `folder`.")
+        Path | None, typer.Option("--folder", help="Your images, for profiles that read a folder.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a params.yaml that you changed.")
