@@ -15,7 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from clipgan.clip.vit_taps import VitTower
-from clipgan.config import TrainConfig, load_params
+from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
@@ -79,7 +79,7 @@ def build_config(family: str, side_px: int, precision: str, sizes: Sizes) -> Tra
 
     Its section ``galip`` holds the paper's widths too.
     """
-    config = load_params(OFFICIAL).train
+    config = load_profile(OFFICIAL).train
     pseudo = config.pseudo_text.model_copy(update={"pseudo_text_probability": 1.0})
     changes: dict[str, Any] = {
         "family": family,
