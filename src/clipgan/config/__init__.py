@@ -1,4 +1,4 @@
-"""params.yaml as frozen, typed sections: the only reader of YAML.
+"""params.yaml and profiles as frozen, typed sections: the only reader of YAML.
 
 Every number of the project stands once in ``params.yaml``; there are no defaults in code. A key
 that is unknown, missing, of the wrong type or out of range raises
