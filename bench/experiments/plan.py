@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from clipgan.artifacts import hash_json
-from clipgan.config import Params
+from clipgan.config import Params, read_profile
 
 WarmUp = Literal["own", "shared", "none"]
 
@@ -102,7 +102,7 @@ def _list_study(plan: Plan, name: str, study: Study, seed: int) -> Iterator[Run]
 
 
 def _build_params(plan: Plan, *overrides: dict[str, Any], seed: int) -> Params:
-    tree = YAML(typ="safe", pure=True).load(plan.profile.read_text(encoding="utf-8"))
+    tree = YAML(typ="safe", pure=True).load(read_profile(plan.profile))
     for changes in (plan.overrides, *overrides, {"train": {"seed": seed}}):
         _merge(tree, changes)
     return Params.model_validate(tree)

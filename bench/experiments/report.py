@@ -17,7 +17,7 @@ import torch
 from bench.experiments.plan import Plan, Study
 from bench.experiments.results import FOLDER, Comparison, Record, compare_arms
 from clipgan.artifacts import atomic_path, write_bytes
-from clipgan.config import load_params
+from clipgan.config import load_profile
 from clipgan.generation.sampler import load_sampler
 from clipgan.grids import save_grid
 
@@ -144,7 +144,7 @@ def _average(histories: Sequence[list[dict[str, float]]], loss: str) -> list[tup
 
 def save_sheets(folder: Path, plan: Plan, records: Sequence[Record], work: Path) -> None:
     """One sheet a study: arms x prompts, the same latents everywhere, generators of one seed."""
-    prompts = load_params(plan.profile).monitoring.sample_prompts
+    prompts = load_profile(plan.profile).monitoring.sample_prompts
     for name, study in plan.studies.items():
         rows, labels = [], []
         for arm in study.arms:

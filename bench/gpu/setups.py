@@ -15,7 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from clipgan.clip.vit_taps import VitTower
-from clipgan.config import TrainConfig, load_params
+from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
@@ -74,12 +74,14 @@ class RandomClip:
         return F.normalize(self.tower.visual(pixels.to(self.dtype)).float(), dim=1)
 
 
-def build_config(family: str, side_px: int, precision: str, sizes: Sizes) -> TrainConfig:
-    """The profile ``lafite-official`` with one family, size and precision; captions are not used.
+def build_config(
+    family: str, side_px: int, precision: str, sizes: Sizes, profile: Path = OFFICIAL
+) -> TrainConfig:
+    """A profile with one family, size and precision; captions are not used.
 
-    Its section ``galip`` holds the paper's widths too.
+    Section ``galip`` of ``lafite-official`` holds the paper's widths too.
     """
-    config = load_params(OFFICIAL).train
+    config = load_profile(profile).train
     pseudo = config.pseudo_text.model_copy(update={"pseudo_text_probability": 1.0})
     changes: dict[str, Any] = {
         "family": family,
@@ -134,13 +136,15 @@ def build_training(
     device: torch.device,
     *,
     change: Callable[[RandomClip, Any], None] | None = None,
+    profile: Path = OFFICIAL,
 ) -> Training:
     """Networks with random weights, their step and one random batch.
 
     Args:
         change: alters CLIP and networks before the step is built (compilation, memory format).
+        profile: everything that is not an argument comes from it.
     """
-    config = build_config(family, side_px, precision, sizes)
+    config = build_config(family, side_px, precision, sizes, profile)
     clip = RandomClip(sizes, precision if device.type == "cuda" else "fp32", device)
     builder: Any = (
         GalipFamily(config, clip.tower)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.config import TrainConfig, load_params
+from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.models.pseudo_text import compute_noise_level
 from clipgan.training.augmenter import build_augmenter
@@ -32,7 +32,7 @@ RANDOM = StepRandom(torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
-    return load_params(PROFILE).train
+    return load_profile(PROFILE).train
 
 
 def build_losses(tag: str, config: TrainConfig, embeddings: Tensor | None = None) -> LafiteLosses:

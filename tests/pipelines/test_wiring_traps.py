@@ -20,6 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
 from clipgan.cli.environment import apply_environment
+from clipgan.config import load_profile
 from clipgan.tracking.environment import resolve_tracking_uri
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,7 @@ def test_trap_14_resume_state_is_no_output() -> None:
 
 def test_trap_15_images_are_in_shards() -> None:
     for profile in (ROOT / "profiles").glob("*.yaml"):
-        assert load_yaml(f"profiles/{profile.name}")["ingest"]["shard_size_mb"] >= 40
+        assert load_profile(profile).ingest.shard_size_mb >= 40
 
 
 def read_dvc_config() -> configparser.ConfigParser:

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from clipgan.config import read_profile
+
 ROOT = Path(__file__).parents[2]
-
-
-def read_train(path: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(path.read_text())["train"]
 
 
 def find_value(tree: Any, dotted: str) -> Any:
@@ -47,11 +45,10 @@ def test_the_table_of_choices_is_read() -> None:
 def test_documented_choices_are_those_of_the_profiles(
     key: str, default: str, official: str
 ) -> None:
-    for text, path in (
-        (default, ROOT / "params.yaml"),
-        (official, ROOT / "profiles" / "lafite-official.yaml"),
-    ):
-        assert YAML(typ="safe", pure=True).load(text) == find_value(read_train(path), key)
+    yaml = YAML(typ="safe", pure=True)
+    for text, profile in ((default, "emoji"), (official, "lafite-official")):
+        tree = yaml.load(read_profile(ROOT / "profiles" / f"{profile}.yaml"))
+        assert yaml.load(text) == find_value(tree["train"], key)
 
 
 def test_every_extra_has_code_that_uses_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clipgan.clip.encoder import load_clip
-from clipgan.config import load_params
+from clipgan.config import load_profile
 from clipgan.errors import (
     CheckpointError,
     ClipError,
@@ -228,7 +228,7 @@ def test_the_built_in_start_is_galips(
 
 
 def test_the_shipped_generator_fits_the_profile() -> None:
-    params = load_params(ROOT / "profiles" / "emoji-galip.yaml")
+    params = load_profile(ROOT / "profiles" / "emoji-galip.yaml")
     clip = load_clip("clipgan-vit-h32-96", "built-in", precision="fp32", device=torch.device("cpu"))
     family = choose_family(params.train, clip)
     folder = resolve_initial_folder(params.train.initial_weights, "galip")

@@ -14,9 +14,6 @@ from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from tests.params import PARAMS_YAML, params_with, tree_with
 
-ROOT = Path(__file__).parents[2]
-PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
-
 
 def save(path: Path, tree: Any) -> Path:
     with path.open("w", encoding="utf-8") as handle:
@@ -33,24 +30,6 @@ def explain(tmp_path: Path, changes: dict[str, Any]) -> str:
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     return message.removeprefix(f"{path}: ")
-
-
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
-def test_every_profile_is_valid(profile: Path) -> None:
-    assert load_params(profile)
-
-
-def test_params_yaml_is_the_profile_emoji() -> None:
-    assert PARAMS_YAML.read_text("utf-8") == (ROOT / "profiles" / "emoji.yaml").read_text("utf-8")
-
-
-def test_profiles_keep_the_order_and_keys_of_params_yaml() -> None:
-    def list_keys(path: Path) -> list[str]:
-        tree = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-        return [f"{section}.{key}" for section, keys in tree.items() for key in keys]
-
-    for profile in PROFILES:
-        assert list_keys(profile) == list_keys(PARAMS_YAML), profile.name
 
 
 def test_there_are_no_defaults() -> None:

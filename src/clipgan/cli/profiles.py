@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 from clipgan.artifacts import atomic_path
-from clipgan.config import load_params
+from clipgan.config import load_params, load_profile, parse_params, read_profile
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
-
-_FOLDER_LINE = re.compile(r"^(?P<indent> +)folder:[^#\n]*(?P<comment>#.*)?$", re.MULTILINE)
 
 
 def install_profile(
     workspace: Workspace, profile: str, *, folder: Path | None = None, force: bool = False
 ) -> str:
-    """Copy ``profiles/PROFILE.yaml`` to params.yaml, comments and all; gives a line to print.
+    """Write the whole of a profile to params.yaml, comments and all; returns a line to print.
 
     The result is validated before it replaces anything.
 
@@ -29,21 +25,19 @@ def install_profile(
     if profile not in known:
         raise ConfigError(f"{profile} is no profile: choose one of {', '.join(known)}")
     source = workspace.profiles / f"{profile}.yaml"
-    text = source.read_text(encoding="utf-8")
-    needs_folder = load_params(source).ingest.source == "folder"
+    needs_folder = load_profile(source).ingest.source == "folder"
     if needs_folder != (folder is not None):
         fix = "add --folder PATH, the root of your images" if needs_folder else "leave out --folder"
         raise ConfigError(f"profile {profile}: {fix}")
-    if folder is not None:
-        text = _set_folder(text, _check_folder(folder))
+    text = read_profile(source, image_folder=_check_folder(folder) if folder else None)
+    parse_params(text, source)
     target = workspace.params_file
-    if not force and not _is_unchanged(workspace, known) and target.read_text("utf-8") != text:
+    if not force and not _is_unchanged(workspace, known) and target.read_bytes() != text.encode():
         raise ConfigError(
             f"{target} holds changes of yours: --force replaces it (a copy is worth keeping)"
         )
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        load_params(temporary)
     return f"params.yaml is now the profile {profile}; next: clipgan run"
 
 
@@ -51,20 +45,16 @@ def _is_unchanged(workspace: Workspace, known: list[str]) -> bool:
     """Whether params.yaml is missing or one of the profiles, whatever folder was put in."""
     if not workspace.params_file.exists():
         return True
-    current = _set_folder(workspace.params_file.read_text(encoding="utf-8"), Path("-"))
-    profiles = (workspace.profiles / f"{name}.yaml" for name in known)
-    return any(current == _set_folder(path.read_text("utf-8"), Path("-")) for path in profiles)
-
-
-def _set_folder(text: str, folder: Path) -> str:
-    # A JSON string is a YAML string too, quotes and backslashes escaped.
-    value = json.dumps(str(folder), ensure_ascii=False)
-
-    def replace(match: re.Match[str]) -> str:
-        comment = f"  {match['comment']}" if match["comment"] else ""
-        return f"{match['indent']}folder: {value}{comment}"
-
-    return _FOLDER_LINE.sub(replace, text, count=1)
+    try:
+        folder = Path(load_params(workspace.params_file).ingest.folder)
+    except ConfigError:
+        return False  # No profile is wrong: these are changes of the user's.
+    current = workspace.params_file.read_text(encoding="utf-8")
+    profiles = [workspace.profiles / f"{name}.yaml" for name in known]
+    return any(
+        current in (read_profile(path), read_profile(path, image_folder=folder))
+        for path in profiles
+    )
 
 
 def _check_folder(folder: Path) -> Path:

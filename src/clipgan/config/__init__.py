@@ -1,4 +1,4 @@
-"""params.yaml as frozen, typed sections: the only reader of YAML.
+"""params.yaml and profiles as frozen, typed sections: the only reader of YAML.
 
 Every number of the project stands once in ``params.yaml``; there are no defaults in code. A key
 that is unknown, missing, of the wrong type or out of range raises
@@ -20,7 +20,8 @@ from clipgan.config.fields import (
     Threads,
 )
 from clipgan.config.galip import GalipConfig
-from clipgan.config.loading import load_params
+from clipgan.config.loading import load_params, parse_params
+from clipgan.config.profiles import load_profile, read_profile
 from clipgan.config.sections import (
     EmojiStyle,
     FeaturesConfig,
@@ -92,4 +93,7 @@ __all__ = [
     "TrainConfig",
     "TrainingPrecision",
     "load_params",
+    "load_profile",
+    "parse_params",
+    "read_profile",
 ]

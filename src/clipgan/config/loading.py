@@ -30,18 +30,36 @@ def load_params(path: Path) -> Params:
         ConfigError: the file is missing, is no YAML, or a key is unknown, missing, of the wrong
             type or out of range. One line names the key, its value and the fix.
     """
+    return parse_params(read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> str:
+    """The text of a file; a missing or undecodable one is a ConfigError."""
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `clipgan init emoji` writes one") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {_first_line(error)}") from None
+
+
+def parse_tree(text: str, path: Path) -> dict[str, Any]:
+    """The sections that a YAML text holds; ``path`` is named in errors."""
+    try:
+        tree = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         raise ConfigError(f"{path}: not readable as YAML: {_first_line(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{path}: expected sections such as `train:`, found {type(tree).__name__}"
         )
+    return tree
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Validate the text of a params file; ``path`` is named in errors."""
     try:
-        return Params.model_validate(tree)
+        return Params.model_validate(parse_tree(text, path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(error)}") from None
 
@@ -70,8 +88,7 @@ def _describe_one(problem: Any) -> str:
             return f"{key} is no key any more: {_REMOVED[key]}"
         case "extra_forbidden":
             known = list(_section_fields(location[:-1]))
-            close = difflib.get_close_matches(str(location[-1]), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            hint = suggest_key(str(location[-1]), known)
             return f"{key} = {problem['input']!r} is an unknown key: {hint}"
         case "value_error":
             section = f"{key}: " if location else ""
@@ -79,6 +96,12 @@ def _describe_one(problem: Any) -> str:
         case _:
             reason = problem["msg"][0].lower() + problem["msg"][1:]
             return f"{key} = {problem['input']!r}: {reason}"
+
+
+def suggest_key(key: str, known: list[str]) -> str:
+    """What a mistyped key may have meant."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
 
 
 def _section_fields(location: tuple[Any, ...]) -> list[str]:

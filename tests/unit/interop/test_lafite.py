@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from clipgan.config import load_params
+from clipgan.config import load_profile
 from clipgan.errors import CheckpointError, ImportWeightsError
 from clipgan.interop.lafite import load_lafite_weights, save_lafite_bundle
 from clipgan.models.bundle import check_bundle_fits, load_bundle
@@ -102,7 +102,7 @@ def test_architecture_names_every_official_form(tmp_path: Path) -> None:
 
 def test_official_profile_trains_the_same_forms(tmp_path: Path) -> None:
     networks = load_lafite_weights(write_tiny(tmp_path, tiny_snapshot()))
-    train = load_params(ROOT / "profiles" / "lafite-official.yaml").train
+    train = load_profile(ROOT / "profiles" / "lafite-official.yaml").train
     sizes = {"latent_dim", "style_dim", "text_hidden_dim", "mapping_layers"}
     assert networks.discriminator is not None
     for module, section in (
