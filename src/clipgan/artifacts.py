@@ -60,11 +60,11 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """A hard link ``target`` to ``source``, or a copy on a file system without them."""
+    """A hard link ``target`` to ``source``, or a copy where file systems differ or have none."""
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS):
             raise
         shutil.copyfile(source, target)
 
