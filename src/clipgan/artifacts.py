@@ -69,6 +69,16 @@ def link_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def describe_non_folder(path: Path) -> str:
+    """Why ``path``, which is no folder, is none: the middle of an error."""
+    return "is a file, not a folder" if path.exists() else "no such folder"
+
+
+def describe_non_file(path: Path) -> str:
+    """Why ``path``, which is no file, is none: the middle of an error."""
+    return "is a folder, not a file" if path.is_dir() else "no such file"
+
+
 def measure_size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder; 0 where there is nothing."""
     if path.is_dir():
