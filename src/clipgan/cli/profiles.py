@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipgan.artifacts import atomic_path
+from clipgan.artifacts import atomic_path, describe_non_folder
 from clipgan.config import load_params, load_profile, parse_params, read_profile
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
@@ -60,7 +60,8 @@ def _is_unchanged(workspace: Workspace, known: list[str]) -> bool:
 def _check_folder(folder: Path) -> Path:
     resolved = folder.expanduser().resolve()
     if not resolved.is_dir():
-        raise ConfigError(f"--folder {folder}: no such folder; give the root of your images")
+        what = describe_non_folder(resolved)
+        raise ConfigError(f"--folder {folder}: {what}; give the root folder of your images")
     try:
         str(resolved).encode()
     except UnicodeEncodeError:
