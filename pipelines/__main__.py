@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.environment import apply_environment, process_environment
 from clipgan.cli.error_reports import accept_any_encoding, exit_on_sigterm, reported_errors
-from clipgan.cli.models import Registered, find_registered
+from clipgan.cli.models import Registered, explained_outage, find_registered
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
@@ -98,7 +98,10 @@ def _find_finished(workspace: Workspace) -> Registered | None:
             if Freshness.STALE in graph.list_freshness().values():
                 return None
         # What waits for MLflow is for the flow to send.
-        return None if is_anything_waiting(workspace) else find_registered(params, workspace)
+        if is_anything_waiting(workspace):
+            return None
+        with explained_outage(workspace):
+            return find_registered(params, workspace)
 
 
 def _repeat(root: Path, stages: list[str]) -> bool:

@@ -37,12 +37,13 @@ class RunConsole:
         self.console.print(f"  [dim]{escape(line)}[/]")
 
     def finish_step(self, name: str, word: str) -> None:
-        """``word``: done or unchanged."""
+        """``word``: done, unchanged or not sent."""
         seconds = _duration(time.monotonic() - self._step_started)
         if word == "unchanged":
             self.console.print(f"[bold]{name}[/]  [dim]unchanged[/]")
         else:
-            self.console.print(f"  [green]{word}[/] [dim]in {seconds}[/]")
+            color = "green" if word == "done" else "yellow"
+            self.console.print(f"  [{color}]{word}[/] [dim]in {seconds}[/]")
 
     def finish_run(self, workspace: Workspace, registered: Registered | None) -> None:
         """The table of values, what they say, the model, the pictures, and what to do next."""

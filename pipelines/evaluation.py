@@ -17,7 +17,7 @@ from clipgan.errors import StageFailedError
 from clipgan.stages.catalog import Workspace, find_workspace
 from clipgan.stages.runs import is_anything_waiting
 from pipelines.artifacts import publish_evaluation
-from pipelines.stages import call_task, cancelled_by_ctrl_c, has_run, run_logged, run_stage
+from pipelines.stages import WAITING, call_task, cancelled_by_ctrl_c, has_run, run_logged, run_stage
 
 
 @flow(name="evaluate-generator", persist_result=False)
@@ -59,5 +59,5 @@ def send_waiting(root: Path, name: str) -> Any:
     try:
         run_logged([sys.executable, "-m", "clipgan", "sync"], root, name)
     except StageFailedError as error:
-        return Completed(message=str(error))
+        return Completed(name=WAITING, message=str(error))
     return Completed(message="MLflow has everything")

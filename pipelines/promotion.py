@@ -14,9 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from clipgan.cli.models import find_champion, find_registered
+from clipgan.cli.models import explained_outage, find_champion, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
+from clipgan.errors import StageFailedError
 from clipgan.stages.catalog import find_workspace
 from pipelines.stages import CACHED, call_task, cancelled_by_ctrl_c, run_logged
 
@@ -29,11 +30,17 @@ def register_generator(root: Path, name: str = "register") -> Any:
     """``clipgan register`` in its own process; skipped where the registry has it all."""
     workspace = find_workspace(root)
     params = load_params(workspace.params_file)
-    outcome = find_registered(params, workspace)
-    if outcome is not None:
-        return Completed(name=CACHED, message=str(outcome))
-    before = find_champion(params, workspace)
-    run_logged([sys.executable, "-m", "clipgan", "register"], root, name)
+    with explained_outage(workspace):
+        outcome = find_registered(params, workspace)
+        if outcome is not None:
+            return Completed(name=CACHED, message=str(outcome))
+        before = find_champion(params, workspace)
+    try:
+        run_logged([sys.executable, "-m", "clipgan", "register"], root, name)
+    except StageFailedError:
+        with explained_outage(workspace):
+            find_champion(params, workspace)  # because the store went away meanwhile?
+        raise
     outcome = find_registered(params, workspace)
     if outcome is not None and outcome.is_champion and outcome.champion != before:
         emit_promotion(outcome.model_name, outcome.version, outcome.reason)

@@ -33,7 +33,7 @@ from pipelines.processes import stream
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CACHED = "Cached"
+CACHED, WAITING = "Cached", "Waiting"
 TAIL_LINES = 20
 RETRY_DELAY_SECONDS = 10
 
@@ -91,7 +91,8 @@ def call_task(
     if not state.is_completed():
         state.result(raise_on_failure=True)
     if console is not None:
-        console.finish_step(name, "done" if has_run(state) else "unchanged")
+        words = {CACHED: "unchanged", WAITING: "not sent"}
+        console.finish_step(name, words.get(str(state.name), "done"))
     return state
 
 

@@ -29,7 +29,6 @@ from clipgan.stages.pretrain_mapper import pretrain_mapper
 from clipgan.stages.train import train
 
 RESULT = "result.json"
-SHEET = "samples.png"
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,23 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """A hard link ``target`` to ``source``, or a copy on a file system without them."""
+    """A hard link ``target`` to ``source``, or a copy where file systems differ or have none."""
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS):
             raise
         shutil.copyfile(source, target)
+
+
+def describe_non_folder(path: Path) -> str:
+    """Why ``path``, which is no folder, is none: the middle of an error."""
+    return "is a file, not a folder" if path.exists() else "no such folder"
+
+
+def describe_non_file(path: Path) -> str:
+    """Why ``path``, which is no file, is none: the middle of an error."""
+    return "is a folder, not a file" if path.is_dir() else "no such file"
 
 
 def measure_size(path: Path) -> int:

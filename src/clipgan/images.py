@@ -16,8 +16,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Per-channel mean of CLIP's training images (Radford et al. 2021), RGB in [0, 1]."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Per-channel standard deviation of CLIP's training images, RGB in [0, 1]."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def to_unit_range(images_uint8: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from clipgan.artifacts import write_json
 
 FINISHED_FILE = "finished.json"
 LOG_FILE, LOG_FOLDER = "mlflow.json", "spool"
-"""Of the run logger: which run it is, ``records.jsonl``, and ``position.json``, what was sent."""
+RECORDS_FILE, POSITION_FILE = "records.jsonl", "position.json"
+"""Of the run logger: which run it is, a folder, and in it what was logged and what was sent."""
 REMOVED_SUFFIX = ".removed"
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -66,7 +67,7 @@ def list_states(work: Path) -> list[Path]:
 
 def remove_state(folder: Path) -> None:
     """Remove a state, but for what was logged of it where that has not all been sent."""
-    if not _has_unsent_log(folder):
+    if not has_waiting(folder):
         remove_folder(folder)
         return
     # The marker last: a removal cut short goes on the next time.
@@ -85,6 +86,20 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def has_waiting(folder: Path) -> bool:
+    """Whether MLflow has yet to take something of the run logged in ``folder``; reads it only."""
+    records = folder / LOG_FOLDER / RECORDS_FILE
+    position = folder / LOG_FOLDER / POSITION_FILE
+    if not records.exists():
+        return False
+    if not position.exists():
+        return records.stat().st_size > 0
+    try:
+        return bool(records.stat().st_size > json.loads(position.read_text())["bytes"])
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
 def hash_like_dvc(folder: Path) -> str:
     """What DVC 3 writes as ``md5`` of an output folder: MD5 over the list of its files' MD5s."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -94,13 +109,6 @@ def hash_like_dvc(folder: Path) -> str:
     ]
     listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
     return hashlib.md5(listing.encode()).hexdigest() + ".dir"
-
-
-def _has_unsent_log(folder: Path) -> bool:
-    records, sent = folder / LOG_FOLDER / "records.jsonl", folder / LOG_FOLDER / "position.json"
-    if not records.exists():
-        return False
-    return not sent.exists() or records.stat().st_size > json.loads(sent.read_bytes())["bytes"]
 
 
 def _list_own(folder: Path) -> list[Path]:

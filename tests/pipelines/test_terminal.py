@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,13 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
 
 from clipgan.cli.environment import QUIET_PREFECT
 from clipgan.cli.models import compute_state
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
+from clipgan.resume_state import has_waiting
 from clipgan.stages.catalog import Workspace
 from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.spool import RunHeader, Spool
 from pipelines.__main__ import find_server, main
 from pipelines.stages import describe_failure
 from tests.mlflow_stores import save_version
@@ -28,6 +34,7 @@ from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_unti
 pytestmark = pytest.mark.timeout(600)
 
 UNUSED_PORT = "9"
+NOBODY = f"http://127.0.0.1:{UNUSED_PORT}"
 NO_OP_CPU_SECONDS = 15.0
 
 
@@ -100,6 +107,91 @@ def test_without_a_server_one_is_started_for_the_run(toy: ToyProject) -> None:
     assert done.stderr == ""
     assert toy.take_runs() == ["look", "first", "second"]
     assert (toy.root / ".prefect" / "prefect.db").exists()
+
+
+@pytest.mark.slow
+def test_nothing_to_do_still_sends_what_waits_for_mlflow(
+    toy: ToyProject, migrated_database: Path
+) -> None:
+    use_no_server(toy)
+    assert toy.run("-m", "dvc", "repro").returncode == 0
+    pretend_registration(toy, migrated_database)
+    folder = log_one_point(toy)
+    done = toy.run("-m", "pipelines", "train")
+    assert done.returncode == 0, done.stderr
+    assert "sent 1 points and 0 files" in done.stdout
+    assert not has_waiting(folder)
+    assert toy.run("-m", "pipelines", "train").stdout.startswith("nothing to do")
+
+
+@pytest.mark.parametrize("has_prefect", [True, False])
+def test_a_tracking_server_that_is_away_ends_a_run_with_one_line_that_says_what_is_safe(
+    toy: ToyProject, has_prefect: bool, prefect_server: str
+) -> None:
+    """After the stages, and where they are all up to date and no Prefect server is asked."""
+    toy.environment.update(MLFLOW_TRACKING_URI=NOBODY, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    waits = ""
+    if has_prefect:
+        toy.environment.update(QUIET_PREFECT, PREFECT_API_URL=prefect_server)
+        log_one_point(toy)
+        waits = " and sends the 1 points and 0 files that wait"
+    else:
+        use_no_server(toy)
+        assert toy.run("-m", "dvc", "repro").returncode == 0
+    done = toy.run("-m", "pipelines", "train")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: the generator is not registered: the MLflow store {NOBODY} cannot be used: the "
+        "tracking server does not answer. Its training and evaluation are complete, in "
+        "data/training and data/evaluation. Once the store can be used again, `clipgan run` "
+        f"registers it{waits}; it trains nothing again\n"
+    )
+    assert "error" not in done.stdout
+    assert ("  not sent in " in done.stdout) is has_prefect
+
+
+def log_one_point(toy: ToyProject) -> Path:
+    """The folder of a training whose point MLflow has not taken yet."""
+    spool = Spool(Workspace(toy.root).work("train") / "a", RunHeader("key", "test", "name", 0))
+    spool.append("metrics", step=16, values={"loss": 1.0})
+    return spool.folder
+
+
+def test_ctrl_c_while_points_are_sent_is_cancelled_in_prefect(
+    toy: ToyProject, prefect_server: str
+) -> None:
+    folder = log_one_point(toy)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        toy.environment.update(
+            QUIET_PREFECT,
+            PREFECT_API_URL=prefect_server,
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{silent.getsockname()[1]}",
+        )
+        flow = toy.start("-m", "pipelines", "evaluate")
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()  # `clipgan sync` waits for an answer now
+        with connection:
+            flow.send_signal(signal.SIGINT)
+            output, _ = flow.communicate(timeout=PATIENCE)
+    assert flow.returncode == 130, output
+    assert has_waiting(folder)
+    expected = {"flow": "Cancelled", "sync": "Cancelled"} | dict.fromkeys(
+        ("look", "first", "second"), "Completed"
+    )
+    # The server takes in task states a moment after they happen.
+    deadline = time.monotonic() + 30
+    while find_states_of_last_flow() != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert find_states_of_last_flow() == expected
+
+
+def find_states_of_last_flow() -> dict[str, str]:
+    """Of the flow run that started last and its tasks, by name."""
+    with get_client(sync_client=True) as client:
+        (last,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+        chosen = FlowRunFilter(id={"any_": [last.id]})
+        tasks = client.read_task_runs(flow_run_filter=chosen)
+    return {"flow": last.state_name} | {task.name: task.state_name for task in tasks}
 
 
 def test_a_failed_stage_ends_with_its_line_and_its_exit_code(

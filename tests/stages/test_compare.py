@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
+from clipgan.cli.evaluation import compare_subjects
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
 from clipgan.evaluation.report import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.resume_state import has_waiting
 from clipgan.run_logger import NULL_LOGGER, RunLogger
+from clipgan.stages.catalog import Workspace
 from clipgan.stages.compare import ComparisonReport, measure_models
 from clipgan.stages.model_sources import ModelLoader
+from clipgan.stages.runs import send_waiting
+from clipgan.tracking.environment import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.tracking.run_contexts import continue_run
+from clipgan.tracking.spool import find_spools
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.fine_tuning import build_networks
@@ -117,6 +126,44 @@ def test_two_models_are_compared_in_pairs(world: Path) -> None:
     assert "comparison/report.html" in logger.files
     page = (world / "compared" / "report.html").read_text()
     assert "Paired comparisons" in page
+
+
+def test_what_a_comparison_logs_waits_apart_from_the_pipelines_until_it_is_sent(
+    world: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Workspace(tmp_path / "project")
+    project.root.mkdir()
+    (project.root / "dvc.yaml").touch()
+    with project.params_file.open("w") as handle:
+        YAML().dump(tiny_params(CHANGES).model_dump(mode="json", by_alias=True), handle)
+    for name in ("images", "features"):
+        shutil.copytree(world / name, project.root / "data" / name)
+    monkeypatch.chdir(project.root)
+    models = (str(world / "training" / "initial"), str(world / "training"))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    compare_subjects(models, (), Path("compared"))
+    (waiting,) = find_spools(project.work("train").parent)
+    assert waiting.parent == project.root / "data" / ".work" / "comparisons"
+    # An evaluation of the pipeline clears what is sent of its own, and nothing else.
+    with continue_run(
+        "run", tracking_uri=tracking_uri, experiment="test", work=project.work("tracking")
+    ) as logger:
+        logger.log_metrics({"distance": 1.0}, 0)
+    assert has_waiting(waiting)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    assert send_waiting(project) == 1
+    assert not waiting.exists()
+    compare_subjects(models, (), Path("compared"))
+    assert not list(waiting.parent.iterdir()), "what was sent at once is removed too"
+    client = open_client(tracking_uri)
+    experiment = client.get_experiment_by_name(tiny_params().register_model.model_name)
+    found = client.search_runs([experiment.experiment_id])
+    assert [each.info.status for each in found] == ["FINISHED", "FINISHED"]
+    for each in found:
+        files = {file.path for file in client.list_artifacts(each.info.run_id, "comparison")}
+        assert "comparison/report.html" in files
 
 
 def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from clipgan.artifacts import write_bytes
+from clipgan.artifacts import describe_non_folder, write_bytes
 from clipgan.config import load_params
 from clipgan.errors import CheckpointError, ConfigError
 from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
@@ -176,9 +176,10 @@ def load_model(model: str, device: str) -> tuple[Sampler, str]:
         return _load_registered(model, chosen), model
     folder = Path(model).expanduser()
     if not folder.is_dir():
+        what = describe_non_folder(folder)
         raise CheckpointError(
-            f"--model {model}: no such folder; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder "
-            "such as data/training, or models:/NAME@champion"
+            f"--model {model}: {what}; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder such as "
+            "data/training, or models:/NAME@champion"
         )
     name = folder.resolve().name.encode(errors="backslashreplace").decode()
     return load_sampler(folder, device=chosen), name

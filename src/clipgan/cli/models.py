@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipgan.artifacts import hash_file, hash_json
 from clipgan.config import Params, load_params
-from clipgan.errors import ConfigError
+from clipgan.errors import ConfigError, RegistryError
 from clipgan.stages.catalog import Workspace, find_workspace
+from clipgan.stages.runs import count_waiting
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -132,6 +135,26 @@ def find_registered(params: Params, workspace: Workspace) -> Registered | None:
     if found.promoted and seen.champion is None:
         return None
     return Registered(name, found.version, seen.champion, found.reason, found.run_id)
+
+
+@contextmanager
+def explained_outage(workspace: Workspace) -> Iterator[None]:
+    """Say of a registry that cannot be used after a run's last stage what that leaves undone.
+
+    Raises:
+        RegistryError: the block's, with what is safe, what waits, and what to do.
+    """
+    try:
+        yield
+    except RegistryError as error:
+        waiting = count_waiting(workspace)
+        also = f" and sends the {waiting} that wait" if waiting.records else ""
+        raise RegistryError(
+            f"the generator is not registered: {error}. Its training and evaluation are complete, "
+            f"in {workspace.relative(workspace.training)} and "
+            f"{workspace.relative(workspace.evaluation)}. Once the store can be used again, "
+            f"`clipgan run` registers it{also}; it trains nothing again"
+        ) from error
 
 
 def find_champion(params: Params, workspace: Workspace) -> int | None:

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from clipgan.artifacts import atomic_path
+from clipgan.artifacts import atomic_path, describe_non_folder
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace
@@ -70,7 +70,8 @@ def _set_folder(text: str, folder: Path) -> str:
 def _check_folder(folder: Path) -> Path:
     resolved = folder.expanduser().resolve()
     if not resolved.is_dir():
-        raise ConfigError(f"--folder {folder}: no such folder; give the root of your images")
+        what = describe_non_folder(resolved)
+        raise ConfigError(f"--folder {folder}: {what}; give the root folder of your images")
     try:
         str(resolved).encode()
     except UnicodeEncodeError:

@@ -14,6 +14,7 @@ from clipgan.config import load_params
 from clipgan.errors import RegistryError
 from clipgan.stages.catalog import STAGES, find_workspace, run_stage
 from clipgan.stages.resolution_check import check_resolutions
+from clipgan.tracking.sender import short_requests
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
 
@@ -34,22 +35,22 @@ def print_status() -> None:
         return
     # DVC looks at the file that this stage last wrote, not at params.yaml.
     try:
-        with contextlib.chdir(workspace.root):
+        with contextlib.chdir(workspace.root), short_requests():
             run_stage("settings", workspace)
     except RegistryError as error:
         # Of train.initial_weights; what the stage wrote before still says most.
-        console.print(
-            f"compared with earlier settings, those of now are unknown: {error}", markup=False
-        )
+        said = f"compared with earlier settings, those of now are unknown: {error}"
+        console.print(said, markup=False, soft_wrap=True)
     with open_graph(workspace.root) as graph:
         freshness = graph.list_freshness()
     for name, state in freshness.items():
         color = _COLORS[state]
         console.print(f"{name:10} [{color}]{state:10}[/]  [dim]{STAGES[name].summary}[/]")
     try:
-        registered = find_registered(params, workspace)
+        with short_requests():
+            registered = find_registered(params, workspace)
         model = str(registered) if registered else "not registered in this state"
     except RegistryError as error:
         # What DVC said stands, even while a tracking server is away.
         model = f"unknown: {error}"
-    console.print(f"{'model':10} {model}", markup=False)
+    console.print(f"{'model':10} {model}", markup=False, soft_wrap=True)

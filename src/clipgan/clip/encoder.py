@@ -24,7 +24,6 @@ from clipgan.errors import ClipError
 from clipgan.images import to_clip_input
 
 TEXT_BATCH_SIZE = 128
-FINGERPRINT_KEYS = ("model", "weights_sha256", "activation", "preprocessing", "precision")
 
 
 class ClipEncoder(nn.Module):

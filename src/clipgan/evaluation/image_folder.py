@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgan.artifacts import hash_json
+from clipgan.artifacts import describe_non_folder, hash_json
 from clipgan.config import IngestConfig
 from clipgan.data.image_reader import read_image
 from clipgan.data.ingest_report import FileFinding, count_reasons, format_counts
@@ -174,7 +174,8 @@ def check_folder(folder: Path) -> None:
         EvaluationError: no such folder, or nothing in it.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; give a folder of image files")
+        what = describe_non_folder(folder)
+        raise EvaluationError(f"{folder}: {what}; give a folder of image files")
     if not any(folder.iterdir()):
         raise EvaluationError(f"{folder}: holds no image; give a folder of image files")
 

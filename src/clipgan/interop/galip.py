@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
+from clipgan.artifacts import describe_non_file
 from clipgan.clip.vit_taps import VitTower
 from clipgan.errors import ConfigError, ImportWeightsError
 from clipgan.models.galip_discriminator import GalipDiscriminator
@@ -169,7 +170,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
-        raise ImportWeightsError(f"{path}: no such file; name the official .pth file") from None
+        what = describe_non_file(path)
+        raise ImportWeightsError(f"{path}: {what}; name the official .pth file") from None
     except DAMAGE as error:
         raise ImportWeightsError(f"{path}: {_explain(str(error))}") from None
     if not isinstance(tree, dict):

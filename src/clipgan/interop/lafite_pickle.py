@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipgan.artifacts import describe_non_file
 from clipgan.errors import ImportWeightsError
 from clipgan.interop.inert_pickle import describe
 from clipgan.interop.persistence import (
@@ -63,7 +64,7 @@ def read_lafite_pickle(path: Path) -> LafiteSnapshot:
             anything beyond the allow-list, or its networks are not LAFITE's.
     """
     if not path.is_file():
-        raise ImportWeightsError(f"{path}: no such file; name LAFITE's .pkl")
+        raise ImportWeightsError(f"{path}: {describe_non_file(path)}; name LAFITE's .pkl")
     try:
         _refuse_other_formats(path)
         with path.open("rb") as file, _map(file.fileno()) as content:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from clipgan.artifacts import describe_non_folder
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
@@ -94,8 +95,11 @@ class ModelLoader:
                 yield Path(scratch), None
             return
         if not (folder / INFO_FILE).is_file():
+            what = "no generator bundle or checkpoint there"
+            if folder.is_file():
+                what = describe_non_folder(folder)
             raise CheckpointError(
-                f"{address}: no generator bundle or checkpoint there; give "
+                f"{address}: {what}; give "
                 f"{', '.join(BUILT_IN_NAMES)}, a bundle folder such as data/training, a "
                 "checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID (`clipgan "
                 "import-weights` makes bundles of official weights)"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from clipgan.config import Family, Params, TrainConfig
-from clipgan.errors import ConfigError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.errors import ConfigError, RegistryError
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, REGISTRY_PREFIX
+from clipgan.tracking.environment import resolve_tracking_uri
 
 
 def check_resolutions(params: Params, root: Path) -> None:
     """Refuse sizes that do not fit each other, which training would refuse hours later.
 
-    Of the initial weights only a header is read. Registered models are not looked up, and a missing
-    or damaged folder is not judged here: the train stage says what is wrong with it.
+    Of the initial weights only a header is read. A missing or damaged folder, and a registered
+    model that cannot be had now, is not judged here: the stage that needs it says what is wrong.
 
     Args:
         root: of the project, which relative folders start from.
@@ -41,7 +44,10 @@ def check_stored_size(params: Params) -> None:
 
 
 def _check_start(config: TrainConfig, root: Path) -> None:
-    stored = _read_resolution(_find_folder(config.initial_weights, config.family, root))
+    if config.initial_weights.startswith(REGISTRY_PREFIX):
+        stored = _ask_registry(config.initial_weights, root)
+    else:
+        stored = _read_resolution(_find_folder(config.initial_weights, config.family, root))
     if stored is None or stored == config.resolution_px:
         return
     start = f"train.initial_weights = {config.initial_weights}: a generator of {stored} px"
@@ -60,6 +66,19 @@ def _check_start(config: TrainConfig, root: Path) -> None:
         )
 
 
+def _ask_registry(address: str, root: Path) -> int | None:
+    from clipgan.tracking.download import download_bundle_info
+    from clipgan.tracking.sender import short_requests
+
+    uri = resolve_tracking_uri(root, os.environ)
+    with TemporaryDirectory(prefix="clipgan-model-") as scratch, short_requests():
+        try:
+            found = download_bundle_info(address, tracking_uri=uri, target=Path(scratch))
+        except RegistryError:
+            return None  # the stages `settings` and `train` ask too
+        return _read_resolution(found.parent)
+
+
 def _find_folder(initial_weights: str, family: Family, root: Path) -> Path:
     if initial_weights == BUILT_IN:
         return BUILT_IN_FOLDERS[family]
@@ -72,4 +91,4 @@ def _read_resolution(folder: Path) -> int | None:
         tree = json.loads((bundle if bundle.is_file() else checkpoint).read_text(encoding="utf-8"))
         return int((tree if bundle.is_file() else tree["subject"])["resolution_px"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # "none", an address in the registry, or a folder that train refuses
+        return None  # "none", or a folder that train refuses

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgan.config import Params, TrainConfig
+from clipgan.resume_state import has_waiting
 from clipgan.run_logger import RunLogger
 from clipgan.tracking.environment import resolve_tracking_uri
-from clipgan.tracking.spool import find_spools, has_waiting
+from clipgan.tracking.spool import Spool, Waiting, find_spools, load_header
 
 if TYPE_CHECKING:
     from clipgan.stages.catalog import Workspace
@@ -71,6 +72,18 @@ def reopen_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
 def is_anything_waiting(workspace: Workspace) -> bool:
     """Whether MLflow has yet to take something of this project; asks nobody."""
     return any(has_waiting(folder) for folder in find_spools(workspace.work("train").parent))
+
+
+def count_waiting(workspace: Workspace) -> Waiting:
+    """What MLflow has yet to take of all runs of this project; asks nobody."""
+    records = points = files = 0
+    for folder in find_spools(workspace.work("train").parent):
+        header = load_header(folder) if has_waiting(folder) else None
+        if header is not None:
+            waiting = Spool(folder, header).count_waiting()
+            records, points = records + waiting.records, points + waiting.points
+            files += waiting.files
+    return Waiting(records, points, files)
 
 
 def send_waiting(workspace: Workspace) -> int:

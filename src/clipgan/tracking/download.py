@@ -14,7 +14,7 @@ from clipgan.tracking.environment import (
     open_client,
 )
 from clipgan.tracking.registry import DATA_HASH_TAG
-from clipgan.tracking.versions import MODEL_FILE, read_aliases, search_versions
+from clipgan.tracking.versions import GENERATOR_WEIGHTS, MODEL_FILE, read_aliases, search_versions
 
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
@@ -55,6 +55,29 @@ def download_generator(
     if not all(path.exists() for path in paths.values()):
         raise RegistryError(_describe_loss(address))
     return paths["generator"], paths.get("clip")
+
+
+def download_bundle_info(address: str, *, tracking_uri: str, target: Path) -> Path:
+    """Fetch the description of a logged generator alone, ``bundle.json``; gives its path.
+
+    Args:
+        address, target: see :func:`download_generator`.
+
+    Raises:
+        RegistryError: no such model, version or alias, or the file or the store is away.
+    """
+    mlflow = load_mlflow()
+    open_client(tracking_uri)
+    file = Path(GENERATOR_WEIGHTS).with_name("bundle.json").as_posix()
+    with (
+        explain_mlflow_errors(f"{address} cannot be read (`clipgan models` lists versions)"),
+        global_tracking_uri(tracking_uri),
+    ):
+        try:
+            found = mlflow.artifacts.download_artifacts(f"{address}/{file}", dst_path=str(target))
+        except OSError as error:
+            raise RegistryError(f"{address} cannot be read: {error}") from None
+    return Path(found)
 
 
 def _describe_loss(address: str) -> str:

@@ -157,8 +157,20 @@ def explain_mlflow_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (mlflow.MlflowException, SQLAlchemyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RegistryError(f"{what}: {reason}") from error
+        raise RegistryError(f"{what}: {_find_reason(error)}") from error
+
+
+def _find_reason(error: BaseException) -> str:
+    """The first line of the message, or that a server is away, which MLflow takes a page for."""
+    from requests import exceptions
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, exceptions.ConnectionError | exceptions.Timeout):
+            return "the tracking server does not answer"
+        cause = cause.__cause__ or cause.__context__
+    words = str(error).strip()
+    return words.splitlines()[0] if words else type(error).__name__
 
 
 @contextmanager

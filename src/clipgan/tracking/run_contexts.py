@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from clipgan.resume_state import has_waiting
 from clipgan.tracking.mlflow_logger import MlflowRunLogger
 from clipgan.tracking.mlflow_run import describe_stand_in
 from clipgan.tracking.provenance import describe_process
@@ -20,7 +21,6 @@ from clipgan.tracking.spool import (
     RunHeader,
     Spool,
     find_spools,
-    has_waiting,
     load_header,
     make_key,
     now_ms,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgan.errors import RegistryError
+from clipgan.resume_state import has_waiting
 from clipgan.tracking.environment import explain_mlflow_errors, load_mlflow, open_client
 from clipgan.tracking.mlflow_run import find_or_make_run, is_active
 from clipgan.tracking.spool import (
@@ -31,7 +32,6 @@ from clipgan.tracking.spool import (
     Spool,
     Waiting,
     find_spools,
-    has_waiting,
     load_header,
 )
 

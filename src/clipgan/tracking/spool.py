@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from clipgan.artifacts import write_json
+from clipgan.artifacts import link_file, write_json
 from clipgan.errors import RegistryError
+from clipgan.resume_state import LOG_FILE, LOG_FOLDER, POSITION_FILE, RECORDS_FILE
 
-RUN_FILE = "mlflow.json"
-SPOOL_FOLDER = "spool"
 METRICS, PARAMS, TAGS, FILE, DATASET, STATUS = (
     "metrics",
     "params",
@@ -90,7 +89,7 @@ def now_ms() -> int:
 
 def load_header(folder: Path) -> RunHeader | None:
     """The header in ``folder``; None where there is none or it is damaged, which a line says."""
-    path = folder / RUN_FILE
+    path = folder / LOG_FILE
     if not path.exists():
         return None
     try:
@@ -110,15 +109,15 @@ class Spool:
             RegistryError: the folder cannot be written.
         """
         self.folder, self.header = folder, header
-        self._spool = folder / SPOOL_FOLDER
-        self._records = self._spool / "records.jsonl"
-        self._position = self._spool / "position.json"
+        self._spool = folder / LOG_FOLDER
+        self._records = self._spool / RECORDS_FILE
+        self._position = self._spool / POSITION_FILE
         self._lock = threading.Lock()
         self._unwritten: list[bytes] = []
         self._is_full = False
         try:
             self._spool.mkdir(parents=True, exist_ok=True)
-            if not (folder / RUN_FILE).exists() or load_header(folder) != header:
+            if not (folder / LOG_FILE).exists() or load_header(folder) != header:
                 # A new run takes all that an older one had.
                 self._position.unlink(missing_ok=True)
                 self._save_header(header)
@@ -147,11 +146,7 @@ class Spool:
         """
         place = self._spool / "files" / uuid4().hex
         place.mkdir(parents=True)
-        try:
-            os.link(path, place / path.name)
-        except OSError:
-            # Another file system, or one without hard links.
-            shutil.copyfile(path, place / path.name)
+        link_file(path, place / path.name)
         stored = f"{place.name}/{path.name}"
         self.append(FILE, path=stored, folder=artifact_folder, source=str(path))
 
@@ -220,14 +215,14 @@ class Spool:
         for record, _ in self.read():
             if record["kind"] == STATUS:
                 last = record["status"]
-        others = {path.name for path in self.folder.iterdir()} - {RUN_FILE, SPOOL_FOLDER}
+        others = {path.name for path in self.folder.iterdir()} - {LOG_FILE, LOG_FOLDER}
         if last == FINISHED and not others and not self.count_waiting().records:
             self.remove()
 
     def remove(self) -> None:
         """Remove it, sent or not; other files of the folder stay."""
         # The header first: without it nobody takes the rest for a run.
-        (self.folder / RUN_FILE).unlink(missing_ok=True)
+        (self.folder / LOG_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._spool)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -284,25 +279,11 @@ class Spool:
             os.truncate(self._records, whole)
 
     def _save_header(self, header: RunHeader) -> None:
-        write_json(self.folder / RUN_FILE, asdict(header))
+        write_json(self.folder / LOG_FILE, asdict(header))
         self.header = header
 
 
 def find_spools(work: Path) -> list[Path]:
     """Folders with records under ``data/.work``, the oldest first."""
-    found = [path.parent for path in work.glob(f"*/*/{RUN_FILE}")]
-    return sorted(found, key=lambda folder: (folder / RUN_FILE).stat().st_mtime)
-
-
-def has_waiting(folder: Path) -> bool:
-    """Whether MLflow has yet to take something of the run in ``folder``; reads it only."""
-    records = folder / SPOOL_FOLDER / "records.jsonl"
-    position = folder / SPOOL_FOLDER / "position.json"
-    if not records.exists():
-        return False
-    if not position.exists():
-        return records.stat().st_size > 0
-    try:
-        return bool(records.stat().st_size > json.loads(position.read_text())["bytes"])
-    except (ValueError, KeyError, TypeError):
-        return True
+    found = [path.parent for path in work.glob(f"*/*/{LOG_FILE}")]
+    return sorted(found, key=lambda folder: (folder / LOG_FILE).stat().st_mtime)

@@ -27,7 +27,8 @@ REASON_TAG = "clipgan.gate_reason"
 PROMOTED, REFUSED = "promoted", "refused"
 METRIC_PREFIX = "metric."
 MODEL_FILE = "MLmodel"
-MODEL_FILES = (MODEL_FILE, "artifacts/generator/generator.safetensors")
+GENERATOR_WEIGHTS = "artifacts/generator/generator.safetensors"
+MODEL_FILES = (MODEL_FILE, GENERATOR_WEIGHTS)
 """Files without which a version cannot be loaded."""
 _PAGE_SIZE = 1000
 

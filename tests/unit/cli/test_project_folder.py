@@ -77,6 +77,7 @@ class TestInit:
             ("folder", None, r"profile folder: add --folder PATH"),
             ("emoji", "empty", r"profile emoji: leave out --folder"),
             ("folder", "missing", r"--folder .*missing: no such folder"),
+            ("folder", "file.zip", r"--folder .*file\.zip: is a file, not a folder; give the root"),
             ("folder", "empty", r"--folder .*empty: is empty"),
         ],
     )
@@ -84,6 +85,7 @@ class TestInit:
         self, project: Workspace, tmp_path: Path, profile: str, folder: str | None, message: str
     ) -> None:
         (tmp_path / "empty").mkdir()
+        (tmp_path / "file.zip").touch()
         before = project.params_file.read_bytes()
         with pytest.raises(ConfigError, match=message):
             install_profile(project, profile, folder=tmp_path / folder if folder else None)

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.catalog import Workspace, run_stage
 from clipgan.stages.resolution_check import check_resolutions
+from clipgan.tracking.packaged_model import GeneratorPackage
+from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
+from tests.unit.cli.commands import run_clipgan
+from tests.unit.tracking.tiny_sampler import LOADER
 
 
 def check(root: Path, **changes: Any) -> None:
@@ -25,6 +30,7 @@ def test_lafite_grows_from_a_smaller_start(side: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("initial", ["none", "models:/clipgan@champion", "data/generator"])
+@pytest.mark.usefixtures("tracking_uri")
 def test_what_cannot_be_looked_up_is_left_to_the_train_stage(initial: str, tmp_path: Path) -> None:
     check(tmp_path, initial_weights=initial, resolution_px=32)
 
@@ -82,6 +88,34 @@ def test_folders_of_the_project_are_looked_into(
         check(tmp_path, initial_weights="start", resolution_px=64)
     (tmp_path / "start" / name).write_text("{")
     check(tmp_path, initial_weights="start", resolution_px=64)  # damage is train's to report
+
+
+@pytest.mark.parametrize("address", ["models:/tiny/1", "models:/tiny@challenger"])
+def test_a_registered_start_is_looked_up_before_any_stage_starts(
+    address: str, project: Workspace, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    package = GeneratorPackage(save_tiny_bundle(project.root / "bundle"), LOADER)
+    config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
+    register_values(
+        config.register_model, package, tracking_uri, {"fd": {"value": 1.0, "protocol": {}}}
+    )
+    text = project.params_file.read_text()
+    project.params_file.write_text(
+        text.replace("initial_weights: built-in", f"initial_weights: {address}").replace(
+            "family: lafite", "family: galip"
+        )
+    )
+    done = run_clipgan("run", folder=project.root)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: train.initial_weights = {address}: a generator of 8 px, and "
+        "train.resolution_px = 64: galip takes no start of another size; set train.resolution_px "
+        "to 8, or train.initial_weights to none\n"
+    )
+    assert not (project.root / "data").exists(), "a stage has started"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    check_resolutions(load_params(project.params_file), project.root)  # asked again later
 
 
 def test_a_start_that_a_recipe_is_about_to_replace_stops_no_stage_before_training(

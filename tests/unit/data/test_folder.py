@@ -219,7 +219,7 @@ def make_file(folder: Path) -> None:
         (make_nothing, "no such folder"),
         (make_empty, "no image files"),
         (make_captions_only, "no image files .1 caption files"),
-        (make_file, "is no folder"),
+        (make_file, "is a file, not a folder"),
     ],
 )
 def test_folders_without_images(make: Callable[[Path], None], message: str, tmp_path: Path) -> None:

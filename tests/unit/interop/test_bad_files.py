@@ -78,8 +78,11 @@ def test_other_files_are_named(content: bytes, message: str, tmp_path: Path) -> 
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "missing.pkl", tmp_path):
-        with pytest.raises(ImportWeightsError, match="no such file"):
+    for path, what in (
+        (tmp_path / "missing.pkl", "no such file"),
+        (tmp_path, "is a folder, not a file"),
+    ):
+        with pytest.raises(ImportWeightsError, match=what):
             load_lafite_weights(path)
 
 

@@ -271,7 +271,7 @@ def write_torchscript(path: Path, tower: VitTower) -> None:
     ("write", "message"),
     [
         (lambda path, tower: None, "no such file"),
-        (lambda path, tower: path.mkdir(), "no such file"),
+        (lambda path, tower: path.mkdir(), "is a folder, not a file"),
         (lambda path, tower: path.write_bytes(b""), "damaged"),
         (lambda path, tower: path.write_bytes(b"<html>not found</html>"), "damaged"),
         (write_truncated, "damaged"),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from clipgan.errors import RegistryError
+from clipgan.resume_state import has_waiting
 from clipgan.tracking import spool as spool_module
-from clipgan.tracking.spool import RunHeader, Spool, find_spools, has_waiting, load_header
+from clipgan.tracking.spool import RunHeader, Spool, find_spools, load_header
 
 HEADER = RunHeader("key", "experiment", "name", 0)
 
@@ -41,6 +42,23 @@ def test_records_come_back_in_order_with_what_waits(tmp_path: Path) -> None:
     spool.acknowledge(records[2][1])
     assert not has_waiting(spool.folder)
     assert find_spools(tmp_path) == [spool.folder]
+
+
+def test_a_file_of_another_file_system_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grid.png").write_bytes(b"picture")
+
+    def fail(*_: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    spool = Spool(tmp_path / "run", HEADER)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fail)
+        spool.append_file(tmp_path / "grid.png", "samples")
+    ((record, _),) = spool.read()
+    (tmp_path / "grid.png").unlink()
+    assert spool.find_file(record).read_bytes() == b"picture"
 
 
 def test_half_a_line_is_cut_off_when_the_run_goes_on(tmp_path: Path) -> None:

@@ -44,24 +44,6 @@ def build_views(images_uint8: Tensor, generator: torch.Generator) -> Tensor:
     return _add_noise(pixels, generator) * 2.0 - 1.0
 
 
-def build_mixed_views(images_uint8: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures without a name, each composed of two images of the batch; shapes as above.
-
-    A third is cut along a random rectangle (Yun et al. 2019), a third is blended (Zhang et al.
-    2018), a third shows one icon drawn over the other as ink over ink.
-    """
-    first = build_views(images_uint8, generator)
-    order = _permute(len(first), generator)
-    second = first[order]
-    kind = _uniform(first, generator, 0.0, 3.0)
-    share = _uniform(first, generator, 0.3, 0.7)
-    blended = first * share + second * (1.0 - share)
-    mask = _rectangles(first, generator)
-    cut = first * mask + second * (1.0 - mask)
-    drawn = torch.minimum(first, second)
-    return torch.where(kind < 1.0, cut, torch.where(kind < 2.0, blended, drawn))
-
-
 def _uniform(like: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
     values = torch.rand(len(like), generator=generator, device=like.device)
     return (low + (high - low) * values).view(-1, 1, 1, 1)
@@ -69,10 +51,6 @@ def _uniform(like: Tensor, generator: torch.Generator, low: float, high: float) 
 
 def _chance(like: Tensor, generator: torch.Generator, probability: float) -> Tensor:
     return (_uniform(like, generator, 0.0, 1.0) < probability).float()
-
-
-def _permute(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=generator, device=generator.device)
 
 
 def _warp(ink: Tensor, generator: torch.Generator) -> Tensor:
@@ -150,17 +128,3 @@ def _add_noise(pixels: Tensor, generator: torch.Generator) -> Tensor:
     deviation = deviation * _chance(pixels, generator, NOISY_FRACTION)
     noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
     return (pixels + noise * deviation).clamp(0.0, 1.0)
-
-
-def _rectangles(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks (N, 1, S, S): 1 inside a rectangle of a quarter to three quarters of the area."""
-    side = like.shape[-1]
-    area = _uniform(like, generator, 0.25, 0.75)
-    aspect = torch.exp(_uniform(like, generator, -0.7, 0.7))
-    height, width = (area * aspect).sqrt().clamp(max=1.0), (area / aspect).sqrt().clamp(max=1.0)
-    top = _uniform(like, generator, 0.0, 1.0) * (1.0 - height)
-    left = _uniform(like, generator, 0.0, 1.0) * (1.0 - width)
-    place = (torch.arange(side, device=like.device) + 0.5) / side
-    rows, columns = place.view(1, 1, -1, 1), place.view(1, 1, 1, -1)
-    inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-    return inside.float()

@@ -59,7 +59,7 @@ def list_folder(
         DataError: the folder is missing, is no folder, cannot be read or has no files.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "no such folder"
+        what = artifacts.describe_non_folder(folder)
         raise DataError(f"ingest.folder = {folder}: {what}; set it to the folder of your images")
     walk = _Walk()
     _walk_folder(folder, folder, walk, ancestors=frozenset())
