@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from clipgan.cli.workspace_lock import workspace_lock
-from clipgan.stages.catalog import STAGES, Workspace, find_workspace
+from clipgan.workspace import Workspace, find_workspace
 from pipelines.stages import call_task, cancelled_by_ctrl_c, run_logged, run_stage
 
 
@@ -23,7 +23,7 @@ from pipelines.stages import call_task, cancelled_by_ctrl_c, run_logged, run_sta
 def pretrain(root: Path, name: str) -> Any:
     """``clipgan stage NAME`` in its own process; it resumes from its own state."""
     run_logged([sys.executable, "-m", "clipgan", "stage", name], root, name)
-    return Completed(message=f"data/{STAGES[name].outputs[0]} is new")
+    return Completed(message=f"{name} ran")
 
 
 @flow(name="pretrain-clip", persist_result=False)

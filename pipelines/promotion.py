@@ -17,7 +17,7 @@ from prefect.states import Completed
 from clipgan.cli.models import find_champion, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
-from clipgan.stages.catalog import find_workspace
+from clipgan.workspace import find_workspace
 from pipelines.stages import CACHED, call_task, cancelled_by_ctrl_c, run_logged
 
 PROMOTED_EVENT = "clipgan.model.promoted"

@@ -26,7 +26,7 @@ from clipgan.cli.dvc_graph import describe_blockers, open_graph
 from clipgan.cli.environment import process_environment
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 from pipelines.console import active_console
 from pipelines.processes import stream
 

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from clipgan.source_code import NO_RESULT_DEPENDS_ON, list_sources
-from clipgan.stages.catalog import STAGES, Workspace
+from clipgan.stages.catalog import STAGES
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "src"
@@ -86,20 +86,15 @@ def test_every_dependency_on_code_exists() -> None:
                 assert (ROOT / dependency).exists(), f"{name}: {dependency}"
 
 
-def test_dvc_and_the_catalog_agree() -> None:
+def test_every_stage_has_its_command_settings_and_words() -> None:
     stages = load_pipeline()["stages"]
-    assert list(stages) == [name for name in STAGES if name not in OUTSIDE_DVC]
-    workspace = Workspace(ROOT)
+    assert set(stages) == set(STAGES) - OUTSIDE_DVC
     for name, stage in stages.items():
-        entry = STAGES[name]
-        outputs = [workspace.relative(getattr(workspace, path)) for path in entry.outputs]
-        inputs = [workspace.relative(getattr(workspace, path)) for path in entry.inputs]
-        assert stage["outs"] == outputs
+        assert stage["cmd"] == f"env PYTHONPATH=src python -m clipgan stage {name}"
+        assert stage["desc"]
         if not stage.get("always_changed"):
             assert "params" not in stage, "which keys count is written by the stage settings"
-            inputs = [f"data/settings/{name}.json", *inputs]
-        assert [d for d in stage.get("deps", []) if d.startswith("data/")] == inputs
-        assert stage["cmd"] == f"env PYTHONPATH=src python -m clipgan stage {name}"
+            assert f"data/settings/{name}.json" in stage["deps"]
 
 
 def test_no_stage_depends_on_monitoring_or_registration() -> None:

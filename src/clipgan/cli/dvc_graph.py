@@ -37,6 +37,10 @@ class StageGraph:
         """Names, each after all that it depends on."""
         return [stage.addressing for stage in self._ordered()]
 
+    def describe_stages(self) -> dict[str, str]:
+        """The ``desc`` of every stage."""
+        return {stage.addressing: stage.desc or "" for stage in self._ordered()}
+
     def is_stale(self, name: str) -> bool:
         """Whether DVC would run ``name``, or restore it from its run cache, now."""
         # What a dry run prints misleads; what it returns does not.

@@ -17,8 +17,8 @@ from clipgan.artifacts import write_bytes
 from clipgan.config import load_params
 from clipgan.errors import CheckpointError, ConfigError
 from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
-from clipgan.stages.catalog import find_workspace
 from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
+from clipgan.workspace import find_workspace
 
 if TYPE_CHECKING:
     import torch

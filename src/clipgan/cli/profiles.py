@@ -9,7 +9,7 @@ from pathlib import Path
 from clipgan.artifacts import atomic_path
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 
 _FOLDER_LINE = re.compile(r"^(?P<indent> +)folder:[^#\n]*(?P<comment>#.*)?$", re.MULTILINE)
 

@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipgan.config import Params, TrainConfig
 from clipgan.run_logger import RunLogger
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.spool import find_spools, has_waiting
-
-if TYPE_CHECKING:
-    from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace, run_stage
+from clipgan.stages.catalog import run_stage
 from clipgan.stages.resolution_check import check_resolutions
+from clipgan.workspace import Workspace
 from tests.params import params_with
 
 

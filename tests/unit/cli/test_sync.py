@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clipgan.stages.catalog import Workspace
 from clipgan.stages.runs import is_anything_waiting, name_training
 from clipgan.tracking.environment import open_client
 from clipgan.tracking.spool import RunHeader, Spool
+from clipgan.workspace import Workspace
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan
 
