@@ -63,7 +63,7 @@ def _features(params: Params, workspace: Workspace) -> Any:
 
 
 def _train(params: Params, workspace: Workspace) -> Any:
-    from clipgan.stages.initial_weights import prepared_initial_weights
+    from clipgan.stages.model_addresses import opened_start
     from clipgan.stages.runs import open_run
     from clipgan.stages.train import train
     from clipgan.training.distributed import check_batch_fits, join_processes
@@ -73,7 +73,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
         # Before any run is made.
         check_batch_fits(params.train, processes)
         initial_folder = stack.enter_context(
-            prepared_initial_weights(
+            opened_start(
                 params.train.initial_weights,
                 work=workspace.work("train"),
                 tracking_uri=resolve_tracking_uri(workspace.root, os.environ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipgan.config import Family, Params, TrainConfig
+from clipgan.config import Params, TrainConfig
 from clipgan.errors import ConfigError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.models.addresses import BUNDLE_FILE, CHECKPOINT_FILE, find_folder
 
 
 def check_resolutions(params: Params, root: Path) -> None:
@@ -41,7 +41,9 @@ def check_stored_size(params: Params) -> None:
 
 
 def _check_start(config: TrainConfig, root: Path) -> None:
-    stored = _read_resolution(_find_folder(config.initial_weights, config.family, root))
+    # In MLflow, or "none": a folder that is not there.
+    folder = root / (find_folder(config.initial_weights, config.family) or config.initial_weights)
+    stored = _read_resolution(folder)
     if stored is None or stored == config.resolution_px:
         return
     start = f"train.initial_weights = {config.initial_weights}: a generator of {stored} px"
@@ -60,14 +62,8 @@ def _check_start(config: TrainConfig, root: Path) -> None:
         )
 
 
-def _find_folder(initial_weights: str, family: Family, root: Path) -> Path:
-    if initial_weights == BUILT_IN:
-        return BUILT_IN_FOLDERS[family]
-    return root / Path(initial_weights).expanduser()
-
-
 def _read_resolution(folder: Path) -> int | None:
-    bundle, checkpoint = folder / "bundle.json", folder / "checkpoint.json"
+    bundle, checkpoint = folder / BUNDLE_FILE, folder / CHECKPOINT_FILE
     try:
         tree = json.loads((bundle if bundle.is_file() else checkpoint).read_text(encoding="utf-8"))
         return int((tree if bundle.is_file() else tree["subject"])["resolution_px"])
