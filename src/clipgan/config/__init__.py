@@ -22,7 +22,6 @@ from clipgan.config.fields import (
 from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params
 from clipgan.config.sections import (
-    EmojiStyle,
     FeaturesConfig,
     Fit,
     IngestConfig,
@@ -61,7 +60,6 @@ __all__ = [
     "Device",
     "DiscriminatorConfig",
     "EmaConfig",
-    "EmojiStyle",
     "EvaluateConfig",
     "Family",
     "FeaturesConfig",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from clipgan.config.evaluation import EvaluateConfig
-from clipgan.config.sections import FeaturesConfig, IngestConfig
+from clipgan.config.sections import FeaturesConfig, IngestConfig, load_source_registry
 from clipgan.config.training import TrainConfig
 
 _LAFITE_KEYS = (
@@ -30,10 +30,10 @@ Parameters = dict[str, Any]
 
 
 def select_ingest(config: IngestConfig) -> Parameters:
-    """Section ``ingest``. Where a folder lies does not count: the scan says what is in it."""
-    selected = _dump(config, "folder")
-    if config.source == "folder":
-        del selected["emoji_styles"]
+    """Section ``ingest``. Where the images lie does not count: the scan says what is there."""
+    source = load_source_registry().SOURCES[config.source]
+    selected = _dump(config)
+    _drop(selected, *(config.source_keys.keys() - source.model_fields.keys()), *source.places)
     if config.encoding == "png":
         del selected["jpeg_quality"]
     return selected

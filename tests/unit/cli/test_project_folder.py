@@ -40,7 +40,7 @@ class TestInit:
         install_profile(project, "folder", folder=images)
         params = load_params(project.params_file)
         assert params.ingest.source == "folder"
-        assert params.ingest.folder == str(images)
+        assert params.ingest.source_keys["folder"] == str(images)
         text = project.params_file.read_text()
         profile = (project.profiles / "folder.yaml").read_text()
         assert text.count(" # ") == profile.count(" # ")
