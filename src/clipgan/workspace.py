@@ -7,6 +7,9 @@ from pathlib import Path
 
 from clipgan.errors import ConfigError
 
+RECIPES = "recipes/dvc.yaml"
+"""The stages that no run of the pipeline runs."""
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -93,7 +96,7 @@ def find_workspace(start: Path) -> Workspace:
         ConfigError: there is none.
     """
     for folder in (start.resolve(), *start.resolve().parents):
-        if (folder / "dvc.yaml").is_file():
+        if (folder / "dvc.yaml").is_file() and folder.name != Path(RECIPES).parent.name:
             return Workspace(folder)
     raise ConfigError(
         f"{start}: no dvc.yaml here or above; change into your clone of the project and run again"

@@ -12,7 +12,13 @@ from typing import Any
 
 from clipgan.artifacts import hash_json, write_json
 from clipgan.config import EvaluateConfig, FeaturesConfig, Params, TrainConfig
-from clipgan.config.effective import select_evaluation, select_features, select_ingest
+from clipgan.config.effective import (
+    select_evaluation,
+    select_features,
+    select_ingest,
+    select_small_recipe,
+    select_warm_up,
+)
 from clipgan.data.content_hashes import hash_files
 from clipgan.models.addresses import find_folder, is_in_mlflow
 from clipgan.models.built_in import NO_WEIGHTS
@@ -24,7 +30,7 @@ MISSING = "not there"
 def write_settings(
     params: Params, folder: Path, *, tracking_uri: str, remembered: Path | None = None
 ) -> None:
-    """Write ``ingest.json``, ``features.json``, ``train.json`` and ``evaluate.json``.
+    """Write a file for each stage that depends on parameters, such as ``train.json``.
 
     Weights that are not there are written down as that: a recipe may be about to make them, and
     the stage that needs them says what is wrong.
@@ -44,6 +50,9 @@ def write_settings(
         "features": _describe_features(params.features, hashes),
         "train": _describe_training(params.train, hashes, tracking_uri),
         "evaluate": _describe_evaluation(params.evaluate, hashes),
+        "pretrain_generator": select_warm_up(params.pretrain_generator, params.train),
+        "pretrain_mapper": select_small_recipe(params.pretrain_mapper),
+        "pretrain_clip": select_small_recipe(params.pretrain_clip),
     }
     for stage, tree in settings.items():
         write_json(folder / f"{stage}.json", tree)
