@@ -15,8 +15,8 @@ from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace, find_workspace
 from clipgan.stages.runs import is_anything_waiting
+from clipgan.workspace import Workspace, find_workspace
 from pipelines.console import RunConsole, run_console
 from pipelines.temporary_server import is_healthy, start_temporary_server
 

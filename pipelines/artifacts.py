@@ -13,8 +13,8 @@ from prefect.artifacts import (
 )
 
 from clipgan.cli.servers import HOST, PORTS
-from clipgan.stages.catalog import Workspace
 from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.workspace import Workspace
 from pipelines.console import list_metric_rows, load_outcome
 
 MAX_PICTURE_BYTES = 2_000_000

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from clipgan.cli.models import Registered
 from clipgan.config import load_params
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 
 PICTURES = ("samples.png", "before_after.png", "history.png", "report.md")
 

@@ -14,8 +14,8 @@ from prefect.states import Completed
 from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.errors import StageFailedError
-from clipgan.stages.catalog import Workspace, find_workspace
 from clipgan.stages.runs import is_anything_waiting
+from clipgan.workspace import Workspace, find_workspace
 from pipelines.artifacts import publish_evaluation
 from pipelines.stages import WAITING, call_task, cancelled_by_ctrl_c, has_run, run_logged, run_stage
 

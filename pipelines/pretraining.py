@@ -1,74 +1,57 @@
 """Flows: the recipes of the built-in CLIP, of a generator to start from, of a noise mapper.
 
-Apart from the training flow, because their results are starts for it: ``train`` does not run them.
+Stages of ``recipes/dvc.yaml``, apart from the pipeline, because their results are starts for it.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
+from prefect import flow
 
+from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.workspace_lock import workspace_lock
-from clipgan.stages.catalog import STAGES, Workspace, find_workspace
-from pipelines.stages import call_task, cancelled_by_ctrl_c, run_logged, run_stage
-
-
-@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-@cancelled_by_ctrl_c
-def pretrain(root: Path, name: str) -> Any:
-    """``clipgan stage NAME`` in its own process; it resumes from its own state."""
-    run_logged([sys.executable, "-m", "clipgan", "stage", name], root, name)
-    return Completed(message=f"data/{STAGES[name].outputs[0]} is new")
+from clipgan.workspace import Workspace, find_workspace
+from pipelines.stages import cancelled_by_ctrl_c, run_stage
 
 
 @flow(name="pretrain-clip", persist_result=False)
 @cancelled_by_ctrl_c
 def pretrain_clip(project: str = ".") -> None:
-    """Images of params.yaml -> data/clip, whatever data/clip holds now.
+    """Images of params.yaml -> data/clip, where DVC calls that stale.
 
     Args:
         project: a folder of the project.
     """
-    workspace = find_workspace(Path(project))
-    with workspace_lock(workspace.root, "clipgan pretrain-clip"):
-        _run_recipe(workspace, "pretrain_clip", needs=("scan", "settings", "ingest"))
+    _run_recipe(find_workspace(Path(project)), "pretrain_clip")
 
 
 @flow(name="pretrain-generator", persist_result=False)
 @cancelled_by_ctrl_c
 def pretrain_generator(project: str = ".") -> None:
-    """Images of params.yaml -> data/generator, whatever data/generator holds now.
+    """Images of params.yaml -> data/generator, where DVC calls that stale.
 
     Args:
         project: a folder of the project.
     """
-    workspace = find_workspace(Path(project))
-    with workspace_lock(workspace.root, "clipgan pretrain-generator"):
-        _run_recipe(
-            workspace, "pretrain_generator", needs=("scan", "settings", "ingest", "features")
-        )
+    _run_recipe(find_workspace(Path(project)), "pretrain_generator")
 
 
 @flow(name="pretrain-mapper", persist_result=False)
 @cancelled_by_ctrl_c
 def pretrain_mapper(project: str = ".") -> None:
-    """Features of the images of params.yaml -> data/mapper, whatever data/mapper holds now.
+    """Features of the images of params.yaml -> data/mapper, where DVC calls that stale.
 
     Args:
         project: a folder of the project.
     """
-    workspace = find_workspace(Path(project))
-    with workspace_lock(workspace.root, "clipgan pretrain-mapper"):
-        _run_recipe(workspace, "pretrain_mapper", needs=("scan", "settings", "ingest", "features"))
+    _run_recipe(find_workspace(Path(project)), "pretrain_mapper")
 
 
-def _run_recipe(workspace: Workspace, name: str, *, needs: tuple[str, ...]) -> None:
-    state = None
-    for needed in needs:
-        state = run_stage(workspace.root, needed, after=state)
-    call_task(pretrain, workspace.root, name, state)
+def _run_recipe(workspace: Workspace, name: str) -> None:
+    with workspace_lock(workspace.root, f"clipgan {name.replace('_', '-')}"):
+        with open_graph(workspace.root) as graph:
+            stages = graph.list_stages(recipe=name)
+        state = None
+        for stage in stages:
+            state = run_stage(workspace.root, stage, after=state)

@@ -18,7 +18,7 @@ from clipgan.cli.models import explained_outage, find_champion, find_registered
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import StageFailedError
-from clipgan.stages.catalog import find_workspace
+from clipgan.workspace import find_workspace
 from pipelines.stages import CACHED, call_task, cancelled_by_ctrl_c, run_logged
 
 PROMOTED_EVENT = "clipgan.model.promoted"

@@ -26,7 +26,7 @@ from clipgan.cli.dvc_graph import describe_blockers, open_graph
 from clipgan.cli.environment import process_environment
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 from pipelines.console import active_console
 from pipelines.processes import stream
 
@@ -64,14 +64,17 @@ def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R]:
 def run_stage(
     root: Path, name: str, *, after: State[Any] | None = None, timeout_seconds: float | None = None
 ) -> State[Any]:
-    """Bring the stage ``name`` of the project at ``root`` up to date; gives its final state.
+    """Bring a stage of the project at ``root`` up to date; gives its final state.
+
+    ``name`` is DVC's: ``train``, or ``FILE:STAGE`` for one that is not in the pipeline's dvc.yaml.
 
     ``after`` is the state of the task before, for the graph in Prefect's page.
 
     Raises:
         StageFailedError: the stage ended with an error, or took longer than ``timeout_seconds``.
     """
-    state = call_task(dvc_stage, root, name, after, timeout_seconds=timeout_seconds)
+    short = name.rpartition(":")[2]
+    state = call_task(dvc_stage, root, short, after, address=name, timeout_seconds=timeout_seconds)
     # dvc.lock names the result now.
     remove_recorded_state(Workspace(root))
     return state
@@ -116,13 +119,13 @@ def _is_worth_retrying(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     retry_condition_fn=_is_worth_retrying,
 )
 @cancelled_by_ctrl_c
-def dvc_stage(root: Path, name: str, timeout_seconds: float | None = None) -> Any:
-    """``dvc repro --single-item name`` where DVC calls the stage stale."""
+def dvc_stage(root: Path, name: str, address: str, timeout_seconds: float | None = None) -> Any:
+    """``dvc repro --single-item address`` where DVC calls the stage stale."""
     with open_graph(root) as graph:
-        stale = graph.is_stale(name)
+        stale = graph.is_stale(address)
     if not stale:
         return Completed(name=CACHED, message="DVC: unchanged")
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", address]
     run_logged(command, root, name, timeout_seconds)
     return Completed(message=f"{name} ran")
 

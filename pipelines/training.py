@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from clipgan.cli.workspace_lock import workspace_lock
-from clipgan.stages.catalog import find_workspace
+from clipgan.workspace import find_workspace
 from pipelines.evaluation import run_stages
 from pipelines.promotion import register_generator
 from pipelines.stages import call_task, cancelled_by_ctrl_c

@@ -8,6 +8,7 @@ import pytest
 
 from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.errors import ConfigError
+from clipgan.workspace import RECIPES, find_workspace
 from tests.pipelines.conftest import ToyProject
 
 
@@ -35,3 +36,31 @@ def test_a_folder_without_git_is_told_what_to_do(toy: ToyProject) -> None:
     assert toy.run("-c", "import subprocess; subprocess.run(['git', 'init', '-q'])").returncode == 0
     with open_graph(toy.root) as graph:
         assert graph.list_stages() == ["look", "first", "second"]
+
+
+RECIPE = """
+stages:
+  extra:
+    wdir: ..
+    cmd: python toy.py extra
+    deps: [data/first]
+    outs:
+      - data/extra: {cache: false, persist: true}
+"""
+
+
+def test_a_recipe_is_no_stage_of_the_pipeline_and_brings_what_it_needs(toy: ToyProject) -> None:
+    (toy.root / "recipes").mkdir()
+    (toy.root / RECIPES).write_text(RECIPE)
+    assert find_workspace(toy.root / "recipes").root == toy.root
+    with open_graph(toy.root) as graph:
+        assert graph.list_stages() == ["look", "first", "second"]
+        assert "extra" not in "".join(graph.list_freshness())
+        stages = graph.list_stages(recipe="extra")
+    assert stages == ["look", "first", f"{RECIPES}:extra"]
+    assert toy.run("-m", "dvc", "repro").returncode == 0
+    assert toy.take_runs() == ["look", "first", "second"]
+    assert toy.run("-m", "dvc", "repro", stages[-1]).returncode == 0
+    assert toy.take_runs() == ["look", "extra"]
+    with open_graph(toy.root) as graph:
+        assert not graph.is_stale(stages[-1])

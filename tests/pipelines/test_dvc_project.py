@@ -56,9 +56,22 @@ TINY = {
     "evaluate.grid_prompts": 2,
     "evaluate.grid_samples": 2,
     "register.model_name": "tiny",
+    "pretrain_mapper.steps": 4,
+    "pretrain_mapper.batch_size": 8,
+    "pretrain_mapper.hidden_dim": 8,
 }
 STAGES = ("ingest", "features", "train", "evaluate")
-CODE = ("src", "pipelines", "profiles", "dvc.yaml", ".dvc", ".dvcignore", "data", "mlruns")
+CODE = (
+    "src",
+    "pipelines",
+    "profiles",
+    "dvc.yaml",
+    "recipes",
+    ".dvc",
+    ".dvcignore",
+    "data",
+    "mlruns",
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +178,17 @@ class TestClone:
         done = clone.run("dvc", "repro")
         assert _list_run(done) == {"scan", "settings"}
         assert clone.load_lock() == before
+
+    def test_a_recipe_runs_by_its_own_target_alone(self, clone: Clone) -> None:
+        target, mapper = "recipes/dvc.yaml:pretrain_mapper", clone.root / "data" / "mapper"
+        assert not mapper.exists(), "`dvc repro` ran it"
+        clone.run("dvc", "checkout")  # misses nothing although no recipe was ever run
+        assert _list_run(clone.run("dvc", "repro", target)) == {"scan", "settings", target}
+        assert (mapper / "mapper.safetensors").exists()
+        for again in ([target], []):
+            assert _list_run(clone.run("dvc", "repro", *again)) == {"scan", "settings"}
+        (clone.root / "recipes" / "dvc.lock").unlink()
+        shutil.rmtree(mapper)
 
     def test_new_dates_of_the_same_images_repeat_nothing(self, clone: Clone) -> None:
         for path in (clone.root / "own").iterdir():

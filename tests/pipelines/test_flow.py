@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import State
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.errors import PipelineBusyError, StageFailedError
 from clipgan.resume_state import has_waiting
-from clipgan.stages.catalog import Workspace
 from clipgan.tracking.spool import RunHeader, Spool
+from clipgan.workspace import Workspace
 from pipelines import stages
 from pipelines.evaluation import evaluate_generator
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running

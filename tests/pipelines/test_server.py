@@ -16,7 +16,7 @@ import pytest
 
 from clipgan.cli.environment import QUIET_PREFECT, apply_environment
 from clipgan.cli.servers import build_command
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 from tests.pipelines.conftest import PATIENCE, ToyProject, wait_until
 
 ROOT = Path(__file__).parents[2]

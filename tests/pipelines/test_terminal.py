@@ -23,9 +23,9 @@ from clipgan.cli.models import compute_state
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.resume_state import has_waiting
-from clipgan.stages.catalog import Workspace
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.spool import RunHeader, Spool
+from clipgan.workspace import Workspace
 from pipelines.__main__ import find_server, main
 from pipelines.stages import describe_failure
 from tests.mlflow_stores import save_version

@@ -15,13 +15,13 @@ from clipgan.evaluation.protocols import EvaluationProtocol
 from clipgan.evaluation.report import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
-from clipgan.stages.catalog import Workspace
 from clipgan.stages.champion import measure_version
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.register import register_generator
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.registry import RegistrationReport
 from clipgan.tracking.versions import list_versions
+from clipgan.workspace import Workspace
 from tests.stages.test_evaluate import CHANGES, build_generator, run, save_training
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
 

@@ -20,7 +20,6 @@ from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import NULL_LOGGER, RunLogger
-from clipgan.stages.catalog import Workspace
 from clipgan.stages.compare import ComparisonReport, measure_models
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.runs import send_waiting
@@ -31,6 +30,7 @@ from clipgan.tracking.spool import find_spools
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.fine_tuning import build_networks
+from clipgan.workspace import Workspace
 from tests.mlflow_stores import register_values
 from tests.stages.test_evaluate import (
     CHANGES,

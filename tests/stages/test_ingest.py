@@ -19,7 +19,7 @@ from clipgan.data.ingest import Ingestion
 from clipgan.data.ingest_report import IngestReport
 from clipgan.data.shards import load_manifest
 from clipgan.data.sources import SourceListing, SourceSample
-from clipgan.data.sources.emoji import list_emoji
+from clipgan.data.sources.emoji.drawings import list_emoji
 from clipgan.errors import DataError
 from clipgan.resume_state import is_finished
 from clipgan.stages.ingest import ingest

@@ -14,7 +14,7 @@ from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.models.bundle import load_bundle, load_bundle_info
 from clipgan.resume_state import is_finished
-from clipgan.stages.initial_weights import FOLDER, prepared_initial_weights
+from clipgan.stages.model_addresses import START_FOLDER, opened_start
 from clipgan.tracking.packaged_model import GeneratorPackage
 from tests.mlflow_stores import register_values
 from tests.params import params_with
@@ -40,7 +40,7 @@ def _train_from(root: Path, initial: str, uri: str = "unused") -> Any:
     """As `clipgan stage train` does it."""
     params = tiny_params({"train.initial_weights": initial, "train.total_images": 16})
     work = root / "work" / "train"
-    with prepared_initial_weights(initial, work=work, tracking_uri=uri) as folder:
+    with opened_start(initial, work=work, tracking_uri=uri) as folder:
         report = run_training(root, params, initial_folder=folder)
     (state,) = work.iterdir()
     assert is_finished(state), "what was fetched or converted was left behind"
@@ -70,18 +70,19 @@ def test_a_registered_model_is_a_start(copy: Path, world: Path, tracking_uri: st
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
     package = GeneratorPackage(world / "training", LOADER, None)
     entries = {"fd": {"value": 1.0, "protocol": {}}}
-    register_values(config.register_model, package, tracking_uri, entries)
-    for address in ("models:/tiny@challenger", "models:/tiny/1"):
+    run_id = register_values(config.register_model, package, tracking_uri, entries).run_id
+    for address in ("models:/tiny@challenger", f"runs:/{run_id}", "models:/tiny/1"):
         report = _train_from(copy, address, tracking_uri)
         assert (report.initial_images_seen, report.initial_weights) == (96, address)
     provenance = load_bundle_info(copy / "training").provenance
     assert provenance["initial_weights"] == "models:/tiny/1"
     with pytest.raises(RegistryError, match="models:/tiny/7 cannot be loaded"):
         _train_from(copy, "models:/tiny/7", tracking_uri)
+    assert not (copy / "work" / "train" / START_FOLDER).exists()
 
 
 def test_an_address_is_fetched_by_the_stage_alone(copy: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"the train stage alone fetches"):
+    with pytest.raises(CheckpointError, match=r"models:/tiny/1: no generator bundle .*none starts"):
         run_training(copy, tiny_params({"train.initial_weights": "models:/tiny/1"}))
 
 
@@ -90,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_leaves_nothing(copy: Path, world: Pat
     (copy / "checkpoint" / "discriminator.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"discriminator.safetensors: No such file"):
         _train_from(copy, str(copy / "checkpoint"))
-    assert not (copy / "work" / "train" / FOLDER).exists()
+    assert not (copy / "work" / "train" / START_FOLDER).exists()
 
 
 def test_a_bundle_for_another_clip_width_is_refused(copy: Path, world: Path) -> None:

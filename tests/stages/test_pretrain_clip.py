@@ -19,9 +19,9 @@ from clipgan.clip.builtin import (
     save_builtin_clip,
 )
 from clipgan.clip.encoder import load_clip
-from clipgan.clip.pretraining.tower import TowerTraining
 from clipgan.config import PretrainClipConfig
 from clipgan.errors import ClipError, DataError
+from clipgan.pretraining.tower import TowerTraining
 from clipgan.stages.pretrain_clip import pretrain_clip
 from tests.params import params_with
 from tests.stages.ingest_runs import fill_folder, make_config, run
@@ -86,10 +86,10 @@ def test_interrupted_recipe_ends_with_the_same_weights(
 ) -> None:
     step = TowerTraining.step
 
-    def interrupt(self: TowerTraining) -> dict[str, float]:
-        if self.step_number == 5:
+    def interrupt(self: TowerTraining, number: int) -> dict[str, torch.Tensor]:
+        if number == 5:
             raise KeyboardInterrupt
-        return step(self)
+        return step(self, number)
 
     paths = {"images": images, "output": tmp_path / "clip", "work": tmp_path / "work"}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

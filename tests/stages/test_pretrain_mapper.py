@@ -16,14 +16,15 @@ from clipgan.artifacts import hash_file
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.errors import CheckpointError, DataError, TrainingDivergedError
 from clipgan.models.noise_mapper import load_mapper
-from clipgan.stages.pretrain_mapper import MapperReport, pretrain_mapper
-from clipgan.training import mapper_training
-from clipgan.training.checkpoint import CheckpointStore
-from clipgan.training.mapper_training import (
+from clipgan.pretraining import mapper as mapper_training
+from clipgan.pretraining.mapper import (
     CaptionedFeatures,
     MapperTraining,
     compute_mapper_metrics,
 )
+from clipgan.stages.pretrain_mapper import MapperReport, pretrain_mapper
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.resumable import StepLoop
 from tests.stages.tiny_training import NUM_VALIDATION, TinyClip, build_world, tiny_params
 
 DIM = 12
@@ -88,10 +89,17 @@ def test_pseudo_text_learns_to_find_its_own_text(
     }
     config = tiny_params(changes).pretrain_mapper
     pairs = _turned_pairs()
-    store = CheckpointStore(tmp_path, keep=2, fingerprint="f")
-    training = MapperTraining(config, pairs, store, torch.device("cpu"))
+    device = torch.device("cpu")
+    training = MapperTraining(config, pairs, device)
     before = compute_mapper_metrics(training.mapper, pairs, config)
-    training.run()
+    StepLoop(
+        "noise mapper",
+        training,
+        total_steps=config.steps,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        checkpoints=CheckpointStore(tmp_path, keep=2, fingerprint="f"),
+        device=device,
+    ).run()
     after = compute_mapper_metrics(training.mapper, pairs, config)
     assert before["r_at_1"] < 0.1
     assert after["r_at_1"] > 0.8

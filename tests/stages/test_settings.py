@@ -229,18 +229,19 @@ def test_new_weights_behind_a_files_name_count(
 def test_an_alias_that_moves_on_retrains(copy: Path, tracking_uri: str) -> None:
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
 
-    def train_and_register(seed: int, fd: float) -> None:
+    def train_and_register(seed: int, fd: float) -> str:
         run_training(copy, tiny_params({"train.total_images": 16, "train.seed": seed}))
         package = GeneratorPackage(copy / "training", LOADER, None)
         entries = {"fd": {"value": fd, "protocol": {}}}
-        register_values(config.register_model, package, tracking_uri, entries)
+        return register_values(config.register_model, package, tracking_uri, entries).run_id
 
     def settings_of(address: str) -> str:
         return read_settings({"train.initial_weights": address}, copy, tracking_uri)["train"]
 
-    train_and_register(0, 2.0)
+    run_id = train_and_register(0, 2.0)
     first = settings_of("models:/tiny@challenger")
     assert settings_of("models:/tiny/1") == first, "one version by either name"
+    assert settings_of(f"runs:/{run_id}") == first
     train_and_register(1, 1.0)
     assert settings_of("models:/tiny@challenger") != first
     assert settings_of("models:/tiny/1") == first

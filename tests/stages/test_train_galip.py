@@ -23,7 +23,7 @@ from clipgan.models.built_in import BUILT_IN_FOLDERS
 from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
 from clipgan.models.galip_generator import GalipGenerator
 from clipgan.models.noise_mapper import NoiseMapper, save_mapper
-from clipgan.stages.initial_weights import prepared_initial_weights
+from clipgan.stages.model_addresses import opened_start
 from clipgan.stages.pretrain_generator import pretrain_generator
 from clipgan.training import galip_step
 from clipgan.training.checkpoint import CheckpointStore
@@ -152,7 +152,7 @@ def test_fine_tuning_starts_from_a_bundle_or_a_checkpoint(
     shutil.rmtree(copy / "work" / "train")
     run_training(copy, tiny_galip_params({**SHORT, "train.seed": 3}), output="other")
     checkpoint = str(max(copy.glob("work/train/*/checkpoints/checkpoint-*")))
-    with prepared_initial_weights(
+    with opened_start(
         checkpoint, work=copy / "work" / "train", tracking_uri="unused", family="galip"
     ) as folder:
         assert folder is not None

@@ -21,7 +21,7 @@ from tests.stages.tiny_training import run_training, tiny_params
 
 
 def run_tracked(root: Path, params: Params, tracking_uri: str) -> TrainingReport:
-    """The train stage in ``root``, logged as the catalog logs it, but sent every 0.2 s."""
+    """The train stage in ``root``, logged as the command logs it, but sent every 0.2 s."""
     sender.SEND_INTERVAL_SECONDS = 0.2
     fingerprint = compute_training_fingerprint(
         params.train,

@@ -93,7 +93,7 @@ def test_sections_are_frozen() -> None:
         ),
         ({"ingest.background": "#ffffff80"}, "ingest.background: '#ffffff80' is no colour"),
         ({"ingest.fit": "cut"}, "ingest.fit = 'cut': input should be 'crop', 'pad' or 'squash'"),
-        ({"ingest.source": "folders"}, "ingest.source = 'folders': input should be 'emoji' or"),
+        ({"ingest.source": "folders"}, "ingest: source = 'folders': choose one of emoji, folder"),
         (
             {"ingest.source": "folder", "ingest.folder": ""},
             "ingest: source is folder: set ingest.folder to the folder of your images",

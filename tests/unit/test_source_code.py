@@ -31,8 +31,8 @@ def hash_now(stage: str) -> str:
     [
         ("artifacts.py", {"ingest", "features", "train", "pretrain_clip", "pretrain_mapper"}),
         ("clip/tokens.py", {"features", "train", "pretrain_clip", "pretrain_mapper"}),
-        ("clip/pretraining/tower.py", {"pretrain_clip"}),
-        ("training/mapper_training.py", {"pretrain_mapper"}),
+        ("pretraining/tower.py", {"pretrain_clip"}),
+        ("pretraining/mapper.py", {"pretrain_mapper"}),
         ("training/loop.py", {"train"}),
         ("data/preparation.py", {"ingest"}),
         ("config/training.py", set()),

@@ -17,6 +17,7 @@ from clipgan.cli.error_reports import (
     exit_on_sigterm,
     reported_errors,
 )
+from clipgan.models.addresses import ADDRESS_FORMS
 
 
 class _ReportingGroup(TyperGroup):
@@ -73,8 +74,8 @@ def evaluate(
     subject: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of images, built-in, a bundle or checkpoint folder, models:/NAME@ALIAS, "
-            "runs:/ID. Without it: the pipeline's own generator, and what it needs."
+            help=f"A folder of images, or {ADDRESS_FORMS}. "
+            "Without it: the pipeline's own generator, and what it needs."
         ),
     ] = None,
     reference: Annotated[
@@ -108,10 +109,7 @@ def evaluate(
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(
-            help="Two or more: built-in, bundle or checkpoint folders (imported weights are such), "
-            "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID. The first is the baseline."
-        ),
+        typer.Argument(help=f"Two or more, each {ADDRESS_FORMS}. The first is the baseline."),
     ],
     protocol: Annotated[
         list[str] | None,
@@ -215,7 +213,7 @@ def generate(
         str | None,
         typer.Option(
             "--model",
-            help="built-in, built-in-galip, a bundle folder, or models:/NAME@ALIAS. "
+            help=f"One of: {ADDRESS_FORMS}. "
             "Without it: the project's champion where there is one, else built-in.",
         ),
     ] = None,

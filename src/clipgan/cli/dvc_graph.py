@@ -17,6 +17,9 @@ from typing import Any
 
 from clipgan.cli.error_reports import debug_is_on
 from clipgan.errors import ClipganError, ConfigError, PipelineBusyError
+from clipgan.workspace import RECIPES
+
+PIPELINE = "dvc.yaml"
 
 
 class Freshness(StrEnum):
@@ -33,9 +36,21 @@ class StageGraph:
 
     repository: Any
 
-    def list_stages(self) -> list[str]:
-        """Names, each after all that it depends on."""
-        return [stage.addressing for stage in self._ordered()]
+    def list_stages(self, recipe: str | None = None) -> list[str]:
+        """Addresses of the pipeline's stages, or of a recipe and those that it needs, each after
+        all that it depends on."""
+        import networkx
+
+        stages = self._ordered(PIPELINE if recipe is None else None)
+        if recipe is not None:
+            graph = self.repository.index.graph  # edges point from a stage to what it needs
+            last = next(stage for stage in stages if stage.addressing == f"{RECIPES}:{recipe}")
+            stages = [s for s in stages if s in networkx.descendants(graph, last) | {last}]
+        return [stage.addressing for stage in stages]
+
+    def describe_stages(self) -> dict[str, str]:
+        """The ``desc`` of every stage."""
+        return {stage.addressing: stage.desc or "" for stage in self._ordered()}
 
     def is_stale(self, name: str) -> bool:
         """Whether DVC would run ``name``, or restore it from its run cache, now."""
@@ -62,12 +77,12 @@ class StageGraph:
                 freshness[stage.addressing] = Freshness.STALE if stale else Freshness.FRESH
         return freshness
 
-    def _ordered(self) -> list[Any]:
+    def _ordered(self, file: str | None = PIPELINE) -> list[Any]:
         import networkx
 
         graph = self.repository.index.graph
         ordered = reversed(list(networkx.lexicographical_topological_sort(graph, key=str)))
-        return [stage for stage in ordered if stage.cmd]
+        return [s for s in ordered if s.cmd and file in (None, Path(s.path_in_repo).as_posix())]
 
 
 @contextlib.contextmanager

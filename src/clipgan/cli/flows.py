@@ -10,8 +10,8 @@ from typing import NoReturn
 from clipgan.cli.environment import QUIET_PREFECT, process_environment
 from clipgan.cli.error_reports import debug_is_on
 from clipgan.config import load_params
-from clipgan.stages.catalog import find_workspace
 from clipgan.stages.resolution_check import check_resolutions
+from clipgan.workspace import find_workspace
 
 
 def start_flow(name: str) -> NoReturn:

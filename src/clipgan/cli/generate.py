@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from clipgan.artifacts import describe_non_folder, write_bytes
+from clipgan.artifacts import write_bytes
 from clipgan.config import load_params
-from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
-from clipgan.stages.catalog import find_workspace
+from clipgan.errors import ConfigError
+from clipgan.models.addresses import is_in_mlflow
+from clipgan.models.built_in import BUILT_IN, find_built_in
 from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
+from clipgan.workspace import find_workspace
 
 if TYPE_CHECKING:
     import torch
 
+    from clipgan.config import FeaturesConfig
     from clipgan.generation.picture_files import PictureSettings
     from clipgan.generation.sampler import Sampler
     from clipgan.generation.styles import StyleChoice
 
-MODEL_PREFIX = "models:/"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Of ``clipgan.generation.picture_files.FORMATS``, which would import torch."""
 _SLUG_CHARACTERS = 40
@@ -154,49 +154,44 @@ def _find_champion() -> tuple[str, str]:
 
         for row in list_versions(name, tracking_uri=uri):
             if CHAMPION in row.aliases:
-                return f"{MODEL_PREFIX}{name}/{row.version}", "champion of this project"
+                return f"models:/{name}/{row.version}", "champion of this project"
     return BUILT_IN, f"{name} has no champion yet; --model names another"
 
 
 def load_model(model: str, device: str) -> tuple[Sampler, str]:
-    """A built-in generator, a bundle folder, or a version in the registry, and its name: the
-    address, or the last part of a folder's path.
+    """The generator at an address, and its name: the address, or a folder's last part.
 
     Raises:
         CheckpointError: no such folder, or what is in it cannot be loaded.
-        RegistryError: no such model, version or alias.
+        RegistryError: no such model, version, alias or run.
+        ConfigError: it is in MLflow, and no project is here to say which store.
     """
     from clipgan.devices import resolve_device
-    from clipgan.generation.sampler import load_sampler
+    from clipgan.generation.sampler import find_clip_weights, load_sampler
+    from clipgan.models.bundle import load_bundle_info
+    from clipgan.stages.model_addresses import opened_bundle
 
-    chosen = resolve_device(device)
-    if (built_in := find_built_in(model)) is not None:
-        return load_sampler(built_in, device=chosen), model
-    if model.startswith(MODEL_PREFIX):
-        return _load_registered(model, chosen), model
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        what = describe_non_folder(folder)
-        raise CheckpointError(
-            f"--model {model}: {what}; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder such as "
-            "data/training, or models:/NAME@champion"
-        )
-    name = folder.resolve().name.encode(errors="backslashreplace").decode()
-    return load_sampler(folder, device=chosen), name
+    chosen, name, uri = resolve_device(device), model, ""
+    if is_in_mlflow(model):
+        uri = resolve_tracking_uri(find_workspace(Path.cwd()).root, os.environ)
+    elif find_built_in(model) is None:
+        name = Path(model).expanduser().resolve().name
+        name = name.encode(errors="backslashreplace").decode()
+    with opened_bundle(model, tracking_uri=uri) as (bundle, registered_clip):
+        info = load_bundle_info(bundle)
+        weights: str | Path | None = registered_clip
+        if weights is None and "clip_weights" not in info.provenance:
+            weights = find_clip_weights(info, _read_features())
+        return load_sampler(bundle, device=chosen, clip_weights=weights), name
 
 
-def _load_registered(address: str, device: torch.device) -> Sampler:
-    from clipgan.generation.sampler import load_sampler
-    from clipgan.tracking.download import download_generator
-
-    workspace = find_workspace(Path.cwd())
-    with TemporaryDirectory(prefix="clipgan-model-") as scratch:
-        bundle, clip_weights = download_generator(
-            address,
-            tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-            target=Path(scratch),
-        )
-        return load_sampler(bundle, device=device, clip_weights=clip_weights)
+def _read_features() -> FeaturesConfig | None:
+    """Section ``features`` of the project around the working directory; None: there is none."""
+    try:
+        workspace = find_workspace(Path.cwd())
+    except ConfigError:
+        return None
+    return load_params(workspace.params_file).features
 
 
 def _describe(

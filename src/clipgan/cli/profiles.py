@@ -7,7 +7,7 @@ from pathlib import Path
 from clipgan.artifacts import atomic_path, describe_non_folder
 from clipgan.config import load_params, load_profile, parse_params, read_profile
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 
 
 def install_profile(

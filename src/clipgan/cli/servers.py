@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from clipgan.cli.environment import process_environment
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace, find_workspace
 from clipgan.tracking.environment import artifact_location, resolve_tracking_uri, sqlite_path
 from clipgan.tracking.local_store import rebase_artifacts
+from clipgan.workspace import Workspace, find_workspace
 
 HOST = "127.0.0.1"
 PORTS = {"mlflow": 5000, "prefect": 4200}

@@ -11,7 +11,8 @@ from clipgan.cli.environment import apply_environment
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.parent_process import end_with_parent
 from clipgan.resume_state import remove_recorded
-from clipgan.stages.catalog import Workspace, find_workspace, run_stage
+from clipgan.stages.catalog import run_stage
+from clipgan.workspace import Workspace, find_workspace
 
 RESUMED_STAGES = ("ingest", "features", "train")
 """Of dvc.yaml: their state stays until dvc.lock names the result."""

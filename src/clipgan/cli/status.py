@@ -12,9 +12,10 @@ from clipgan.cli.models import find_registered
 from clipgan.cli.workspace_lock import find_lock_holder
 from clipgan.config import load_params
 from clipgan.errors import RegistryError
-from clipgan.stages.catalog import STAGES, find_workspace, run_stage
+from clipgan.stages.catalog import run_stage
 from clipgan.stages.resolution_check import check_resolutions
 from clipgan.tracking.sender import short_requests
+from clipgan.workspace import find_workspace
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
 
@@ -42,10 +43,10 @@ def print_status() -> None:
         said = f"compared with earlier settings, those of now are unknown: {error}"
         console.print(said, markup=False, soft_wrap=True)
     with open_graph(workspace.root) as graph:
-        freshness = graph.list_freshness()
+        freshness, words = graph.list_freshness(), graph.describe_stages()
     for name, state in freshness.items():
         color = _COLORS[state]
-        console.print(f"{name:10} [{color}]{state:10}[/]  [dim]{STAGES[name].summary}[/]")
+        console.print(f"{name:10} [{color}]{state:10}[/]  [dim]{words[name]}[/]")
     try:
         with short_requests():
             registered = find_registered(params, workspace)

@@ -23,7 +23,6 @@ from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params, parse_params
 from clipgan.config.profiles import load_profile, read_profile
 from clipgan.config.sections import (
-    EmojiStyle,
     FeaturesConfig,
     Fit,
     IngestConfig,
@@ -62,7 +61,6 @@ __all__ = [
     "Device",
     "DiscriminatorConfig",
     "EmaConfig",
-    "EmojiStyle",
     "EvaluateConfig",
     "Family",
     "FeaturesConfig",

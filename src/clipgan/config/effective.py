@@ -12,7 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 from clipgan.config.evaluation import EvaluateConfig
-from clipgan.config.sections import FeaturesConfig, IngestConfig
+from clipgan.config.sections import (
+    FeaturesConfig,
+    IngestConfig,
+    PretrainClipConfig,
+    PretrainGeneratorConfig,
+    PretrainMapperConfig,
+    load_source_registry,
+)
 from clipgan.config.training import TrainConfig
 
 _LAFITE_KEYS = (
@@ -30,10 +37,10 @@ Parameters = dict[str, Any]
 
 
 def select_ingest(config: IngestConfig) -> Parameters:
-    """Section ``ingest``. Where a folder lies does not count: the scan says what is in it."""
-    selected = _dump(config, "folder")
-    if config.source == "folder":
-        del selected["emoji_styles"]
+    """Section ``ingest``. Where the images lie does not count: the scan says what is there."""
+    source = load_source_registry().SOURCES[config.source]
+    selected = _dump(config)
+    _drop(selected, *(config.source_keys.keys() - source.model_fields.keys()), *source.places)
     if config.encoding == "png":
         del selected["jpeg_quality"]
     return selected
@@ -74,6 +81,19 @@ def select_evaluation(config: EvaluateConfig) -> Parameters:
     if config.judge_clip_model == "none":
         del selected["judge_clip_weights"]
     return selected
+
+
+def select_warm_up(config: PretrainGeneratorConfig, train: TrainConfig) -> Parameters:
+    """Section ``pretrain_generator``, and what it takes from ``train``: not how that starts, nor
+    how long it goes on."""
+    shared = select_training(train)
+    _drop(shared, "initial_weights", "total_images", "warm_up_images", "batch_size")
+    return {**config.model_dump(mode="json"), "train": shared}
+
+
+def select_small_recipe(config: PretrainMapperConfig | PretrainClipConfig) -> Parameters:
+    """Section ``pretrain_mapper`` or ``pretrain_clip``."""
+    return config.model_dump(mode="json", exclude={"device", "checkpoint_interval_steps"})
 
 
 def _dump(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from clipgan.config.sections import Params
+from clipgan.config.sections import IngestConfig, Params, load_source_registry
 from clipgan.errors import ConfigError
 
 _REMOVED = {
@@ -112,4 +112,7 @@ def _section_fields(location: tuple[Any, ...]) -> list[str]:
             return []
         model = fields[part].annotation
         model = next((a for a in get_args(model) if isinstance(a, type)), model)
-    return [f.alias or name for name, f in model.model_fields.items()]
+    fields = dict(model.model_fields)
+    if model is IngestConfig:
+        fields |= load_source_registry().build_keys().model_fields
+    return [f.alias or name for name, f in fields.items()]

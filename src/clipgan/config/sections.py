@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from importlib import import_module
+from typing import Annotated, Any, Literal, Self
 
 from PIL import ImageColor
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
@@ -23,7 +24,6 @@ from clipgan.config.fields import (
 )
 from clipgan.config.training import TrainConfig
 
-EmojiStyle = Literal["openmoji", "noto", "fluent"]
 Fit = Literal["crop", "pad", "squash"]
 
 
@@ -39,12 +39,18 @@ def _check_colour(value: str) -> str:
     return value
 
 
-class IngestConfig(Section):
-    """Images and captions -> image shards."""
+def load_source_registry() -> Any:
+    """The module :mod:`clipgan.data.sources.registry`: it lies above this one, and brings the keys
+    of each source, so that a source is one file."""
+    return import_module("clipgan.data.sources.registry")
 
-    source: Literal["emoji", "folder"]
-    folder: Annotated[str, Field(description="root of the image tree; used when source is folder")]
-    emoji_styles: tuple_of(EmojiStyle, min_length=1)  # type: ignore[valid-type]
+
+class IngestConfig(Section):
+    """Images and captions -> image shards. Every source has keys of its own beside these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: Annotated[str, Field(description="one of clipgan.data.sources")]
     resolution_px: Annotated[int, Field(ge=16, le=2048, description="stored square side")]
     fit: Annotated[Fit, Field(description="how an image that is not square becomes one")]
     background: Annotated[
@@ -56,9 +62,6 @@ class IngestConfig(Section):
     max_megapixels: Annotated[
         float, Field(gt=0, description="larger images are rejected unread (decompression bombs)")
     ]
-    caption_lines: Annotated[
-        Literal["all", "first"], Field(description="of a caption file: every line is a caption")
-    ]
     captions_per_image: Annotated[int, Field(ge=0, description="at most so many; 0: all")]
     encoding: Annotated[Literal["png", "jpeg"], Field(description="of the stored images")]
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
@@ -66,10 +69,16 @@ class IngestConfig(Section):
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0, description="of the concepts")]
     split_seed: Seed
 
+    @property
+    def source_keys(self) -> dict[str, Any]:
+        """The keys of all sources."""
+        return self.model_extra or {}
+
     @model_validator(mode="after")
-    def _folder_is_named(self) -> Self:
-        if self.source == "folder" and not self.folder:
-            raise ValueError("source is folder: set ingest.folder to the folder of your images")
+    def _sources_check_their_keys(self) -> Self:
+        registry = load_source_registry()
+        registry.build_keys().model_validate(self.source_keys)
+        registry.open_source(self.source, self.source_keys)
         return self
 
 

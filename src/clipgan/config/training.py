@@ -212,8 +212,7 @@ class TrainConfig(Section):
         str,
         Field(
             min_length=1,
-            description="built-in, none, the folder of a generator bundle or checkpoint, "
-            "models:/NAME@ALIAS or models:/NAME/VERSION",
+            description="none, or the address of a generator: clipgan.models.addresses",
         ),
     ]
     freeze_discriminator_blocks: Annotated[

@@ -286,7 +286,7 @@ class Ingestion:
                 f"all {report.num_images} images fell into the validation split: lower "
                 f"ingest.validation_fraction = {self.config.validation_fraction} or add images"
             )
-        where = self.config.folder if self.config.source == "folder" else self.config.source
+        where = self.listing.place or self.listing.name
         return (
             f"{where}: no usable image; {format_counts(report.rejected_by_reason)}; "
             f"see {self.folder / 'ingest_report.md'}"

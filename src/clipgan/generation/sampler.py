@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipgan.config import FeaturesConfig
 from clipgan.errors import ClipError, ConfigError
 from clipgan.generation.styles import (
     StyleChoice,
@@ -26,8 +27,8 @@ from clipgan.generation.styles import (
 )
 from clipgan.generation.towers import attach_tower
 from clipgan.images import to_uint8
-from clipgan.models.built_in import BUILT_IN_FOLDERS
-from clipgan.models.bundle import GeneratorBundle, load_bundle
+from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.models.bundle import BundleInfo, GeneratorBundle, load_bundle
 from clipgan.models.lafite import LafiteGenerator
 
 if TYPE_CHECKING:
@@ -210,8 +211,20 @@ def load_sampler(
     """
     folder = base_generator_folder() if bundle_dir is None else bundle_dir
     bundle = load_bundle(folder, with_discriminator=False)
-    weights = clip_weights or bundle.info.provenance.get("clip_weights") or "built-in"
-    return Sampler(bundle, load_matching_clip(bundle.info.clip, str(weights), device), device)
+    weights = str(clip_weights or find_clip_weights(bundle.info))
+    return Sampler(bundle, load_matching_clip(bundle.info.clip, weights, device), device)
+
+
+def find_clip_weights(info: BundleInfo, features: FeaturesConfig | None = None) -> str:
+    """The weights of a bundle's CLIP, as ``features.clip_weights`` writes them.
+
+    A bundle says which; one made of a checkpoint does not, and has those of the project
+    (``features``) where these are of its model.
+    """
+    named = info.provenance.get("clip_weights")
+    if named is None and features is not None and info.clip.get("model") == features.clip_model:
+        named = features.clip_weights
+    return str(named or BUILT_IN)
 
 
 def load_matching_clip(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clipgan.config import Family
+if TYPE_CHECKING:
+    from clipgan.config import Family
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 BUILT_IN = "built-in"
 NO_WEIGHTS = "none"
-REGISTRY_PREFIX = "models:/"
 """What ``train.initial_weights`` may say besides a folder."""
 BUILT_IN_FOLDERS: dict[Family, Path] = {
     "lafite": _ASSETS / "base_generator",

@@ -1,7 +1,7 @@
-"""Stage names -> step functions, with their parameters and paths.
+"""What ``clipgan stage NAME`` calls: each step function with its parameters and paths.
 
-The one list of stages. Three callers go through it: ``clipgan stage NAME`` (dvc.yaml's commands),
-the Prefect flows (through DVC) and the tests. A stage's heavy imports happen when it runs.
+Which stages there are, what each depends on and what it makes, ``dvc.yaml`` alone says. A stage's
+heavy imports happen when it runs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipgan.config import Params, load_params
@@ -19,112 +17,7 @@ from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.resolution_check import check_resolutions, check_stored_size
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Every path of a project, by name."""
-
-    root: Path
-
-    @property
-    def params_file(self) -> Path:
-        return self.root / "params.yaml"
-
-    @property
-    def dvc_lock(self) -> Path:
-        return self.root / "dvc.lock"
-
-    @property
-    def profiles(self) -> Path:
-        return self.root / "profiles"
-
-    @property
-    def raw(self) -> Path:
-        """Downloads, kept between runs."""
-        return self.root / "data" / "raw"
-
-    @property
-    def source(self) -> Path:
-        return self.root / "data" / "source.json"
-
-    @property
-    def settings(self) -> Path:
-        """What decides each stage, one file a stage."""
-        return self.root / "data" / "settings"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "data" / "images"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "data" / "features"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "data" / "training"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "data" / "evaluation"
-
-    @property
-    def clip(self) -> Path:
-        return self.root / "data" / "clip"
-
-    @property
-    def generator(self) -> Path:
-        return self.root / "data" / "generator"
-
-    @property
-    def mapper(self) -> Path:
-        return self.root / "data" / "mapper"
-
-    @property
-    def mlruns(self) -> Path:
-        return self.root / "mlruns"
-
-    def work(self, stage: str) -> Path:
-        """Resumable state of ``stage``: outside DVC, ignored by git."""
-        return self.root / "data" / ".work" / stage
-
-    @property
-    def remembered(self) -> Path:
-        """Content hashes of the source's files, by their looks."""
-        return self.work("scan") / "contents.json"
-
-    def relative(self, path: Path) -> str:
-        """``path`` as dvc.yaml writes it."""
-        return path.relative_to(self.root).as_posix()
-
-
-def find_workspace(start: Path) -> Workspace:
-    """The project that ``start`` lies in: the nearest folder upwards with a dvc.yaml.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for folder in (start.resolve(), *start.resolve().parents):
-        if (folder / "dvc.yaml").is_file():
-            return Workspace(folder)
-    raise ConfigError(
-        f"{start}: no dvc.yaml here or above; change into your clone of the project and run again"
-    )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step and its paths: ``inputs`` and ``outputs`` name attributes of :class:`Workspace`.
-
-    Which parameters change its result: :mod:`clipgan.stages.settings`.
-    """
-
-    name: str
-    summary: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    run: Callable[[Params, Workspace], Any]
+from clipgan.workspace import Workspace
 
 
 def _scan(params: Params, workspace: Workspace) -> Any:
@@ -170,7 +63,7 @@ def _features(params: Params, workspace: Workspace) -> Any:
 
 
 def _train(params: Params, workspace: Workspace) -> Any:
-    from clipgan.stages.initial_weights import prepared_initial_weights
+    from clipgan.stages.model_addresses import opened_start
     from clipgan.stages.runs import open_run
     from clipgan.stages.train import train
     from clipgan.training.distributed import check_batch_fits, join_processes
@@ -180,7 +73,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
         # Before any run is made.
         check_batch_fits(params.train, processes)
         initial_folder = stack.enter_context(
-            prepared_initial_weights(
+            opened_start(
                 params.train.initial_weights,
                 work=workspace.work("train"),
                 tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
@@ -280,47 +173,17 @@ def _pretrain_clip(params: Params, workspace: Workspace) -> Any:
     )
 
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("scan", "what the source offers now", (), ("source",), _scan),
-        Stage("settings", "what decides each stage now", (), ("settings",), _settings),
-        Stage("ingest", "images and captions -> shards", ("source",), ("images",), _ingest),
-        Stage("features", "shards -> CLIP features", ("images",), ("features",), _features),
-        Stage(
-            "train",
-            "shards and features -> generator",
-            ("images", "features"),
-            ("training",),
-            _train,
-        ),
-        Stage(
-            "evaluate",
-            "generator -> metric values and pictures",
-            ("images", "features", "training"),
-            ("evaluation",),
-            _evaluate,
-        ),
-        Stage(
-            "pretrain_generator",
-            "shards and features -> a generator to start from",
-            ("images", "features"),
-            ("generator",),
-            _pretrain_generator,
-        ),
-        Stage(
-            "pretrain_mapper",
-            "features of captioned images -> noise mapper",
-            ("images", "features"),
-            ("mapper",),
-            _pretrain_mapper,
-        ),
-        Stage(
-            "pretrain_clip", "shards -> the built-in CLIP", ("images",), ("clip",), _pretrain_clip
-        ),
-    )
+STAGES: dict[str, Callable[[Params, Workspace], Any]] = {
+    "scan": _scan,
+    "settings": _settings,
+    "ingest": _ingest,
+    "features": _features,
+    "train": _train,
+    "evaluate": _evaluate,
+    "pretrain_generator": _pretrain_generator,
+    "pretrain_mapper": _pretrain_mapper,
+    "pretrain_clip": _pretrain_clip,
 }
-"""In the order of the data; the ``pretrain_`` stages are recipes of their own, outside dvc.yaml."""
 
 
 def run_stage(name: str, workspace: Workspace) -> Any:
@@ -338,4 +201,4 @@ def run_stage(name: str, workspace: Workspace) -> Any:
         # Without the start: `clipgan pretrain-generator` runs stages before there is one that fits.
         check_stored_size(params)
     with set_stage_threads(name, params.threads):
-        return STAGES[name].run(params, workspace)
+        return STAGES[name](params, workspace)

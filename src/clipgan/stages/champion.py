@@ -12,11 +12,11 @@ from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report import TRAINED
 from clipgan.models.bundle import load_bundle_info
-from clipgan.stages.catalog import Workspace
 from clipgan.stages.measurements import Measurements
-from clipgan.stages.model_sources import MODEL_PREFIX, ModelLoader
+from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.workspace import Workspace
 
 
 def measure_version(
@@ -43,7 +43,7 @@ def measure_version(
         tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
         device=device,
     )
-    model = loader.load(f"{MODEL_PREFIX}{name}/{version}")
+    model = loader.load(f"models:/{name}/{version}")
     side, ours = model.bundle.info.resolution_px, load_bundle_info(workspace.training).resolution_px
     if side != ours:
         raise EvaluationError(f"it draws images of {side} px, the new generator {ours} px")

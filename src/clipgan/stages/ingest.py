@@ -8,9 +8,8 @@ from clipgan.config import IngestConfig
 from clipgan.data.contact_sheet import CONTACT_SHEET
 from clipgan.data.ingest import Ingestion
 from clipgan.data.ingest_report import REPORT_MD, IngestReport
-from clipgan.data.sources import SourceListing
-from clipgan.data.sources.emoji import list_emoji
-from clipgan.data.sources.folder import list_folder
+from clipgan.data.sources import KeptFiles, SourceListing
+from clipgan.data.sources.registry import open_source
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 
 
@@ -58,11 +57,5 @@ def list_source(config: IngestConfig, raw: Path, remembered: Path | None = None)
     Raises:
         DataError: the source is not there or holds no file.
     """
-    if config.source == "folder":
-        return list_folder(
-            Path(config.folder).expanduser(),
-            max_megapixels=config.max_megapixels,
-            caption_lines=config.caption_lines,
-            remembered=remembered,
-        )
-    return list_emoji(config.emoji_styles, config.resolution_px, raw)
+    source = open_source(config.source, config.source_keys)
+    return source.list_samples(config, KeptFiles(raw, remembered))

@@ -1,36 +1,24 @@
-"""A generator by its address: built in, a bundle folder, a checkpoint, a registered version, a run.
-
-Imported official weights are bundle folders.
-"""
+"""Models by address as the evaluator wants them: bundle, CLIP, and what captions become."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
-from clipgan.artifacts import describe_non_folder
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.data.shards import load_manifest
-from clipgan.errors import CheckpointError, FeatureStoreError
+from clipgan.errors import FeatureStoreError
 from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.generation.sampler import load_matching_clip
+from clipgan.generation.sampler import find_clip_weights, load_matching_clip
 from clipgan.generation.towers import attach_tower
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
-from clipgan.models.bundle import INFO_FILE, BundleInfo, load_bundle
+from clipgan.models.bundle import load_bundle
 from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
+from clipgan.stages.model_addresses import opened_bundle
 from clipgan.stages.stored_features import StoredFeatures
-from clipgan.tracking.download import download_generator, find_version_of_run
-from clipgan.training.checkpoint import is_checkpoint
-from clipgan.training.checkpoint_export import export_checkpoint
-
-MODEL_PREFIX, RUN_PREFIX = "models:/", "runs:/"
 
 
 class ModelLoader:
@@ -62,9 +50,9 @@ class ModelLoader:
             RegistryError: no such model, version, alias or run.
             ClipError: the CLIP it was trained with cannot be loaded.
         """
-        with self._open_folder(address) as (folder, clip_weights):
+        with opened_bundle(address, tracking_uri=self._tracking_uri) as (folder, clip_weights):
             bundle = load_bundle(folder, with_discriminator=False)
-            weights = clip_weights or self._find_clip_weights(bundle.info)
+            weights = clip_weights or find_clip_weights(bundle.info, self._params.features)
             encoder, clip = self._load_clip(bundle.info.clip, str(weights))
         attach_tower(bundle, encoder)
         stored = self._find_stored(bundle.info.clip, encoder)
@@ -73,45 +61,6 @@ class ModelLoader:
             return ModelUnderTest(bundle, clip, encoder.encode_texts, conditions)
         conditions = find_stored_conditions(bundle, stored, encoder)
         return ModelUnderTest(bundle, clip, stored.find, conditions)
-
-    @contextmanager
-    def _open_folder(self, address: str) -> Iterator[tuple[Path, Path | None]]:
-        if (built_in := find_built_in(address)) is not None:
-            yield built_in, None
-            return
-        if address.startswith(RUN_PREFIX):
-            run_id = address.removeprefix(RUN_PREFIX)
-            address = find_version_of_run(run_id, tracking_uri=self._tracking_uri)
-        if address.startswith(MODEL_PREFIX):
-            with TemporaryDirectory(prefix="clipgan-model-") as scratch:
-                yield download_generator(
-                    address, tracking_uri=self._tracking_uri, target=Path(scratch)
-                )
-            return
-        folder = Path(address).expanduser()
-        if is_checkpoint(folder):
-            with TemporaryDirectory(prefix="clipgan-checkpoint-") as scratch:
-                export_checkpoint(folder, Path(scratch))
-                yield Path(scratch), None
-            return
-        if not (folder / INFO_FILE).is_file():
-            what = "no generator bundle or checkpoint there"
-            if folder.is_file():
-                what = describe_non_folder(folder)
-            raise CheckpointError(
-                f"{address}: {what}; give "
-                f"{', '.join(BUILT_IN_NAMES)}, a bundle folder such as data/training, a "
-                "checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID (`clipgan "
-                "import-weights` makes bundles of official weights)"
-            )
-        yield folder, None
-
-    def _find_clip_weights(self, info: BundleInfo) -> str:
-        """What the bundle says; a checkpoint says nothing, and its CLIP is that of params.yaml."""
-        named = info.provenance.get("clip_weights")
-        if named is None and info.clip.get("model") == self._params.features.clip_model:
-            named = self._params.features.clip_weights
-        return str(named or BUILT_IN)
 
     def _load_clip(
         self, fingerprint: dict[str, str], weights: str

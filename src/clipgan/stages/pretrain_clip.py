@@ -20,30 +20,34 @@ from clipgan import schemas
 from clipgan.artifacts import atomic_path, hash_file, hash_json
 from clipgan.clip.builtin import WEIGHTS_FILE, find_sentence_encoder
 from clipgan.clip.hybrid import TRUNK_VARIANT, HybridStem
-from clipgan.clip.pretraining.export import build_model_cfg, save_trained_clip
-from clipgan.clip.pretraining.heads import Heads, build_heads, freeze_heads, train_heads
-from clipgan.clip.pretraining.maps import load_or_make_maps
-from clipgan.clip.pretraining.prepared import (
-    PretrainingData,
-    Sample,
-    load_prepared,
-    read_prepared_fingerprint,
-    save_prepared,
-)
-from clipgan.clip.pretraining.retrieval import compute_group_metrics
-from clipgan.clip.pretraining.sentences import embed_captions
-from clipgan.clip.pretraining.tower import TowerTraining
 from clipgan.config import PretrainClipConfig
+from clipgan.config.effective import select_small_recipe
 from clipgan.data.decoding import decode_image
 from clipgan.data.shards import iterate_tables, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.errors import DataError
 from clipgan.images import to_clip_input, to_unit_range
 from clipgan.pretrained.efficientnet_lite import load_efficientnet_lite
+from clipgan.pretraining.export import build_model_cfg, save_trained_clip
+from clipgan.pretraining.heads import Heads, build_heads, freeze_heads, train_heads
+from clipgan.pretraining.maps import load_or_make_maps
+from clipgan.pretraining.prepared import (
+    PretrainingData,
+    Sample,
+    load_prepared,
+    read_prepared_fingerprint,
+    save_prepared,
+)
+from clipgan.pretraining.retrieval import compute_group_metrics
+from clipgan.pretraining.sentences import embed_captions
+from clipgan.pretraining.tower import TowerTraining
 from clipgan.progress import progress_bar
 from clipgan.source_code import hash_sources
+from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.resumable import StepLoop
 
 PREPARED_FOLDER = "prepared"
+KEPT_CHECKPOINTS = 2
 _COLUMNS = [
     schemas.SAMPLE_ID,
     schemas.CONCEPT,
@@ -77,13 +81,23 @@ def pretrain_clip(
     data = load_prepared(prepare_pretraining(config, images=images, work=work))
     device = resolve_device(config.device)
     # What the checkpoints are made from; how often they are written does not count.
-    recipe = config.model_dump(exclude={"device", "checkpoint_interval_steps"})
-    state = work / hash_json([data.fingerprint, recipe])[:16]
+    recipe = select_small_recipe(config)
+    fingerprint = hash_json([data.fingerprint, recipe])
+    state = work / fingerprint[:16]
     trunk = load_efficientnet_lite(TRUNK_VARIANT)
     maps = load_or_make_maps(config, data, trunk, device, work)
     heads = _load_or_train_heads(config, data, maps.float().mean(dim=(3, 4)), device, state)
     training = TowerTraining(config, data, maps, heads, device)
-    training.run(state / "tower.safetensors")
+    StepLoop(
+        "tower",
+        training,
+        total_steps=config.steps,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        checkpoints=CheckpointStore(
+            state / "checkpoints", keep=KEPT_CHECKPOINTS, fingerprint=fingerprint
+        ),
+        device=device,
+    ).run()
     visual = training.tower.eval()
     visual.conv1 = HybridStem(trunk.to(device, torch.float32), visual.conv1)
     metrics = _evaluate(config, data, visual, heads, device)
@@ -97,7 +111,7 @@ def pretrain_clip(
         image_trunk_sha256=trunk.weights_sha256,
         metrics=metrics,
     )
-    return PretrainingReport(output, training.step_number, metrics)
+    return PretrainingReport(output, config.steps, metrics)
 
 
 def prepare_pretraining(config: PretrainClipConfig, *, images: Path, work: Path) -> Path:

@@ -17,19 +17,21 @@ from numpy.typing import NDArray
 from clipgan.artifacts import hash_file, hash_json, replace_folder
 from clipgan.clip.feature_store import MANIFEST, FeatureTable, load_features
 from clipgan.config import PretrainMapperConfig
+from clipgan.config.effective import select_small_recipe
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
 from clipgan.models.noise_mapper import save_mapper
+from clipgan.pretraining.mapper import (
+    CaptionedFeatures,
+    MapperTraining,
+    compute_mapper_metrics,
+)
 from clipgan.resume_state import remove_folder
 from clipgan.source_code import hash_sources
 from clipgan.training.caption_budget import choose_captioned
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.inputs import select_training_images
-from clipgan.training.mapper_training import (
-    CaptionedFeatures,
-    MapperTraining,
-    compute_mapper_metrics,
-)
+from clipgan.training.resumable import StepLoop
 
 KEPT_CHECKPOINTS = 2
 
@@ -67,18 +69,22 @@ def pretrain_mapper(
     table = load_features(features, images_fingerprint=manifest.fingerprint)
     training = select_training_images(images, table)
     pairs = _select_pairs(config, table, training)
-    recipe = config.model_dump(mode="json", exclude={"device", "checkpoint_interval_steps"})
+    recipe = select_small_recipe(config)
     provenance = {**recipe, "features": hash_file(features / MANIFEST)}
     # The code names the state alone: the same mapper may come of other code.
     fingerprint = hash_json([provenance, hash_sources("clipgan.stages.pretrain_mapper")])
     folder = work / fingerprint[:16]
-    run = MapperTraining(
-        config,
-        pairs,
-        CheckpointStore(folder, keep=KEPT_CHECKPOINTS, fingerprint=fingerprint),
-        resolve_device(config.device),
-    )
-    resumed_from = run.run()
+    device = resolve_device(config.device)
+    run = MapperTraining(config, pairs, device)
+    resumed_from = StepLoop(
+        "noise mapper",
+        run,
+        total_steps=config.steps,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        checkpoints=CheckpointStore(folder, keep=KEPT_CHECKPOINTS, fingerprint=fingerprint),
+        device=device,
+    ).run()
+    run.mapper.eval().requires_grad_(False)
     validation = np.setdiff1d(np.arange(len(table.sample_ids)), training)
     metrics = {
         name: compute_mapper_metrics(run.mapper, CaptionedFeatures.select(table, rows), config)

@@ -26,7 +26,6 @@ from clipgan.evaluation.report import (
 )
 from clipgan.generation.sampler import load_matching_clip
 from clipgan.models.bundle import load_bundle_info
-from clipgan.stages.catalog import Workspace
 from clipgan.stages.champion import measure_version
 from clipgan.stages.runs import send_waiting
 from clipgan.tracking.environment import resolve_tracking_uri
@@ -34,6 +33,7 @@ from clipgan.tracking.gate import Comparison, MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
+from clipgan.workspace import Workspace
 
 SAMPLER_LOADER = "clipgan.generation.sampler:load_sampler"
 RUN_FILE = "mlflow.json"

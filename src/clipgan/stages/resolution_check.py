@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipgan.config import Family, Params, TrainConfig
+from clipgan.config import Params, TrainConfig
 from clipgan.errors import ConfigError, RegistryError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, REGISTRY_PREFIX
+from clipgan.models.addresses import BUNDLE_FILE, CHECKPOINT_FILE, find_folder
 from clipgan.tracking.environment import resolve_tracking_uri
 
 
@@ -44,10 +44,11 @@ def check_stored_size(params: Params) -> None:
 
 
 def _check_start(config: TrainConfig, root: Path) -> None:
-    if config.initial_weights.startswith(REGISTRY_PREFIX):
+    folder = find_folder(config.initial_weights, config.family)
+    if folder is None:
         stored = _ask_registry(config.initial_weights, root)
     else:
-        stored = _read_resolution(_find_folder(config.initial_weights, config.family, root))
+        stored = _read_resolution(root / folder)
     if stored is None or stored == config.resolution_px:
         return
     start = f"train.initial_weights = {config.initial_weights}: a generator of {stored} px"
@@ -79,14 +80,8 @@ def _ask_registry(address: str, root: Path) -> int | None:
         return _read_resolution(found.parent)
 
 
-def _find_folder(initial_weights: str, family: Family, root: Path) -> Path:
-    if initial_weights == BUILT_IN:
-        return BUILT_IN_FOLDERS[family]
-    return root / Path(initial_weights).expanduser()
-
-
 def _read_resolution(folder: Path) -> int | None:
-    bundle, checkpoint = folder / "bundle.json", folder / "checkpoint.json"
+    bundle, checkpoint = folder / BUNDLE_FILE, folder / CHECKPOINT_FILE
     try:
         tree = json.loads((bundle if bundle.is_file() else checkpoint).read_text(encoding="utf-8"))
         return int((tree if bundle.is_file() else tree["subject"])["resolution_px"])

@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipgan.config import Params, TrainConfig
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import RunLogger
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.spool import Spool, Waiting, find_spools, load_header
-
-if TYPE_CHECKING:
-    from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 
 
 @contextmanager

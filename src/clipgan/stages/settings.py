@@ -12,9 +12,16 @@ from typing import Any
 
 from clipgan.artifacts import hash_json, write_json
 from clipgan.config import EvaluateConfig, FeaturesConfig, Params, TrainConfig
-from clipgan.config.effective import select_evaluation, select_features, select_ingest
+from clipgan.config.effective import (
+    select_evaluation,
+    select_features,
+    select_ingest,
+    select_small_recipe,
+    select_warm_up,
+)
 from clipgan.data.content_hashes import hash_files
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, NO_WEIGHTS, REGISTRY_PREFIX
+from clipgan.models.addresses import find_folder, is_in_mlflow
+from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.training.fingerprint import describe_training, list_weights
 
 MISSING = "not there"
@@ -23,7 +30,7 @@ MISSING = "not there"
 def write_settings(
     params: Params, folder: Path, *, tracking_uri: str, remembered: Path | None = None
 ) -> None:
-    """Write ``ingest.json``, ``features.json``, ``train.json`` and ``evaluate.json``.
+    """Write a file for each stage that depends on parameters, such as ``train.json``.
 
     Weights that are not there are written down as that: a recipe may be about to make them, and
     the stage that needs them says what is wrong.
@@ -43,6 +50,9 @@ def write_settings(
         "features": _describe_features(params.features, hashes),
         "train": _describe_training(params.train, hashes, tracking_uri),
         "evaluate": _describe_evaluation(params.evaluate, hashes),
+        "pretrain_generator": select_warm_up(params.pretrain_generator, params.train),
+        "pretrain_mapper": select_small_recipe(params.pretrain_mapper),
+        "pretrain_clip": select_small_recipe(params.pretrain_clip),
     }
     for stage, tree in settings.items():
         write_json(folder / f"{stage}.json", tree)
@@ -85,7 +95,7 @@ def _describe_features(config: FeaturesConfig, hashes: _Hashes) -> dict[str, Any
 
 def _describe_training(config: TrainConfig, hashes: _Hashes, tracking_uri: str) -> dict[str, Any]:
     start: Any = None
-    if config.initial_weights.startswith(REGISTRY_PREFIX):
+    if is_in_mlflow(config.initial_weights):
         from clipgan.tracking.download import identify_version
 
         start = identify_version(config.initial_weights, tracking_uri=tracking_uri)
@@ -101,9 +111,7 @@ def _describe_training(config: TrainConfig, hashes: _Hashes, tracking_uri: str) 
 def _find_start(config: TrainConfig) -> Path | None:
     """The folder that ``train.initial_weights`` names; None: it names none."""
     name = config.initial_weights
-    if name == NO_WEIGHTS or name.startswith(REGISTRY_PREFIX):
-        return None
-    return BUILT_IN_FOLDERS[config.family] if name == BUILT_IN else Path(name)
+    return None if name == NO_WEIGHTS else find_folder(name, config.family)
 
 
 def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, Any]:

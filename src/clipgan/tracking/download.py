@@ -16,6 +16,7 @@ from clipgan.tracking.environment import (
 from clipgan.tracking.registry import DATA_HASH_TAG
 from clipgan.tracking.versions import GENERATOR_WEIGHTS, MODEL_FILE, read_aliases, search_versions
 
+RUN_PREFIX = "runs:/"
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
@@ -25,17 +26,19 @@ def download_generator(
     """Fetch a logged generator.
 
     Args:
-        address: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/<model id>``.
+        address: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``models:/<model id>``, or
+            ``runs:/ID`` for what that run registered last.
         target: folder to download into.
 
     Returns:
         The bundle's folder, and the weights file of its CLIP (None: the built-in one).
 
     Raises:
-        RegistryError: no such model, version or alias, or its files are gone.
+        RegistryError: no such model, version, alias or run, or its files are gone.
     """
     mlflow = load_mlflow()
     client = open_client(tracking_uri)
+    address = _find_version(client, address)
     _check_alias(client, address)
     with (
         explain_mlflow_errors(f"{address} cannot be loaded (`clipgan models` lists versions)"),
@@ -67,7 +70,7 @@ def download_bundle_info(address: str, *, tracking_uri: str, target: Path) -> Pa
         RegistryError: no such model, version or alias, or the file or the store is away.
     """
     mlflow = load_mlflow()
-    open_client(tracking_uri)
+    address = _find_version(open_client(tracking_uri), address)
     file = Path(GENERATOR_WEIGHTS).with_name("bundle.json").as_posix()
     with (
         explain_mlflow_errors(f"{address} cannot be read (`clipgan models` lists versions)"),
@@ -111,12 +114,13 @@ def identify_version(address: str, *, tracking_uri: str) -> str:
         address: see :func:`download_generator`; an alias stands for the version it has now.
 
     Raises:
-        RegistryError: no such model, version or alias, or the store cannot be reached.
+        RegistryError: no such model, version, alias or run, or the store cannot be reached.
     """
+    client = open_client(tracking_uri)
+    address = _find_version(client, address)
     name = address.removeprefix("models:/")
     if "@" not in name and "/" not in name:
         return address  # a model's own id never means another one
-    client = open_client(tracking_uri)
     with explain_mlflow_errors(f"{address} cannot be found (`clipgan models` lists versions)"):
         if "@" in name:
             version = client.get_model_version_by_alias(*name.rsplit("@", 1))
@@ -125,16 +129,14 @@ def identify_version(address: str, *, tracking_uri: str) -> str:
     return str(version.tags.get(DATA_HASH_TAG) or version.source)
 
 
-def find_version_of_run(run_id: str, *, tracking_uri: str) -> str:
-    """``models:/NAME/VERSION`` of the generator that a run registered last.
-
-    Raises:
-        RegistryError: the run registered none, or the store cannot be used.
-    """
-    client = open_client(tracking_uri)
+def _find_version(client: Any, address: str) -> str:
+    """``runs:/ID`` as the version that the run registered last; any other address as it is."""
+    if not address.startswith(RUN_PREFIX):
+        return address
+    run_id = address.removeprefix(RUN_PREFIX)
     with explain_mlflow_errors(f"the versions of run {run_id} cannot be searched"):
         found = search_versions(client, f"run_id = '{run_id}'")
     if not found:
-        raise RegistryError(f"runs:/{run_id}: no registered version; `clipgan models` lists them")
+        raise RegistryError(f"{address}: no registered version; `clipgan models` lists them")
     newest = max(found, key=lambda version: int(version.version))
     return f"models:/{newest.name}/{newest.version}"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from clipgan.config import Family, TrainConfig
 from clipgan.errors import CheckpointError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, NO_WEIGHTS, REGISTRY_PREFIX
+from clipgan.models.addresses import BUNDLE_FILE, describe_missing, find_folder
+from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -50,27 +51,18 @@ LafiteNetworks = Networks[LafiteGenerator, LafiteDiscriminator]
 def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> Path | None:
     """The bundle's folder behind ``train.initial_weights``; None for ``none``.
 
-    Addresses in the registry and checkpoints are no bundles yet
-    (:mod:`clipgan.stages.initial_weights`).
+    What is in MLflow and checkpoints are no bundles yet (:mod:`clipgan.stages.model_addresses`).
 
     Raises:
         CheckpointError: the folder does not exist or holds no bundle.
     """
     if initial_weights == NO_WEIGHTS:
         return None
-    if initial_weights.startswith(REGISTRY_PREFIX):
+    folder = find_folder(initial_weights, family)
+    if folder is None or not (folder / BUNDLE_FILE).is_file():
         raise CheckpointError(
-            f"train.initial_weights = {initial_weights!r}: the train stage alone fetches "
-            "registered models; give the folder of a bundle here"
-        )
-    folder = Path(initial_weights)
-    if initial_weights == BUILT_IN:
-        folder = BUILT_IN_FOLDERS[family]
-    if not (folder / "bundle.json").is_file():
-        raise CheckpointError(
-            f"train.initial_weights = {initial_weights!r}: {folder} holds no generator bundle; "
-            "give the folder of one (such as data/training) or of a checkpoint, "
-            "models:/NAME@ALIAS, or none to start from random weights"
+            f"train.initial_weights = {describe_missing(initial_weights)}; none starts from random "
+            "weights"
         )
     return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ import torch
 from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
-from clipgan.progress import ProgressBar, progress_bar
+from clipgan.progress import ProgressBar
 from clipgan.run_logger import RunLogger, tolerated
 from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
 from clipgan.training.history import History
-from clipgan.training.interrupts import StopRequest, defer_interrupts
 from clipgan.training.random_streams import StepRandom
+from clipgan.training.resumable import ResumableLoop
 from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
 
 MAX_ROLLBACKS = 1
@@ -57,7 +56,7 @@ class LoopReport:
     latest: dict[str, float]
 
 
-class TrainingLoop:
+class TrainingLoop(ResumableLoop):
     """Drives a :class:`TrainingStep` from its newest checkpoint to ``total_images``.
 
     Every step's random numbers are a function of (seed, roll-backs so far, rank, images seen), and
@@ -89,30 +88,39 @@ class TrainingLoop:
         once, at the very start; every checkpoint holds the number, and whoever goes on from it
         takes it. Beside other processes, on a GPU and where None, PyTorch's own number stays.
         """
+        super().__init__(
+            "train",
+            schedule.total_images,
+            "images",
+            state=step,
+            checkpoints=checkpoints,
+            device=device,
+            processes=processes,
+        )
         self.step = step
         self.batch_at = batch_at
         self.schedule = schedule
         self.monitoring = monitoring
-        self.checkpoints = checkpoints
         self.save_samples = save_samples
         self.evaluate = evaluate
         self.run_logger = run_logger
-        self.device = device
-        self.processes = processes
         self.threads = threads
         self._threads_before: int | None = None
         self.random = StepRandom(device, rank=processes.rank, num_processes=processes.count)
         # Reading makes a step wait for a GPU; on the CPU it is free, and NaN is found at once.
         self.most_unread_steps = 1 if device.type == "cpu" else MOST_UNREAD_STEPS
         self._unread: list[tuple[int, StepLosses]] = []
-        self.images_seen = 0
         self.rollbacks = 0
         self.seconds = 0.0
         self.history = History()
-        self._saved_at: int | None = None
         self._clock = time.monotonic()
         self._pace = (self._clock, 0)
         self._forecast = Forecast()
+
+    @property
+    def images_seen(self) -> int:
+        """How far the training is."""
+        return self.position
 
     def run(self) -> LoopReport:
         """Train to the end.
@@ -129,29 +137,12 @@ class TrainingLoop:
             torch.set_num_threads(threads_outside)
 
     def _run(self) -> LoopReport:
-        resumed_from = self._resume()
+        resumed_from = self.resume()
         alone = self.device.type == "cpu" and self.processes.count == 1
         settle_threads(self.threads, self._threads_before, may_measure=alone)
         self._clock = time.monotonic()
         self._pace = (self._clock, self.images_seen)
-        title, total = "train", self.schedule.total_images
-        with (
-            progress_bar(
-                title,
-                total,
-                "images",
-                done=min(self.images_seen, total),
-                shown=self.processes.is_lead,
-            ) as bar,
-            defer_interrupts() as request,
-        ):
-            if resumed_from is None:
-                self._save_checkpoint()
-            # Resumed too: the process may have ended between the checkpoint and the look.
-            self._look()
-            while self.images_seen < total:
-                self._advance(bar)
-                self._check_stop(request)
+        self.drive()
         return LoopReport(
             images_seen=self.images_seen,
             seconds=self.seconds,
@@ -162,26 +153,21 @@ class TrainingLoop:
             latest=self.history.latest,
         )
 
-    def _resume(self) -> int | None:
-        checkpoint = self.checkpoints.load_newest()
-        # Nobody may write before everybody has looked.
-        self.processes.wait()
-        if checkpoint is None:
-            return None
-        self._restore(checkpoint)
-        logger.info("training goes on from %s images", f"{self.images_seen:,}")
-        return self.images_seen
+    def begin(self) -> None:
+        """A fresh training has a checkpoint to go back to before its first step."""
+        self.save_checkpoint()
+        # Resumed too: the process may have ended between the checkpoint and the look.
+        self._look()
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        self.step.restore_state(checkpoint.tensors)
-        self.images_seen = checkpoint.images_seen
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """See :meth:`ResumableLoop.restore`."""
+        super().restore(checkpoint)
         self._compare_processes(checkpoint.progress["processes"])
         self._threads_before = checkpoint.progress["threads"]
         self.rollbacks = checkpoint.progress["rollbacks"]
         self.seconds = checkpoint.progress["seconds"]
         self.history = History.from_tree(checkpoint.progress["history"])
         self._unread = []
-        self._saved_at = self.images_seen
         self._pace = (time.monotonic(), self.images_seen)
 
     def _compare_processes(self, count_before: int) -> None:
@@ -193,11 +179,12 @@ class TrainingLoop:
                 self.processes.count,
             )
 
-    def _advance(self, bar: ProgressBar) -> None:
+    def advance(self, bar: ProgressBar) -> None:
+        """See :meth:`ResumableLoop.advance`."""
         self.random.seed(self.schedule.seed, self.rollbacks, _STREAM, self.images_seen)
         losses = self.step.step(self.batch_at(self.images_seen), self.images_seen, self.random)
         self._unread.append((self.images_seen, losses))
-        self.images_seen += self.schedule.batch_size
+        self.position += self.schedule.batch_size
         if not self._must_read():
             bar.advance(min(self.images_seen, bar.total) - bar.done)
             return
@@ -217,7 +204,7 @@ class TrainingLoop:
             monitoring.evaluation_interval_images,
         )
         due = any(self._crosses(interval) for interval in intervals if interval)
-        return due or self._is_finished() or len(self._unread) >= self.most_unread_steps
+        return due or self.is_finished() or len(self._unread) >= self.most_unread_steps
 
     def _read_losses(self) -> bool:
         """Take what the steps since the last call lost into the history.
@@ -236,7 +223,7 @@ class TrainingLoop:
         return True
 
     def _monitor(self) -> None:
-        finished = self._is_finished()
+        finished = self.is_finished()
         if self._crosses(self.monitoring.log_interval_images) or (
             finished and self._window_is_open()
         ):
@@ -244,12 +231,12 @@ class TrainingLoop:
         due = self._crosses(self.monitoring.checkpoint_interval_images)
         # Before the looks, which may run out of memory.
         if due or finished or self._evaluation_is_due():
-            self._save_checkpoint()
+            self.save_checkpoint()
         self._look()
 
     def _look(self) -> None:
         """Pictures and measurements of the generator; none of them can end the training."""
-        if self._crosses(self.monitoring.sample_interval_images) or self._is_finished():
+        if self._crosses(self.monitoring.sample_interval_images) or self.is_finished():
             with tolerated(f"no samples after {self.images_seen:,} images"):
                 self._log_samples()
         if self._evaluation_is_due():
@@ -263,9 +250,6 @@ class TrainingLoop:
     def _crosses(self, interval_images: int) -> bool:
         before = self.images_seen - self.schedule.batch_size
         return self.images_seen // interval_images > before // interval_images
-
-    def _is_finished(self) -> bool:
-        return self.images_seen >= self.schedule.total_images
 
     def _window_is_open(self) -> bool:
         last = self.history.rows[-1]["images_seen"] if self.history.rows else 0
@@ -294,12 +278,11 @@ class TrainingLoop:
             self.evaluate(self.images_seen)
         self.processes.wait()
 
-    def _save_checkpoint(self) -> None:
-        if self._saved_at == self.images_seen:
-            return
+    def describe_progress(self) -> dict[str, Any]:
+        """See :meth:`ResumableLoop.describe_progress`."""
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
-        progress: dict[str, Any] = {
+        return {
             "seed": self.schedule.seed,
             "rollbacks": self.rollbacks,
             "seconds": self.seconds,
@@ -307,12 +290,15 @@ class TrainingLoop:
             "processes": self.processes.count,
             "threads": torch.get_num_threads(),
         }
-        if self.processes.is_lead:
-            self.checkpoints.save(self.images_seen, progress, self.step.capture_state())
-        # Not in the next step's collectives, which have a time-out.
-        self.processes.wait()
-        self._saved_at = self.images_seen
+
+    def save_checkpoint(self) -> None:
+        """See :meth:`ResumableLoop.save_checkpoint`; what was logged is sent with it."""
+        super().save_checkpoint()
         self.run_logger.flush()
+
+    def before_stop(self) -> None:
+        """See :meth:`ResumableLoop.before_stop`."""
+        self._read_losses()
 
     def _roll_back(self, error: NonFiniteLossError, images_seen: int) -> None:
         """Go back to the newest checkpoint with other random numbers, once."""
@@ -322,27 +308,13 @@ class TrainingLoop:
             raise TrainingDivergedError(
                 f"{where}, again after a roll-back: {self.step.advice}"
             ) from error
-        self._restore(checkpoint)
+        self.restore(checkpoint)
         self.rollbacks += 1
         logger.warning(
             "%s: going back to %s images with other random numbers",
             where,
             f"{self.images_seen:,}",
         )
-
-    def _check_stop(self, request: StopRequest) -> None:
-        # One process asked to stop stops all, at the same step: none waits for the others' rows.
-        number = self.processes.agree_on_largest(request.signal or 0, self.device)
-        if not number:
-            return
-        request.signal = signal.Signals(number)
-        self._read_losses()
-        self._save_checkpoint()
-        self.processes.wait()
-        logger.warning(
-            "stopped at %s images; the same command goes on from here", f"{self.images_seen:,}"
-        )
-        request.raise_if_set()
 
 
 def _describe_losses(losses: StepLosses) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipgan.stages.catalog import Workspace
+from clipgan.workspace import Workspace
 from tests.unit.cli.commands import ROOT
 
 

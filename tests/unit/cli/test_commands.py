@@ -14,7 +14,8 @@ import pytest
 from clipgan.cli.environment import process_environment
 from clipgan.cli.error_reports import reported_errors
 from clipgan.errors import ConfigError, DataError, TrainingDivergedError
-from clipgan.stages.catalog import Workspace, run_stage
+from clipgan.stages.catalog import run_stage
+from clipgan.workspace import Workspace
 from tests.unit.cli.commands import ROOT, run_clipgan
 
 RECIPES = ("pretrain-clip", "pretrain-generator", "pretrain-mapper")

@@ -16,8 +16,8 @@ from clipgan.errors import ConfigError
 from clipgan.generation.styles import StyleChoice, StyleMix
 from clipgan.models.built_in import find_built_in
 from clipgan.models.bundle import load_bundle_info
-from clipgan.stages.catalog import Workspace
 from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.workspace import Workspace
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan

@@ -21,9 +21,9 @@ from clipgan.cli.servers import build_command
 from clipgan.cli.workspace_lock import find_lock_holder, lock_path, workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError, PipelineBusyError, RegistryError
-from clipgan.stages.catalog import STAGES, Workspace, find_workspace
 from clipgan.tracking.environment import open_client, resolve_tracking_uri
 from clipgan.tracking.versions import GATE_TAG
+from clipgan.workspace import Workspace, find_workspace
 from tests.mlflow_stores import save_version
 from tests.unit.cli.commands import ROOT, run_clipgan
 
@@ -40,7 +40,7 @@ class TestInit:
         install_profile(project, "folder", folder=images)
         params = load_params(project.params_file)
         assert params.ingest.source == "folder"
-        assert params.ingest.folder == str(images)
+        assert params.ingest.source_keys["folder"] == str(images)
         text = project.params_file.read_text()
         assert text.startswith("# Profile `folder`")
         base = (project.profiles / "emoji.yaml").read_text()
@@ -282,14 +282,8 @@ class TestRegistered:
             self.find(project)
 
 
-class TestCatalog:
+class TestWorkspace:
     def test_the_project_is_found_from_below(self, project: Workspace) -> None:
         below = project.root / "data" / "images"
         below.mkdir(parents=True)
         assert find_workspace(below) == project
-
-    def test_paths_exist(self, project: Workspace) -> None:
-        for name, stage in STAGES.items():
-            assert stage.name == name
-            for path in (*stage.inputs, *stage.outputs):
-                assert isinstance(getattr(project, path), Path)

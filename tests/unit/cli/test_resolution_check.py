@@ -10,9 +10,10 @@ import pytest
 
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
-from clipgan.stages.catalog import Workspace, run_stage
+from clipgan.stages.catalog import run_stage
 from clipgan.stages.resolution_check import check_resolutions
 from clipgan.tracking.packaged_model import GeneratorPackage
+from clipgan.workspace import Workspace
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan

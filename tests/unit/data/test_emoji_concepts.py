@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from clipgan.data.sources.emoji_concepts import load_concepts, strip_caption
-from clipgan.data.sources.emoji_names import load_captions
+from clipgan.data.sources.emoji.concepts import load_concepts, strip_caption
+from clipgan.data.sources.emoji.names import load_captions
 from clipgan.data.splits import compute_split
 from clipgan.schemas import TRAIN, VALIDATION
 

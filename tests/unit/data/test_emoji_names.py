@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from clipgan.data.sources.emoji_names import (
+from clipgan.data.sources.emoji.names import (
     clean_name,
     format_code_points,
     load_captions,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clipgan.data.sources import npm_packages
-from clipgan.data.sources.npm_packages import NpmPackage, fetch_package, read_members
+from clipgan.data.sources.emoji import npm_packages
+from clipgan.data.sources.emoji.npm_packages import NpmPackage, fetch_package, read_members
 from clipgan.errors import DataError
 
 

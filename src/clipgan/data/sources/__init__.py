@@ -1,10 +1,14 @@
-"""Where images and captions come from: one module a source format, all giving SourceSample."""
+"""Where images and captions come from: one file or package a source, all listing SourceSample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
+
+from clipgan.config import IngestConfig
+from clipgan.config.fields import Section
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,46 @@ class SourceListing:
     """All that a source offers, in a fixed order.
 
     ``identity`` is a JSON value that changes whenever the source's content does, and only then
-    (versions, or names with contents); ``rejected`` and ``caption_problems`` are what was found
-    while listing; ``by_design`` are alterations that belong to the source and are not reported per
-    file.
+    (versions, or names with contents); ``place`` is where the user said that it lies, if anywhere;
+    ``rejected`` and ``caption_problems`` are what was found while listing; ``by_design`` are
+    alterations that belong to the source and are not reported per file.
     """
 
     name: str
     samples: tuple[SourceSample, ...]
     identity: Any
+    place: str = ""
     rejected: tuple[Rejection, ...] = ()
     caption_problems: tuple[Rejection, ...] = ()
     by_design: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class KeptFiles:
+    """What sources keep between runs: ``raw``, a folder of downloads, and ``remembered``, a file of
+    content hashes, so that unchanged files are not read again (None: all are read)."""
+
+    raw: Path
+    remembered: Path | None = None
+
+
+class Source(Section):
+    """A kind of data set: its fields are its own keys of section ``ingest``.
+
+    Registered in :mod:`clipgan.data.sources.registry`. ``places`` names the keys that say where
+    the images lie: they decide nothing, because the listing's identity says what is there.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ()
+
+    def list_samples(self, ingest: IngestConfig, kept: KeptFiles) -> SourceListing:
+        """What the source offers, before any image is decoded.
+
+        Args:
+            ingest: the whole section, for what all sources share.
+            kept: what outlives a run.
+
+        Raises:
+            DataError: it is not there or holds no file.
+        """
+        raise NotImplementedError

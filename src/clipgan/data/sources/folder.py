@@ -15,12 +15,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from clipgan import artifacts
+from clipgan.config import IngestConfig
 from clipgan.data.content_hashes import hash_files
 from clipgan.data.image_reader import FORMATS
-from clipgan.data.sources import RejectedFileError, Rejection, SourceListing, SourceSample
+from clipgan.data.sources import (
+    KeptFiles,
+    RejectedFileError,
+    Rejection,
+    Source,
+    SourceListing,
+    SourceSample,
+)
 from clipgan.errors import DataError
 
 _CAPTION_ENDING = ".txt"
@@ -30,6 +40,31 @@ _SAVE_AS_UTF8 = "none of it is used: save it as UTF-8"
 _BYTES_PER_PIXEL = 8
 """RGBA of 16 bits: no image within the pixel limit needs a larger file."""
 _HEADER_BYTES = 1 << 20
+
+
+class FolderSource(Source):
+    """A folder of images of one's own."""
+
+    places: ClassVar[tuple[str, ...]] = ("folder",)
+    folder: Annotated[str, Field(description="root of the image tree; used when source is folder")]
+    caption_lines: Annotated[
+        Literal["all", "first"], Field(description="of a caption file: every line is a caption")
+    ]
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> Self:
+        if not self.folder:
+            raise ValueError("source is folder: set ingest.folder to the folder of your images")
+        return self
+
+    def list_samples(self, ingest: IngestConfig, kept: KeptFiles) -> SourceListing:
+        """See :func:`list_folder`."""
+        return list_folder(
+            Path(self.folder).expanduser(),
+            max_megapixels=ingest.max_megapixels,
+            caption_lines=self.caption_lines,
+            remembered=kept.remembered,
+        )
 
 
 @dataclass
@@ -88,6 +123,7 @@ def list_folder(
         name="folder",
         samples=samples,
         identity=_identify(folder, walk, max_bytes, remembered),
+        place=str(folder),
         rejected=tuple(walk.rejected),
         caption_problems=orphans,
     )

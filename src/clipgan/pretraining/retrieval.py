@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgan.clip.pretraining.prepared import PretrainingData
+from clipgan.pretraining.prepared import PretrainingData
 
 RANKS = (1, 5, 10)
 

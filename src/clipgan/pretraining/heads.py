@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipgan.clip.pretraining.prepared import PretrainingData
 from clipgan.config import PretrainClipConfig
+from clipgan.pretraining.prepared import PretrainingData
 
 MAX_LOGIT_SCALE = math.log(100.0)
 """Upper bound of the learned inverse temperature's logarithm (Radford et al. 2021, section 2.5)."""

@@ -6,7 +6,7 @@ one mapper its authors used; no trainer was released.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,17 +18,13 @@ from torch import Tensor
 
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.config import PretrainMapperConfig
-from clipgan.errors import DataError, TrainingDivergedError
+from clipgan.errors import DataError
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.noise_mapper import NoiseMapper
-from clipgan.progress import progress_bar
-from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import list_caption_rows
-from clipgan.training.interrupts import defer_interrupts
 from clipgan.training.random_streams import StepRandom, derive_seed
-from clipgan.training.state import capture_optimizer, restore_optimizer
+from clipgan.training.state import StateTensors, capture_optimizer, restore_optimizer
 
-LOG_INTERVAL_STEPS = 50
 MEASURED_PAIRS = 4096
 """Enough for two digits of a mean cosine."""
 
@@ -68,13 +64,14 @@ class CaptionedFeatures:
 
 
 class MapperTraining:
-    """Mapper, optimizer and the state to go on from; every step is a function of (seed, step)."""
+    """Mapper and optimizer; every step is a function of the weights, the seed and its number."""
+
+    advice = "lower pretrain_mapper.learning_rate or raise its temperature"
 
     def __init__(
         self,
         config: PretrainMapperConfig,
         pairs: CaptionedFeatures,
-        checkpoints: CheckpointStore,
         device: torch.device,
     ) -> None:
         """
@@ -86,49 +83,19 @@ class MapperTraining:
                 f"pretrain_mapper.batch_size = {config.batch_size}, but {pairs.num_images} "
                 "captioned images may be used: lower it, raise caption_fraction, or caption images"
             )
-        self.config, self.pairs, self.checkpoints = config, pairs, checkpoints
-        self.device = device
+        self.config, self.pairs, self.device = config, pairs, device
         dim = pairs.image_features.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "noise mapper"))
             self.mapper = NoiseMapper(dim=dim, hidden_dim=config.hidden_dim).to(device)
         self.optimizer = torch.optim.Adam(self.mapper.parameters(), lr=config.learning_rate)
         self.random = StepRandom(device)
-        self.steps_done = 0
 
-    def run(self) -> int | None:
-        """Train to the end; gives the step it went on from, None for a fresh start.
-
-        Raises:
-            TrainingDivergedError: the loss became NaN or infinite.
-            KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written first.
-        """
-        resumed_from = self._resume()
-        total = self.config.steps
-        with (
-            progress_bar("noise mapper", total, "steps", done=self.steps_done) as bar,
-            defer_interrupts() as request,
-        ):
-            while self.steps_done < total:
-                loss = self._step()
-                stopping = request.signal is not None
-                due = self.steps_done % self.config.checkpoint_interval_steps == 0
-                if self.steps_done % LOG_INTERVAL_STEPS == 0 or self.steps_done == total:
-                    self._check(loss)
-                    bar.note(f"loss {float(loss):.3f}")
-                if due or stopping:
-                    self._check(loss)
-                    self._save()
-                bar.advance()
-                if stopping:
-                    request.raise_if_set()
-        self.mapper.eval().requires_grad_(False)
-        return resumed_from
-
-    def _step(self) -> Tensor:
+    def step(self, number: int) -> dict[str, Tensor]:
+        """See :class:`~clipgan.training.resumable.SmallTraining`."""
         config = self.config
-        self.random.seed("noise mapper", config.seed, self.steps_done)
-        seed = derive_seed("noise mapper batch", config.seed, self.steps_done)
+        self.random.seed("noise mapper", config.seed, number)
+        seed = derive_seed("noise mapper batch", config.seed, number)
         images, texts = self.pairs.draw_pairs(config.batch_size, seed, self.device)
         pseudo = self.mapper(images, _draw_noise(images, self.random.device))
         loss = compute_contrastive_loss(
@@ -137,34 +104,17 @@ class MapperTraining:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
-        self.steps_done += 1
-        return loss.detach()
+        return {"loss": loss.detach()}
 
-    def _check(self, loss: Tensor) -> None:
-        if not math.isfinite(float(loss)):
-            raise TrainingDivergedError(
-                f"the noise mapper's loss became {float(loss)} at step {self.steps_done:,}: lower "
-                "pretrain_mapper.learning_rate or raise its temperature"
-            )
+    def capture_state(self) -> StateTensors:
+        """See :class:`~clipgan.training.resumable.Resumable`."""
+        optimizer = capture_optimizer(self.optimizer)
+        return {"mapper": dict(self.mapper.state_dict()), "optimizer": optimizer}
 
-    def _save(self) -> None:
-        self.checkpoints.save(
-            self.steps_done,
-            {},
-            {
-                "mapper": dict(self.mapper.state_dict()),
-                "optimizer": capture_optimizer(self.optimizer),
-            },
-        )
-
-    def _resume(self) -> int | None:
-        checkpoint = self.checkpoints.load_newest()
-        if checkpoint is None:
-            return None
-        self.mapper.load_state_dict(checkpoint.tensors["mapper"])
-        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
-        self.steps_done = checkpoint.images_seen
-        return self.steps_done
+    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Undo of :meth:`capture_state`."""
+        self.mapper.load_state_dict(tensors["mapper"])
+        restore_optimizer(self.optimizer, tensors["optimizer"])
 
 
 @torch.no_grad()

@@ -1,0 +1,198 @@
+"""Checkpoints, resuming, Ctrl-C and SIGTERM of everything that is trained: the one runtime."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clipgan.errors import TrainingDivergedError
+from clipgan.progress import ProgressBar, progress_bar
+from clipgan.training.checkpoint import Checkpoint, CheckpointStore
+from clipgan.training.distributed import SINGLE, Processes
+from clipgan.training.interrupts import StopRequest, defer_interrupts
+from clipgan.training.state import StateTensors
+
+READ_INTERVAL_STEPS = 50
+
+logger = logging.getLogger(__name__)
+
+
+class Resumable(Protocol):
+    """What is trained; ``advice``: what its user can change where the training diverges."""
+
+    advice: str
+
+    def capture_state(self) -> StateTensors:
+        """Every tensor that the next step depends on, bit for bit."""
+
+    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Undo of :meth:`capture_state`; KeyError or RuntimeError where names or shapes differ."""
+
+
+class ResumableLoop:
+    """From the newest checkpoint to ``total``, in ``unit``; a subclass says what a step is.
+
+    Of several ``processes`` the first alone writes; all read the same checkpoints.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        *,
+        state: Resumable,
+        checkpoints: CheckpointStore,
+        device: torch.device,
+        processes: Processes = SINGLE,
+    ) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.checkpoints, self.device, self.processes = checkpoints, device, processes
+        self.position = 0
+        self._state = state
+        self._saved_at: int | None = None
+
+    def resume(self) -> int | None:
+        """Take up the newest checkpoint; gives its position, None where there is none."""
+        checkpoint = self.checkpoints.load_newest()
+        # Nobody may write before everybody has looked.
+        self.processes.wait()
+        if checkpoint is None:
+            return None
+        self.restore(checkpoint)
+        logger.info("%s goes on from %s %s", self.title, f"{self.position:,}", self.unit)
+        return self.position
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where the checkpoint was written."""
+        self._state.restore_state(checkpoint.tensors)
+        self.position = self._saved_at = checkpoint.images_seen
+
+    def drive(self) -> None:
+        """Step on to the end.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written first.
+        """
+        done = min(self.position, self.total)
+        with (
+            progress_bar(
+                self.title, self.total, self.unit, done=done, shown=self.processes.is_lead
+            ) as bar,
+            defer_interrupts() as request,
+        ):
+            self.begin()
+            while not self.is_finished():
+                self.advance(bar)
+                self._check_stop(request)
+
+    def is_finished(self) -> bool:
+        """Whether ``total`` is reached."""
+        return self.position >= self.total
+
+    def begin(self) -> None:
+        """Before the first step of this process."""
+
+    def advance(self, bar: ProgressBar) -> None:
+        """One step: moves ``position`` and the bar on, and saves checkpoints where they are due."""
+        raise NotImplementedError
+
+    def describe_progress(self) -> dict[str, Any]:
+        """What a checkpoint holds besides tensors, JSON values."""
+        return {}
+
+    def before_stop(self) -> None:
+        """Before the checkpoint of a training that is asked to stop."""
+
+    def save_checkpoint(self) -> None:
+        """Write one, unless this position has one."""
+        if self._saved_at == self.position:
+            return
+        progress = self.describe_progress()
+        if self.processes.is_lead:
+            self.checkpoints.save(self.position, progress, self._state.capture_state())
+        # Not in the next step's collectives, which have a time-out.
+        self.processes.wait()
+        self._saved_at = self.position
+
+    def _check_stop(self, request: StopRequest) -> None:
+        # One process asked to stop stops all, at the same step: none waits for the others' rows.
+        number = self.processes.agree_on_largest(request.signal or 0, self.device)
+        if not number:
+            return
+        request.signal = signal.Signals(number)
+        self.before_stop()
+        self.save_checkpoint()
+        self.processes.wait()
+        logger.warning(
+            "stopped at %s %s; the same command goes on from here",
+            f"{self.position:,}",
+            self.unit,
+        )
+        request.raise_if_set()
+
+
+class SmallTraining(Resumable, Protocol):
+    """A network that is small enough for one process and one loss curve on the terminal."""
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        """One update, a function of the weights and ``number``; gives its losses by name, ()."""
+
+
+class StepLoop(ResumableLoop):
+    """The whole training of a :class:`SmallTraining`."""
+
+    def __init__(
+        self,
+        title: str,
+        training: SmallTraining,
+        *,
+        total_steps: int,
+        checkpoint_interval_steps: int,
+        checkpoints: CheckpointStore,
+        device: torch.device,
+    ) -> None:
+        super().__init__(
+            title, total_steps, "steps", state=training, checkpoints=checkpoints, device=device
+        )
+        self._training, self._interval = training, checkpoint_interval_steps
+        self._losses: dict[str, Tensor] = {}
+
+    def run(self) -> int | None:
+        """Train to the end; gives the step it went on from, None for a fresh start.
+
+        Raises:
+            TrainingDivergedError: a loss became NaN or infinite.
+            CheckpointError: no checkpoint can be read or written.
+            KeyboardInterrupt, SystemExit: see :meth:`ResumableLoop.drive`.
+        """
+        resumed_from = self.resume()
+        self.drive()
+        return resumed_from
+
+    def advance(self, bar: ProgressBar) -> None:
+        """See :meth:`ResumableLoop.advance`."""
+        self._losses = self._training.step(self.position)
+        self.position += 1
+        due = self.position % self._interval == 0 or self.is_finished()
+        if due or self.position % READ_INTERVAL_STEPS == 0:
+            self.before_stop()
+            bar.note("  ".join(f"{name} {float(x):.3f}" for name, x in self._losses.items()))
+        if due:
+            self.save_checkpoint()
+        bar.advance()
+
+    def before_stop(self) -> None:
+        """No checkpoint may hold what diverged."""
+        for name, value in self._losses.items():
+            if not math.isfinite(float(value)):
+                raise TrainingDivergedError(
+                    f"{self.title}: {name} became {float(value)} at step {self.position:,}: "
+                    f"{self._training.advice}"
+                )
