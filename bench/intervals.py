@@ -19,13 +19,16 @@ from torch import Tensor
 from clipgan.evaluation.clip_metrics import ClipJudge, TextImageModel
 from clipgan.evaluation.concept_judge import ConceptJudge
 from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.intervals import Estimate, Grouping
 from clipgan.evaluation.memorisation import find_nearest_training
 from clipgan.evaluation.object_accuracy import compute_object_accuracy
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value, compare_values
 from clipgan.evaluation.protocols import EvaluationProtocol
+from clipgan.evaluation.records import find_kind
 from clipgan.evaluation.reference import ConceptGallery
 from clipgan.evaluation.space_metrics import SpaceFeatures, SpaceJudge
+from clipgan.metrics.comparison import compare_values
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
+from clipgan.metrics.values import MetricValue, Protocol, build_value
 
 CONFIDENCE = 0.95
 LATENTS, DIMENSIONS, CLASSES, THINGS = 8, 64, 20, 12
@@ -242,7 +245,7 @@ _PROTOCOL = EvaluationProtocol(
 
 def _build_values(estimates: dict[str, Estimate]) -> dict[str, MetricValue]:
     return {
-        name: build_value(estimate, _describe(name), CONFIDENCE)
+        name: build_value(estimate, _describe(name), CONFIDENCE, **find_kind(name))
         for name, estimate in estimates.items()
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extractors import build_judge, extract_features, register_judge
 from clipgan.evaluation.image_folder import ImageFolder
-from clipgan.evaluation.report import Evaluation
+from clipgan.metrics.evaluations import Evaluation
 from clipgan.stages.evaluate_folder import evaluate_folder
 from tests.params import params_with
 from tests.unit.evaluation.fidelity import find_tolerances, measure_by_fidelity

@@ -16,9 +16,9 @@ from clipgan.evaluation.feature_spaces import (
     describe_clip,
     slug_of,
 )
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.retrieval import compute_clip_scores, compute_wins, index_captions
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.grouping import Grouping
 
 NONE = "none"
 EncodeTexts = Callable[[Sequence[str]], Tensor]

@@ -10,9 +10,9 @@ from torch import Tensor
 from clipgan.evaluation.concept_accuracy import compute_hits, repeat_concepts
 from clipgan.evaluation.diversity import compute_caption_diversity
 from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.reference import ConceptGallery
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.grouping import Grouping
 
 GALLERY_CAPTION_CHOICE = "first caption of the gallery image of each concept"
 

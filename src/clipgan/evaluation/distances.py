@@ -26,8 +26,9 @@ from torch_fidelity.metric_prc import (
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.extractors import check_finite
 from clipgan.evaluation.frechet import FrechetReference, compute_distances
-from clipgan.evaluation.intervals import Estimate, Grouping
 from clipgan.evaluation.kernels import build_cubic_kernel, compute_discrepancy
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 INCEPTION_SCORE_SPLITS = 10
 """Of Salimans et al. 2016 and every table since."""

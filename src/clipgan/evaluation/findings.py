@@ -9,28 +9,8 @@ from torch import Tensor
 
 from clipgan.evaluation.image_store import ImageStore
 from clipgan.evaluation.memorisation import NearestTraining
-from clipgan.evaluation.protocol import MetricValue
-
-
-@dataclass(frozen=True)
-class WorstCaption:
-    """A caption whose image fits it least: CLIP score and (3, R, R) uint8 image."""
-
-    caption: str
-    score: float
-    image: Tensor
-
-
-@dataclass(frozen=True)
-class NearestPair:
-    """A generated image and the training image nearest to it, (3, R, R) uint8 each."""
-
-    condition: str
-    distance: float
-    is_memorised: bool
-    generated: Tensor
-    training: Tensor
-    sample_id: str
+from clipgan.evaluation.report.pictures import NearestPair, WorstCaption
+from clipgan.metrics.values import MetricValue
 
 
 @dataclass(frozen=True)

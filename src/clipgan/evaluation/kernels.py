@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clipgan.evaluation.intervals import Estimate, Grouping
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 CMMD_SIGMA = 10.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clipgan.evaluation.intervals import Estimate, Grouping
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 _BLOCK = 2048
 _SPARE_NEIGHBOURS = 16

@@ -20,18 +20,19 @@ from clipgan.evaluation.clip_metrics import (
 from clipgan.evaluation.concept_judge import GALLERY_CAPTION_CHOICE, ConceptJudge
 from clipgan.evaluation.extraction import FeatureCollector
 from clipgan.evaluation.feature_spaces import FeatureSpace, TrainingClip
-from clipgan.evaluation.findings import Findings, NearestPair, pick_nearest, pick_worst
+from clipgan.evaluation.findings import Findings, pick_nearest, pick_worst
 from clipgan.evaluation.image_store import ImageStore, open_image_store
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import NearestTraining, find_nearest_training
 from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
 from clipgan.evaluation.path_length import GenerateFloat, compute_path_lengths
 from clipgan.evaluation.prompt_judge import PromptJudge
-from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.records import Recorder
 from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.references import RealSide
+from clipgan.evaluation.report.pictures import NearestPair
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.values import MetricValue
 
 PATH_LENGTH_BATCH = 8
 INDEPENDENT_SCORE = "clip_score_independent"

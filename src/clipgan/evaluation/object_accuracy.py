@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from clipgan.evaluation.inception import WeightsFile, find_hub_weights
-from clipgan.evaluation.intervals import Estimate, Grouping
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 DETECTOR_URL = "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"
 DETECTOR = "torchvision fasterrcnn_resnet50_fpn_v2"

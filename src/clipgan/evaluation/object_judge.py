@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.object_accuracy import (
     DETECTOR,
     ObjectDetector,
@@ -17,6 +16,7 @@ from clipgan.evaluation.object_accuracy import (
     name_things,
 )
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.grouping import Grouping
 
 
 class ObjectJudge:

@@ -13,9 +13,10 @@ from clipgan.evaluation.clip_metrics import TextImageModel
 from clipgan.evaluation.concept_accuracy import repeat_concepts
 from clipgan.evaluation.diversity import compute_caption_diversity
 from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.intervals import Estimate, Grouping
 from clipgan.evaluation.retrieval import compute_clip_scores, compute_wins
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 
 class PromptJudge:

@@ -127,6 +127,12 @@ FIXED: dict[str, EvaluationProtocol] = {
 """Those of the literature; :data:`OFFLINE` takes its numbers from params.yaml."""
 
 
+def key_metric(protocol_name: str, metric: str) -> str:
+    """How a value is called among values of several protocols: ``fid30k-val/fid``; those of
+    ``fd-offline`` go by the metric alone."""
+    return metric if protocol_name == OFFLINE else f"{protocol_name}/{metric}"
+
+
 def build_offline_protocol(config: EvaluateConfig) -> EvaluationProtocol:
     """``fd-offline``: EfficientNet-lite0 from a package, counts and seed from params.yaml."""
     return EvaluationProtocol(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from clipgan.evaluation.benchmark import Benchmark
 from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
 from clipgan.evaluation.reference import CAPTION_CHOICE, NO_CAPTIONS_CHOICE
 from clipgan.evaluation.space_metrics import Measured
+from clipgan.metrics.values import _LOWER_BEFORE, SHARE, MetricValue, Protocol, build_value
 
 REFERENCE_TEXTS = {
     "captioned": "random images of the split, those whose captions are used where they have some",
@@ -38,6 +39,7 @@ class Recorder:
                 found.estimate,
                 self._describe(name, space, found.settings, changes),
                 self._confidence,
+                **find_kind(name),
             )
             for name, found in measured.items()
         }
@@ -67,6 +69,14 @@ class Recorder:
             "name": protocol.name,
         }
         return Protocol(**{**fields, **changes})
+
+
+def find_kind(name: str) -> Any:
+    """Direction and range by the metric's name."""
+    shares = ("precision", "recall", "coverage", "r_precision", "concept_accuracy", "soa_")
+    is_share = name.startswith((*shares, "memorised_share"))
+    better = "lower" if name.startswith(_LOWER_BEFORE) else "higher"
+    return {"better": better, "value_range": SHARE if is_share else (-math.inf, math.inf)}
 
 
 def _describe_captions(benchmark: Benchmark) -> str:

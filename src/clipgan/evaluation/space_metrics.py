@@ -16,10 +16,11 @@ from clipgan.evaluation.distances import (
 )
 from clipgan.evaluation.feature_spaces import FeatureSpace
 from clipgan.evaluation.frechet import FrechetReference, GaussianStatistics
-from clipgan.evaluation.intervals import Estimate, Grouping
 from clipgan.evaluation.kernels import compute_cmmd
 from clipgan.evaluation.manifolds import compute_overlap
 from clipgan.evaluation.protocols import EvaluationProtocol
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
 
 FEW_SPLITS = 10
 

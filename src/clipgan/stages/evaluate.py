@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from clipgan.artifacts import built_folder
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
-from clipgan.evaluation.comparison import compare_models
 from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.protocol import MetricValue
 from clipgan.evaluation.protocols import find_protocol
 from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import (
-    INITIAL,
-    TRAINED,
-    Evaluation,
-    save_evaluation,
-)
-from clipgan.evaluation.summary import find_verdicts, summarise
+from clipgan.evaluation.report.pictures import Pictures
+from clipgan.evaluation.report.writing import write_report
 from clipgan.generation.towers import attach_tower
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, save_evaluation
+from clipgan.metrics.values import MetricValue, number_values
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -35,13 +30,6 @@ from clipgan.models.bundle import (
     load_bundle_info,
 )
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.stages.evaluation_files import (
-    built_folder,
-    save_history,
-    save_nearest,
-    save_sheets,
-)
-from clipgan.stages.evaluation_page import save_page
 from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import Measurements, ModelUnderTest
 from clipgan.stages.stored_features import StoredFeatures
@@ -57,7 +45,6 @@ class EvaluationReport:
     values: dict[str, dict[str, float]]
     skipped: dict[str, str]
     warnings: tuple[str, ...]
-    summary: tuple[str, ...]
     images_seen: int
     seconds: float
 
@@ -100,39 +87,26 @@ def evaluate(
     measured.warnings += _enlarge_initial(models)
     for protocol in protocols:
         measured.measure(protocol)
-    values = measured.values
-    comparisons = compare_models(values, INITIAL) if INITIAL in values else []
+    images_seen = _count_images_seen(training, bundles[TRAINED].info)
     evaluation = Evaluation(
-        values,
+        measured.values,
         measured.skipped,
         tuple(measured.warnings),
-        summarise(values, comparisons),
-        find_verdicts(comparisons, TRAINED),
-        tuple(measured.texts),
+        measured.texts,
+        title=f"Evaluation after {images_seen:,} images",
+        baseline=INITIAL if INITIAL in measured.values else None,
+        images_seen=images_seen,
     )
-    images_seen = _count_images_seen(training, bundles[TRAINED].info)
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
-        save_sheets(building, config, measured.prompts, measured.sheets)
-        save_nearest(building, measured.findings[TRAINED].nearest)
-        save_history(building, training, values, images_seen)
-        save_page(
-            building,
-            config,
-            evaluation,
-            title=f"Evaluation after {images_seen:,} images",
-            baseline=INITIAL if INITIAL in values else None,
-            prompts=measured.prompts,
-            sheets=measured.sheets,
-            findings=measured.findings,
-            curves=(building / "history.png").read_bytes(),
-        )
+        pictures = measured.pictures or Pictures()
+        write_report(building, evaluation, pictures, training=training)
+    values = measured.values
     _log(UnfailingRunLogger(logger), values, images_seen, output)
     return EvaluationReport(
         values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
         skipped=dict(measured.skipped),
         warnings=tuple(measured.warnings),
-        summary=evaluation.summary,
         images_seen=images_seen,
         seconds=round(time.monotonic() - started, 2),
     )
@@ -219,17 +193,6 @@ def _count_images_seen(training: Path, trained: BundleInfo) -> int:
     initial = training / INITIAL_FOLDER
     before = load_bundle_info(initial).images_seen if initial.is_dir() else 0
     return trained.images_seen - before
-
-
-def number_values(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
-    """``folder/metric`` -> value, with the ends of its interval as ``.low`` and ``.high``."""
-    numbers: dict[str, float] = {}
-    for name, value in values.items():
-        numbers[f"{folder}/{name}"] = value.value
-        if value.interval is not None:
-            numbers[f"{folder}/{name}.low"] = value.interval.low
-            numbers[f"{folder}/{name}.high"] = value.interval.high
-    return numbers
 
 
 def _log(

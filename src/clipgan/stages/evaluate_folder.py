@@ -12,13 +12,14 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.extraction import FeatureCollector
 from clipgan.evaluation.feature_spaces import FeatureSpace, find_space, name_metric_of
 from clipgan.evaluation.image_folder import ImageFolder, check_folder
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import find_nearest_training
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
-from clipgan.evaluation.protocols import EvaluationProtocol, find_protocol
+from clipgan.evaluation.protocols import EvaluationProtocol, find_protocol, key_metric
+from clipgan.evaluation.records import find_kind
 from clipgan.evaluation.reference_cache import FeatureCache, Tensors, describe_features
-from clipgan.evaluation.report import TRAINED, Evaluation, key_metric
 from clipgan.evaluation.space_metrics import Measured, SpaceFeatures, SpaceJudge
+from clipgan.metrics.evaluations import TRAINED, Evaluation
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.values import MetricValue, Protocol, build_value
 from clipgan.progress import progress_bar
 
 
@@ -63,7 +64,8 @@ def evaluate_folder(
         warnings += [warning for warning in measured.warnings if warning not in warnings]
     if not values:
         raise EvaluationError(f"nothing could be measured: {next(iter(skipped.values()))}")
-    return Evaluation({TRAINED: values}, skipped, tuple(warnings))
+    title = f"{generated.name} against {reference.name}"
+    return Evaluation({TRAINED: values}, skipped, tuple(warnings), title=title)
 
 
 class _FolderMeasurement:
@@ -107,7 +109,9 @@ class _FolderMeasurement:
         found[space.name_metric("memorised_share")] = memorised
         for name, measured in found.items():
             protocol = self._describe(name, space, measured.settings)
-            value = build_value(measured.estimate, protocol, self._config.confidence)
+            value = build_value(
+                measured.estimate, protocol, self._config.confidence, **find_kind(name)
+            )
             self.values[name] = value
         fewest, dimensions = min(count, len(self._reference)), generated.plain.shape[1]
         if fewest <= dimensions:

@@ -80,10 +80,11 @@ class GeneratorUnderTest:
         return self._run(conditions, latents)
 
     def generate_sheet(self, prompts: Sequence[str], columns: int) -> Tensor:
-        """Prompt after prompt; the columns of the sheet share their latents."""
+        """(prompts, columns, 3, R, R) uint8; the columns share their latents."""
         latents = draw_latents(self._seed, columns, self._bundle.latent_dim)
         repeated = [prompt for prompt in prompts for _ in range(columns)]
-        return torch.cat(list(self._run(repeated, latents.repeat(len(prompts), 1))))
+        images = torch.cat(list(self._run(repeated, latents.repeat(len(prompts), 1))))
+        return images.view(len(prompts), columns, *images.shape[1:])
 
     def _run(self, conditions: Sequence[str], latents: Tensor) -> Iterator[Tensor]:
         texts = self._find_conditions(conditions)

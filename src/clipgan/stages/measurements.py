@@ -15,10 +15,11 @@ from clipgan.evaluation.benchmark import Benchmark, build_benchmark
 from clipgan.evaluation.feature_spaces import TrainingClip
 from clipgan.evaluation.findings import Findings
 from clipgan.evaluation.measurement import Evaluator
-from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.protocols import EvaluationProtocol
+from clipgan.evaluation.protocols import EvaluationProtocol, key_metric
 from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import REAL, key_metric
+from clipgan.evaluation.report.pictures import Pictures
+from clipgan.metrics.comparison import REAL
+from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import GeneratorBundle
 from clipgan.progress import progress_bar
 from clipgan.stages.generator_under_test import FindConditions, GeneratorUnderTest
@@ -48,10 +49,10 @@ class ModelUnderTest:
 
 @dataclass
 class Measurements:
-    """Values of every model under every protocol; sheets and findings of the first protocol.
+    """Values of every model under every protocol; pictures of the first protocol.
 
-    ``prompts`` are the rows of the sheets; ``texts`` are the same where they are texts, and not
-    images that stand for one.
+    ``texts`` are the prompts of the pictures where they are texts, and not images that stand for
+    one.
 
     Models are measured on the same captions, latents and groups: their values compare in pairs.
     """
@@ -64,10 +65,8 @@ class Measurements:
     values: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    sheets: dict[str, Tensor] = field(default_factory=dict)
-    findings: dict[str, Findings] = field(default_factory=dict)
+    pictures: Pictures | None = None
+    texts: tuple[str, ...] = ()
 
     def measure(self, protocol: EvaluationProtocol) -> None:
         """Measure every model, and real images in their place, under one more protocol.
@@ -82,11 +81,10 @@ class Measurements:
                 evaluators[id(model.clip)] = build_evaluator(
                     self.config, model, benchmark, self.device, self.cache
                 )
-        is_first = not self.prompts
-        if is_first:
-            self.prompts = _choose_prompts(self.config, benchmark)
-            if benchmark.choice.has_captions or benchmark.prompts:
-                self.texts = self.prompts
+        is_first = self.pictures is None
+        prompts = _choose_prompts(self.config, benchmark)
+        sheets: dict[str, Tensor] = {}
+        findings: dict[str, Findings] = {}
         first = next(iter(evaluators.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
@@ -97,9 +95,17 @@ class Measurements:
                 found = evaluator.measure(generator.source)
                 self._keep(name, protocol, found.values)
                 if is_first:
-                    self.findings[name] = found
-                    columns = self.config.grid_samples
-                    self.sheets[name] = generator.generate_sheet(self.prompts, columns)
+                    findings[name] = found
+                    sheets[name] = generator.generate_sheet(prompts, self.config.grid_samples)
+        if is_first:
+            self.pictures = Pictures(
+                prompts,
+                sheets,
+                worst={name: found.worst for name, found in findings.items()},
+                nearest={name: found.nearest for name, found in findings.items()},
+            )
+            if benchmark.choice.has_captions or benchmark.prompts:
+                self.texts = tuple(prompts)
         if real := first.measure_real():
             self._keep(REAL, protocol, real)
         for evaluator in evaluators.values():

@@ -16,7 +16,7 @@ from clipgan.evaluation.distances import (
     estimate_inception_score,
     estimate_kernel_distance,
 )
-from clipgan.evaluation.intervals import Grouping
+from clipgan.metrics.grouping import Grouping
 
 
 def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:

@@ -16,7 +16,7 @@ from clipgan.evaluation.extractors import (
     extract_features,
     register_judge,
 )
-from clipgan.evaluation.intervals import Grouping
+from clipgan.metrics.grouping import Grouping
 from tests.unit.evaluation.fidelity import find_tolerances, measure_by_fidelity
 from tests.unit.evaluation.tensor_images import TensorImages
 

@@ -14,7 +14,7 @@ from clipgan.evaluation.frechet import (
     compute_distances,
     compute_statistics,
 )
-from clipgan.evaluation.intervals import Grouping
+from clipgan.metrics.grouping import Grouping
 
 SHAPES = [(40, 60, 100), (300, 200, 20), (40, 150, 100), (150, 40, 100), (101, 100, 100)]
 """Images, reference images, dimensions: every combination of fewer and more than dimensions."""

@@ -12,7 +12,6 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.blur import blur
 from clipgan.evaluation.diversity import compute_caption_diversity
 from clipgan.evaluation.inception import WeightsFile
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.memorisation import find_nearest_training
 from clipgan.evaluation.object_accuracy import (
     ObjectDetector,
@@ -23,6 +22,7 @@ from clipgan.evaluation.object_accuracy import (
 )
 from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
 from clipgan.evaluation.path_length import compute_path_lengths
+from clipgan.metrics.grouping import Grouping
 
 GENERATOR = torch.Generator().manual_seed(0)
 CPU = torch.device("cpu")

@@ -26,9 +26,9 @@ from clipgan.evaluation.inception import (
     find_torchvision_weights,
     resize_as_tensorflow,
 )
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.protocols import build_offline_protocol
 from clipgan.evaluation.space_metrics import Measured, SpaceFeatures, SpaceJudge
+from clipgan.metrics.grouping import Grouping
 from tests.params import params_with
 from tests.unit.evaluation.fidelity import find_tolerances
 from tests.unit.evaluation.inception_weights import save_inception, save_torchvision_inception

@@ -10,7 +10,8 @@ import torch
 from bench.intervals import DEFAULTS, REPEATED, SMALL, Coverage, Setting, measure_coverage
 from clipgan.config.sections import GATE_METRICS
 from clipgan.evaluation.distances import estimate_kernel_distance
-from clipgan.evaluation.intervals import Grouping, compute_bounds
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import compute_bounds
 from tests.params import params_with
 
 HELD = (0.93, 0.97)

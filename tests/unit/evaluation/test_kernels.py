@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch_fidelity.metric_kid import kernel_mmd
 
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.kernels import (
     build_cubic_kernel,
     compute_cmmd,
     compute_discrepancy,
     gaussian_kernel,
 )
+from clipgan.metrics.grouping import Grouping
 
 GENERATOR = torch.Generator().manual_seed(0)
 A = torch.randn(30, 6, generator=GENERATOR, dtype=torch.float64)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipgan.evaluation.distances import compute_precision_recall
-from clipgan.evaluation.intervals import Grouping
 from clipgan.evaluation.manifolds import compute_overlap, compute_radii
+from clipgan.metrics.grouping import Grouping
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randn(50, 4, generator=GENERATOR)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.comparison import BETTER, NO_DIFFERENCE, WORSE, MetricComparison
-from clipgan.evaluation.protocol import MetricValue, compare_values
-from clipgan.evaluation.report import REAL
+from clipgan.metrics.comparison import (
+    BETTER,
+    NO_DIFFERENCE,
+    REAL,
+    WORSE,
+    ModelComparison,
+    compare_values,
+)
+from clipgan.metrics.values import MetricValue
 
 Values = Mapping[str, MetricValue]
 
@@ -22,7 +28,7 @@ trainings that had collapsed have 0.007 and 0.010, all others 0.025 or more."""
 
 
 def summarise(
-    values: Mapping[str, Values], comparisons: Sequence[MetricComparison]
+    values: Mapping[str, Values], comparisons: Sequence[ModelComparison]
 ) -> tuple[str, ...]:
     """Sentences, the most important first.
 
@@ -38,19 +44,10 @@ def summarise(
     )
 
 
-def find_verdicts(comparisons: Sequence[MetricComparison], model: str) -> dict[str, str]:
-    """Metric -> better, worse, no difference shown, or not comparable."""
-    return {
-        found.metric: found.verdict or "not comparable"
-        for found in comparisons
-        if found.model == model
-    }
-
-
-def _describe_changes(comparisons: Sequence[MetricComparison]) -> list[str]:
+def _describe_changes(comparisons: Sequence[ModelComparison]) -> list[str]:
     sentences = []
     for model in dict.fromkeys(found.model for found in comparisons):
-        verdicts = find_verdicts(comparisons, model)
+        verdicts = {c.metric: c.verdict for c in comparisons if c.model == model}
         names = {
             verdict: [metric for metric, said in verdicts.items() if said == verdict]
             for verdict in (BETTER, WORSE, NO_DIFFERENCE)
@@ -120,6 +117,6 @@ def _is_above(value: MetricValue | None, real: MetricValue) -> bool:
     if value is None:
         return False
     try:
-        return compare_values(value, real).bounds.low > 0
+        return compare_values(value, real).low > 0
     except EvaluationError:
         return False  # of another protocol, or without an interval: nothing is shown

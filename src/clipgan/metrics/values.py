@@ -1,27 +1,23 @@
-"""A metric value is a number with the protocol that made it; unlike protocols do not compare."""
+"""The value of a metric: a number, its interval, its protocol, and which way is better."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.intervals import (
-    METHOD,
-    Estimate,
-    PairedDifference,
-    compare_paired,
-    compute_bounds,
-    compute_share_bounds,
-)
+from clipgan.metrics.intervals import METHOD, Estimate, compute_bounds, compute_share_bounds
 
-_SHARES = (
-    *("precision", "recall", "coverage", "r_precision", "concept_accuracy", "memorised_share"),
-    "soa_",
-)
-"""Metrics that are shares of images: their intervals lie within 0 and 1."""
+Better = Literal["lower", "higher"]
+Range = tuple[float, float]
+SHARE: Range = (0.0, 1.0)
+"""Of metrics that are shares of images: their intervals lie within it."""
+
+_LOWER_BEFORE = ("fd_", "kid", "fid", "cmmd", "memorised_share", "path_length")
+"""How metrics are called whose lower values are better, for values that do not say it yet."""
 
 
 class _Frozen(BaseModel):
@@ -68,7 +64,7 @@ class Interval(_Frozen):
 
 
 class MetricValue(_Frozen):
-    """A finite number, its interval, and its protocol.
+    """A finite number, its interval, which way is better, and its protocol.
 
     Attributes:
         standard_deviation: the metric's own spread, such as over the Inception Score's splits.
@@ -81,6 +77,7 @@ class MetricValue(_Frozen):
     standard_deviation: float | None = None
     interval: Interval | None = None
     leave_out: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    better: Better
     protocol: Protocol
 
     @model_validator(mode="after")
@@ -90,8 +87,18 @@ class MetricValue(_Frozen):
         return self
 
 
-def build_value(estimate: Estimate, protocol: Protocol, confidence: float) -> MetricValue:
+def build_value(
+    estimate: Estimate,
+    protocol: Protocol,
+    confidence: float,
+    *,
+    better: Better,
+    value_range: Range = (-math.inf, math.inf),
+) -> MetricValue:
     """A :class:`MetricValue` with its interval, refused where a number is NaN or infinite.
+
+    Args:
+        value_range: that of the metric; :data:`SHARE` has an interval of its own.
 
     Raises:
         EvaluationError: names the metric and the number.
@@ -104,7 +111,7 @@ def build_value(estimate: Estimate, protocol: Protocol, confidence: float) -> Me
     interval = None
     if len(estimate.leave_out) >= 2:
         value, left = estimate.value, estimate.leave_out
-        if protocol.metric.startswith(_SHARES):
+        if value_range == SHARE:
             bounds = compute_share_bounds(value, left, confidence, estimate.count)
         else:
             bounds = compute_bounds(value, left, confidence)
@@ -114,6 +121,7 @@ def build_value(estimate: Estimate, protocol: Protocol, confidence: float) -> Me
         standard_deviation=estimate.standard_deviation,
         interval=interval,
         leave_out=estimate.leave_out,
+        better=better,
         protocol=protocol,
     )
 
@@ -133,50 +141,17 @@ def find_difference(a: Protocol, b: Protocol) -> str | None:
     return "; ".join(found) or None
 
 
-def compare(a: MetricValue, b: MetricValue) -> float:
-    """``a.value - b.value``, of values made under one protocol.
-
-    Raises:
-        EvaluationError: the protocols differ; names the fields and both values.
-    """
-    check_same_protocol(a, b)
-    return a.value - b.value
-
-
-def compare_values(a: MetricValue, b: MetricValue) -> PairedDifference:
-    """``a - b`` with interval and p-value, paired by the captions and latents that both share.
-
-    Raises:
-        EvaluationError: the protocols differ, or a value has no subsets to compare by.
-    """
-    check_same_protocol(a, b)
-    if a.interval is None or b.interval is None:
-        raise EvaluationError(
-            f"{a.protocol.metric}: a value has no interval; evaluate at least 4 images again"
-        )
-    return compare_paired(a.value, a.leave_out, b.value, b.leave_out, a.interval.confidence)
-
-
-def check_same_protocol(a: MetricValue, b: MetricValue) -> None:
-    """Refuse values that were not made alike.
-
-    Raises:
-        EvaluationError: names every field that differs, with both values.
-    """
-    difference = find_difference(a.protocol, b.protocol)
-    if difference is not None:
-        raise EvaluationError(
-            f"two values of {a.protocol.metric} cannot be compared: {difference}; "
-            "evaluate both under one protocol"
-        )
-
-
-def parse_metric_value(tree: Any, source: str) -> MetricValue:
-    """A metric value from its JSON form (``value.model_dump(mode="json")``).
+def parse_value(tree: Any, source: str) -> MetricValue:
+    """A metric value from its JSON form, ``value.model_dump(mode="json")``.
 
     Raises:
         EvaluationError: a field is missing, unknown or of the wrong type; names it and ``source``.
     """
+    if isinstance(tree, Mapping) and "better" not in tree:
+        protocol = tree.get("protocol")
+        metric = protocol.get("metric") if isinstance(protocol, Mapping) else None
+        lower = isinstance(metric, str) and metric.startswith(_LOWER_BEFORE)
+        tree = {**tree, "better": "lower" if lower else "higher"}
     try:
         return MetricValue.model_validate(tree)
     except ValidationError as error:
@@ -185,3 +160,14 @@ def parse_metric_value(tree: Any, source: str) -> MetricValue:
         raise EvaluationError(
             f"{source}: {key}: {first['msg']}; run the evaluate stage again"
         ) from None
+
+
+def number_values(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
+    """``folder/metric`` -> value, with the ends of its interval as ``.low`` and ``.high``."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        numbers[f"{folder}/{name}"] = value.value
+        if value.interval is not None:
+            numbers[f"{folder}/{name}.low"] = value.interval.low
+            numbers[f"{folder}/{name}.high"] = value.interval.high
+    return numbers

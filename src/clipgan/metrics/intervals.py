@@ -13,18 +13,13 @@ the intervals hold the truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from scipy import stats
-from torch import Tensor
 
 from clipgan.errors import EvaluationError
 
-GROUP_STREAM = 3
-"""Second word of the random seed; apart from the streams of reference.py and retrieval.py."""
 METHOD = "subsets that leave one group of generated images out"
 
 
@@ -32,13 +27,16 @@ METHOD = "subsets that leave one group of generated images out"
 class Estimate:
     """A number, the same without each group of generated images, and the metric's own spread.
 
-    ``count``: of the independent numbers it is the mean of; None where it is no mean.
+    Attributes:
+        count: of the independent numbers it is the mean of; None where it is no mean.
+        settings: what the metric was told besides the protocol, such as its neighbours.
     """
 
     value: float
     leave_out: tuple[float, ...] = ()
     standard_deviation: float | None = None
     count: int | None = None
+    settings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,55 +46,6 @@ class Bounds:
     low: float
     high: float
     standard_error: float
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """``a - b`` on shared images: the difference, its interval, and a two-sided p-value."""
-
-    difference: float
-    bounds: Bounds
-    p_value: float
-
-
-class Grouping:
-    """Which group each of a set of images belongs to.
-
-    Args:
-        num_images: of the set.
-        num_groups: wanted; fewer where a group would have less than two images, and none at all
-            for fewer than four images.
-        sources: what each image was made from, such as its caption's row; images of one source
-            fall into one group and count as one above. None: each image has its own.
-    """
-
-    def __init__(
-        self,
-        num_images: int,
-        num_groups: int,
-        seed: int,
-        sources: Sequence[Hashable] | None = None,
-    ) -> None:
-        places: dict[Hashable, int] = {}
-        for source in range(num_images) if sources is None else sources:
-            places.setdefault(source, len(places))
-        self.num_sources = len(places)
-        self.num_groups = min(num_groups, len(places) // 2) if len(places) >= 4 else 0
-        rng = np.random.default_rng([seed, GROUP_STREAM])
-        labels = rng.permutation(np.arange(len(places)) % max(self.num_groups, 1))
-        if sources is not None:
-            labels = labels[[places[source] for source in sources]]
-        self.labels = torch.from_numpy(labels)
-
-    def leave_out(self, compute: Callable[[Tensor], float]) -> tuple[float, ...]:
-        """``compute`` of the boolean mask (N,) of images kept, for each group."""
-        return tuple(compute(self.labels != group) for group in range(self.num_groups))
-
-    def average(self, values: Tensor) -> Estimate:
-        """Mean of one number an image, (N,)."""
-        wide = values.double()
-        left = self.leave_out(lambda kept: float(wide[kept].mean()))
-        return Estimate(float(wide.mean()), left, count=self.num_sources)
 
 
 def compute_bounds(value: float, leave_out: Sequence[float], confidence: float) -> Bounds:
@@ -146,32 +95,6 @@ def _compute_standard_error(leave_out: Sequence[float]) -> float:
 
 
 def _find_quantile(num_groups: int, confidence: float) -> float:
+    from scipy import stats
+
     return float(stats.t.ppf(0.5 + confidence / 2, num_groups - 1))
-
-
-def compare_paired(
-    value_a: float,
-    leave_out_a: Sequence[float],
-    value_b: float,
-    leave_out_b: Sequence[float],
-    confidence: float,
-) -> PairedDifference:
-    """Difference of two models that were measured on the same captions, latents and groups.
-
-    Raises:
-        EvaluationError: the numbers of groups differ, or there are fewer than two.
-    """
-    if len(leave_out_a) != len(leave_out_b):
-        raise EvaluationError(
-            f"{len(leave_out_a)} groups against {len(leave_out_b)}: evaluate both with one "
-            "evaluate.interval_groups"
-        )
-    difference = value_a - value_b
-    left = [a - b for a, b in zip(leave_out_a, leave_out_b, strict=True)]
-    bounds = compute_bounds(difference, left, confidence)
-    if bounds.standard_error == 0.0:
-        p_value = 1.0 if difference == 0.0 else 0.0
-    else:
-        ratio = abs(difference) / bounds.standard_error
-        p_value = 2.0 * float(stats.t.sf(ratio, len(left) - 1))
-    return PairedDifference(difference, bounds, p_value)

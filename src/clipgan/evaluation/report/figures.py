@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from clipgan.evaluation.protocol import MetricValue
+from clipgan.metrics.values import MetricValue
 
 COLORS = ("#1f5fa8", "#b5541c", "#3b7d3b", "#7a4a9e", "#8a6d1d", "#a8325e")
 GRID_COLOR = "#dddddd"
