@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+import clipgan.evaluation.metrics  # noqa: F401  registers every metric
+from clipgan.evaluation.metrics.inputs import Inputs, SpaceInputs
+from clipgan.evaluation.spaces.extraction import SpaceFeatures
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
+from clipgan.evaluation.study.recorder import Recorder
+from clipgan.metrics.grouping import Grouping
 from clipgan.metrics.intervals import Estimate
 from clipgan.metrics.values import SHARE, Better, MetricValue, Protocol, build_value
 
@@ -44,4 +52,32 @@ def value_of(
         0.95,
         better=better or ("lower" if lower else "higher"),
         **({"value_range": SHARE} if is_share else {}),
+    )
+
+
+SPACE = FeatureSpace("x", "x", "fd_x", "x/pooled", "0", "none", lambda images: (images, None))
+
+
+def compute_values(inputs: Inputs) -> dict[str, MetricValue]:
+    """Every metric of such inputs, by its name."""
+    described = {"metric", "extractor", "extractor_sha256", "independent", "clip", "settings"}
+    recorder = Recorder(PROTOCOL.model_dump(exclude=described), 0.95)
+    recorder.compute_all(inputs)
+    return recorder.take()
+
+
+def space_inputs(
+    generated: Tensor,
+    reference: Tensor,
+    grouping: Grouping | None = None,
+    *,
+    neighbourhood: int = 3,
+) -> SpaceInputs:
+    """Features that a test makes up."""
+    return SpaceInputs(
+        space=SPACE,
+        grouping=grouping or Grouping(len(generated), 4, 0),
+        generated=SpaceFeatures(generated),
+        reference=SpaceFeatures(reference),
+        neighbourhood=neighbourhood,
     )

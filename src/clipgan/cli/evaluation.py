@@ -28,7 +28,7 @@ def describe_protocols() -> str:
     Raises:
         ConfigError, EvaluationError: params.yaml is wrong.
     """
-    from clipgan.evaluation.protocols import format_protocols
+    from clipgan.evaluation.study.protocols import format_protocols
 
     _, params = _open_project()
     return format_protocols(params.evaluate)

@@ -11,10 +11,10 @@ import torch
 from clipgan.artifacts import built_folder, write_json
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report.pictures import Pictures
 from clipgan.evaluation.report.writing import write_report
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.metrics.comparison import ModelComparison, compare_models
 from clipgan.metrics.evaluations import TRAINED, Evaluation, save_evaluation
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger

@@ -14,11 +14,11 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
-from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report.pictures import Pictures
 from clipgan.evaluation.report.writing import write_report
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.generation.towers import attach_tower
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, save_evaluation
 from clipgan.metrics.values import MetricValue, number_values

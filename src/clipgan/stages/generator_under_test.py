@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from clipgan.evaluation.measurement import ImageSource, LatentAccess
+from clipgan.evaluation.metrics.inputs import LatentAccess
+from clipgan.evaluation.study.driver import ImageSource
 from clipgan.generation.styles import draw_latents
 from clipgan.images import resize, to_uint8
 from clipgan.models.bundle import GeneratorBundle, TextEncoder
@@ -70,7 +71,7 @@ class GeneratorUnderTest:
 
     @property
     def source(self) -> ImageSource:
-        """This generator for :meth:`Evaluator.measure`."""
+        """This generator for :meth:`Driver.measure`."""
         latents = LatentAccess(self._generate_float, self._find_conditions, self._bundle.latent_dim)
         return ImageSource(self.generate, latents)
 

@@ -1,4 +1,4 @@
-"""Several generators under several protocols: one evaluator for all that share a CLIP."""
+"""Several generators under several protocols: one study for all that share a CLIP."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.benchmark import Benchmark, build_benchmark
-from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.findings import Findings
-from clipgan.evaluation.measurement import Evaluator
-from clipgan.evaluation.protocols import EvaluationProtocol, key_metric
-from clipgan.evaluation.reference_cache import FeatureCache
 from clipgan.evaluation.report.pictures import Pictures
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
+from clipgan.evaluation.study.benchmark import Benchmark, build_benchmark
+from clipgan.evaluation.study.driver import Driver
+from clipgan.evaluation.study.findings import Findings
+from clipgan.evaluation.study.protocols import EvaluationProtocol, key_metric
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.evaluation.study.shard_study import build_shard_study
 from clipgan.metrics.comparison import REAL
 from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import GeneratorBundle
@@ -72,27 +73,25 @@ class Measurements:
         """Measure every model, and real images in their place, under one more protocol.
 
         Raises:
-            EvaluationError: the models' images differ in size, or see :class:`Evaluator`.
+            EvaluationError: the models' images differ in size, or see :class:`Driver`.
         """
         benchmark = build_benchmark(self.config, protocol, self.images, self._find_resolution())
-        evaluators: dict[int, Evaluator] = {}
+        drivers: dict[int, Driver] = {}
         for model in self.models.values():
-            if id(model.clip) not in evaluators:
-                evaluators[id(model.clip)] = build_evaluator(
-                    self.config, model, benchmark, self.device, self.cache
-                )
+            if id(model.clip) not in drivers:
+                drivers[id(model.clip)] = self._build_driver(model, benchmark)
         is_first = self.pictures is None
         prompts = _choose_prompts(self.config, benchmark)
         sheets: dict[str, Tensor] = {}
         findings: dict[str, Findings] = {}
-        first = next(iter(evaluators.values()))
+        first = next(iter(drivers.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
             for name, model in self.models.items():
-                evaluator = evaluators[id(model.clip)]
-                evaluator.advance = bar.advance
+                driver = drivers[id(model.clip)]
+                driver.advance = bar.advance
                 generator = build_generator_under_test(self.config, model, protocol, self.device)
-                found = evaluator.measure(generator.source)
+                found = driver.measure(generator.source)
                 self._keep(name, protocol, found.values)
                 if is_first:
                     findings[name] = found
@@ -108,10 +107,21 @@ class Measurements:
                 self.texts = tuple(prompts)
         if real := first.measure_real():
             self._keep(REAL, protocol, real)
-        for evaluator in evaluators.values():
-            for metric, reason in evaluator.skipped.items():
+        for driver in drivers.values():
+            for metric, reason in driver.skipped.items():
                 self.skipped[key_metric(protocol.name, metric)] = reason
-            self.warnings += [w for w in evaluator.warnings if w not in self.warnings]
+            self.warnings += [w for w in driver.study.warnings if w not in self.warnings]
+
+    def _build_driver(self, model: ModelUnderTest, benchmark: Benchmark) -> Driver:
+        study = build_shard_study(
+            self.config,
+            benchmark,
+            clip=model.clip,
+            encode_texts=model.encode_texts,
+            device=self.device,
+            cache=self.cache,
+        )
+        return Driver(study)
 
     def _keep(
         self, section: str, protocol: EvaluationProtocol, found: Mapping[str, MetricValue]
@@ -128,24 +138,6 @@ class Measurements:
                 "one size"
             )
         return next(iter(sides.values()))
-
-
-def build_evaluator(
-    config: EvaluateConfig,
-    model: ModelUnderTest,
-    benchmark: Benchmark,
-    device: torch.device,
-    cache: FeatureCache,
-) -> Evaluator:
-    """An evaluator of one benchmark for models with this CLIP."""
-    return Evaluator(
-        config,
-        benchmark,
-        clip=model.clip,
-        encode_texts=model.encode_texts,
-        device=device,
-        cache=cache,
-    )
 
 
 def build_generator_under_test(

@@ -17,7 +17,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.data.shards import load_manifest
 from clipgan.errors import CheckpointError, FeatureStoreError
-from clipgan.evaluation.feature_spaces import TrainingClip
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import load_matching_clip
 from clipgan.generation.towers import attach_tower
 from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in

@@ -16,8 +16,8 @@ import torch
 from clipgan.artifacts import built_folder
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import EvaluateConfig, FeaturesConfig
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.metrics.evaluations import TRAINED, Evaluation, load_evaluation, save_evaluation
 from clipgan.metrics.values import number_values
 from clipgan.models.bundle import load_bundle

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.protocols import key_metric
 from clipgan.evaluation.report.page import build_page, format_report
 from clipgan.evaluation.report.pictures import Pictures
+from clipgan.evaluation.study.protocols import key_metric
 from clipgan.metrics.evaluations import Evaluation, load_evaluation, save_evaluation
 from clipgan.metrics.intervals import Estimate
 from clipgan.metrics.values import MetricValue, build_value
