@@ -34,7 +34,7 @@ def publish_evaluation(workspace: Workspace) -> None:
             table=list_metric_rows(table), key="metrics", description=said or "Evaluation"
         )
     for name in ("samples", "before_after"):
-        path = workspace.evaluation / f"{name}.png"
+        path = workspace.report / f"{name}.png"
         # Inside the artifact, as a data URI: no file server needed.
         if path.exists() and path.stat().st_size <= MAX_PICTURE_BYTES:
             encoded = base64.b64encode(path.read_bytes()).decode()

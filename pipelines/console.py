@@ -64,7 +64,7 @@ class RunConsole:
         if registered is not None:
             rows.add_row("model", escape(str(registered)))
         for name in PICTURES:
-            path = workspace.evaluation / name
+            path = workspace.report / name
             if path.exists():
                 rows.add_row(path.stem.replace("_", " "), escape(workspace.relative(path)))
         if registered is not None:

@@ -177,7 +177,8 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
     }
     save_evaluation(workspace.evaluation, Evaluation(values, baseline="initial"))
     picture = b"\x89PNG not really"
-    (workspace.evaluation / "samples.png").write_bytes(picture)
+    workspace.report.mkdir()
+    (workspace.report / "samples.png").write_bytes(picture)
     workspace.training.mkdir()
     (workspace.training / "mlflow.json").write_text('{"run_id": "abc"}')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
 from clipgan.stages.evaluate import EvaluationReport, evaluate
+from clipgan.stages.report import report as draw_report
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
 
 CHANGES: dict[str, Any] = {
@@ -99,7 +101,7 @@ def run(
     logger: RunLogger = NULL_LOGGER,
 ) -> EvaluationReport:
     params = tiny_params(CHANGES | (changes or {}))
-    return evaluate(
+    found = evaluate(
         params.evaluate,
         features_config=params.features,
         training=root / "training",
@@ -110,6 +112,13 @@ def run(
         clip=clip or TinyClip(),  # type: ignore[arg-type]
         logger=logger,
     )
+    draw_report(
+        evaluation=root / output,
+        training=root / "training",
+        output=root / f"{output}-report",
+        logger=logger,
+    )
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +143,9 @@ def test_every_file_is_made(world: Path, report: EvaluationReport) -> None:
     assert {path.name for path in (world / "evaluation").iterdir()} == {
         "metrics",
         "evaluation.json",
+        "pictures.safetensors",
+    }
+    assert {path.name for path in (world / "evaluation-report").iterdir()} == {
         "report.md",
         "report.html",
         "samples.png",
@@ -173,9 +185,9 @@ def test_metrics_file_values_and_report_agree(world: Path, report: EvaluationRep
 
 
 def test_sheets_have_prompts_times_samples(world: Path, report: EvaluationReport) -> None:
-    with Image.open(world / "evaluation" / "samples.png") as sheet:
+    with Image.open(world / "evaluation-report" / "samples.png") as sheet:
         width, height = sheet.size
-    with Image.open(world / "evaluation" / "before_after.png") as both:
+    with Image.open(world / "evaluation-report" / "before_after.png") as both:
         assert both.height == pytest.approx(2 * height, abs=8)
     assert width > 4 * 128
     assert height == pytest.approx(3 * 128, abs=32)
@@ -190,13 +202,45 @@ def test_run_gets_both_points_and_the_files(
     assert "evaluation/report.md" in logger.files
 
 
+def test_the_report_is_drawn_again_without_measuring(
+    world: Path, report: EvaluationReport, tmp_path: Path
+) -> None:
+    for folder in ("evaluation", "training"):
+        (tmp_path / folder).symlink_to(world / folder)
+    draw_report(
+        evaluation=tmp_path / "evaluation",
+        training=tmp_path / "training",
+        output=tmp_path / "report",
+    )
+    for path in (world / "evaluation-report").iterdir():
+        assert (tmp_path / "report" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "pictures.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_damaged_evaluation_has_no_report(
+    world: Path, report: EvaluationReport, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    shutil.copytree(world / "evaluation", tmp_path / "evaluation")
+    (tmp_path / "evaluation" / name).unlink()
+    if content is not None:
+        (tmp_path / "evaluation" / name).write_bytes(content)
+    with pytest.raises(EvaluationError, match=rf"{name}: .*run the evaluate stage"):
+        draw_report(
+            evaluation=tmp_path / "evaluation",
+            training=world / "training",
+            output=tmp_path / "report",
+        )
+    assert not (tmp_path / "report").exists()
+
+
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     world: Path, report: EvaluationReport
 ) -> None:
     again = run(world, output="again")
     assert again.values == report.values
-    for name in ("metrics/clip_score.json", "evaluation.json", "samples.png"):
-        first, second = (world / folder / name for folder in ("evaluation", "again"))
+    for name in ("/metrics/clip_score.json", "/pictures.safetensors", "-report/report.html"):
+        first, second = (Path(f"{world}/{folder}{name}") for folder in ("evaluation", "again"))
         assert first.read_bytes() == second.read_bytes()
     other = run(world, {"evaluate.seed": 1, "evaluate.compare_initial": False}, output="other")
     assert "initial" not in other.values
@@ -248,7 +292,7 @@ def test_a_start_for_smaller_images_is_measured_at_the_size_trained(tmp_path: Pa
         f"the generator before training makes images of {SIDE_PX} px: they are enlarged to "
         f"{side} px for every value and picture of it"
     )
-    assert (tmp_path / "evaluation" / "before_after.png").exists()
+    assert (tmp_path / "evaluation-report" / "before_after.png").exists()
 
 
 def test_without_an_initial_generator_there_is_no_before(tmp_path: Path) -> None:
@@ -257,7 +301,7 @@ def test_without_an_initial_generator_there_is_no_before(tmp_path: Path) -> None
     report = run(tmp_path)
     assert "initial" not in report.values
     assert report.images_seen == IMAGES_SEEN
-    assert not (tmp_path / "evaluation" / "before_after.png").exists()
+    assert not (tmp_path / "evaluation-report" / "before_after.png").exists()
 
 
 def test_images_without_captions_are_evaluated_by_their_features(tmp_path: Path) -> None:
@@ -269,7 +313,7 @@ def test_images_without_captions_are_evaluated_by_their_features(tmp_path: Path)
     reason = report.skipped["r_precision"]
     assert "has a caption: lay a file of captions beside each image" in reason
     assert reason.endswith("or name words that fit your images in evaluate.prompts")
-    assert (tmp_path / "evaluation" / "samples.png").exists()
+    assert (tmp_path / "evaluation-report" / "samples.png").exists()
     assert load_evaluation(tmp_path / "evaluation").prompts == ()
 
 
@@ -301,9 +345,9 @@ def test_the_report_says_in_words_what_the_values_show(
     verdicts = {row.metric: row.verdict for row in table.rows if row.verdict}
     assert set(verdicts) == set(report.values["trained"])
     for name in ("report.md", "report.html"):
-        text = html.unescape((world / "evaluation" / name).read_text())
+        text = html.unescape((world / "evaluation-report" / name).read_text())
         assert all(sentence in text for sentence in summary)
-    page = (world / "evaluation" / "report.md").read_text()
+    page = (world / "evaluation-report" / "report.md").read_text()
     assert f"| {verdicts['clip_score']} |" in page
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clipgan.evaluation.report.page import format_report
 from clipgan.evaluation.report.summary import summarise
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.metrics.table import build_table
@@ -48,4 +49,4 @@ def test_a_clip_of_hashed_words_and_missing_variety_are_told(
     shown = "\n".join(summarise(evaluation.values, table.comparisons))
     assert "No variety: recall_efficientnet_lite0 is 0 (trained)" in shown
     assert "The CLIP tiny does not understand your images" in shown
-    assert shown.replace("\n", "\n- ") in (world / "evaluation" / "report.md").read_text()
+    assert shown.replace("\n", "\n- ") in format_report(evaluation)

@@ -66,7 +66,7 @@ def test_one_file_is_seen_in_tables_files_mlflow_and_at_the_gate(
     numbers = json.loads((tmp_path / "evaluation" / "metrics" / "brightness.json").read_text())
     assert numbers == {name: report.values[name]["brightness"] for name in ("trained", "initial")}
     for name in ("report.md", "report.html"):
-        assert "brightness" in (tmp_path / "evaluation" / name).read_text()
+        assert "brightness" in (tmp_path / "evaluation-report" / name).read_text()
     assert logger.metrics[report.images_seen]["evaluation/brightness"] == value.value
     write_json(tmp_path / "training" / "mlflow.json", {"run_id": None})
     registered = register(

@@ -70,6 +70,10 @@ class Workspace:
         return self.root / "data" / "evaluation"
 
     @property
+    def report(self) -> Path:
+        return self.root / "data" / "report"
+
+    @property
     def clip(self) -> Path:
         return self.root / "data" / "clip"
 
@@ -131,10 +135,7 @@ def _scan(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.scan import scan
 
     return scan(
-        params.ingest,
-        source=workspace.source,
-        raw=workspace.raw,
-        remembered=workspace.remembered,
+        params.ingest, source=workspace.source, raw=workspace.raw, remembered=workspace.remembered
     )
 
 
@@ -241,6 +242,14 @@ def _evaluate(params: Params, workspace: Workspace) -> Any:
         )
 
 
+def _report(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.report import report
+    from clipgan.stages.runs import reopen_run
+
+    with reopen_run(params, workspace) as logger:
+        return report(workspace.evaluation, workspace.training, workspace.report, logger)
+
+
 def _pretrain_generator(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.pretrain_generator import pretrain_generator
 
@@ -301,6 +310,7 @@ STAGES: dict[str, Stage] = {
             ("evaluation",),
             _evaluate,
         ),
+        Stage("report", "values -> page, sheets", ("training", "evaluation"), ("report",), _report),
         Stage(
             "pretrain_generator",
             "shards and features -> a generator to start from",
@@ -315,9 +325,7 @@ STAGES: dict[str, Stage] = {
             ("mapper",),
             _pretrain_mapper,
         ),
-        Stage(
-            "pretrain_clip", "shards -> the built-in CLIP", ("images",), ("clip",), _pretrain_clip
-        ),
+        Stage("pretrain_clip", "shards -> built-in CLIP", ("images",), ("clip",), _pretrain_clip),
     )
 }
 """In the order of the data; the ``pretrain_`` stages are recipes of their own, outside dvc.yaml."""

@@ -17,7 +17,7 @@ from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.metrics.comparison import ModelComparison, compare_models
 from clipgan.metrics.evaluations import TRAINED, Evaluation, save_evaluation
-from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger, log_files
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import ModelLoader
 
@@ -86,8 +86,5 @@ def measure_models(
         tree = [comparison.to_tree() for comparison in comparisons]
         write_json(building / COMPARISON_FILE, {"models": list(addresses), "metrics": tree})
         write_report(building, evaluation, measured.pictures or Pictures())
-    logger = UnfailingRunLogger(logger)
-    for path in sorted(path for path in output.iterdir() if path.is_file()):
-        logger.log_file(path, LOGGED_FOLDER)
-    logger.flush()
+    log_files(UnfailingRunLogger(logger), output, LOGGED_FOLDER)
     return ComparisonReport(evaluation, comparisons)

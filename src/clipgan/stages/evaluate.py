@@ -1,4 +1,4 @@
-"""Stage evaluate: a generator bundle -> metric values with protocols, sample sheets, report."""
+"""Stage evaluate: a generator bundle -> metric values with protocols, and pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
-from clipgan.evaluation.report.pictures import Pictures
-from clipgan.evaluation.report.writing import write_report
+from clipgan.evaluation.report.pictures import Pictures, save_pictures
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.generation.towers import attach_tower
-from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, save_evaluation
+from clipgan.metrics.evaluations import (
+    EVALUATION_FILE,
+    INITIAL,
+    TRAINED,
+    Evaluation,
+    save_evaluation,
+)
 from clipgan.metrics.values import MetricValue, number_values
 from clipgan.models.bundle import (
     BundleInfo,
@@ -71,7 +76,7 @@ def evaluate(
         output: folder to make or replace.
         cache: folder for features of real images, shared between runs; None: none are kept.
         clip: the encoder the generator was trained with.
-        logger: receives metrics (initial ones at 0 images seen) and files.
+        logger: receives metrics (initial ones at 0 images seen) and evaluation.json.
 
     Raises:
         CheckpointError, DataError, FeatureStoreError, ClipError: inputs are damaged or do not fit.
@@ -99,8 +104,7 @@ def evaluate(
     )
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
-        pictures = measured.pictures or Pictures()
-        write_report(building, evaluation, pictures, training=training)
+        save_pictures(building, measured.pictures or Pictures())
     values = measured.values
     _log(UnfailingRunLogger(logger), values, images_seen, output)
     return EvaluationReport(
@@ -204,6 +208,5 @@ def _log(
     for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
         if numbers := number_values(values.get(section, {}), LOGGED_FOLDER):
             logger.log_metrics(numbers, position)
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        logger.log_file(path, LOGGED_FOLDER)
+    logger.log_file(folder / EVALUATION_FILE, LOGGED_FOLDER)
     logger.flush()
