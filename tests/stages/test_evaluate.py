@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from clipgan.artifacts import write_json
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
-from clipgan.evaluation.report.summary import summarise
 from clipgan.metrics.comparison import compare_values
 from clipgan.metrics.evaluations import load_evaluation
-from clipgan.metrics.table import build_table
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
@@ -184,15 +179,6 @@ def test_metrics_file_values_and_report_agree(world: Path, report: EvaluationRep
     assert protocol.generated_count == protocol.reference_count == 18
 
 
-def test_sheets_have_prompts_times_samples(world: Path, report: EvaluationReport) -> None:
-    with Image.open(world / "evaluation-report" / "samples.png") as sheet:
-        width, height = sheet.size
-    with Image.open(world / "evaluation-report" / "before_after.png") as both:
-        assert both.height == pytest.approx(2 * height, abs=8)
-    assert width > 4 * 128
-    assert height == pytest.approx(3 * 128, abs=32)
-
-
 def test_run_gets_both_points_and_the_files(
     report: EvaluationReport, logger: RecordingLogger
 ) -> None:
@@ -200,38 +186,6 @@ def test_run_gets_both_points_and_the_files(
     assert logger.metrics[0]["evaluation/clip_score"] == report.values["initial"]["clip_score"]
     assert "evaluation/samples.png" in logger.files
     assert "evaluation/report.md" in logger.files
-
-
-def test_the_report_is_drawn_again_without_measuring(
-    world: Path, report: EvaluationReport, tmp_path: Path
-) -> None:
-    for folder in ("evaluation", "training"):
-        (tmp_path / folder).symlink_to(world / folder)
-    draw_report(
-        evaluation=tmp_path / "evaluation",
-        training=tmp_path / "training",
-        output=tmp_path / "report",
-    )
-    for path in (world / "evaluation-report").iterdir():
-        assert (tmp_path / "report" / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-@pytest.mark.parametrize("name", ["evaluation.json", "pictures.safetensors"])
-@pytest.mark.parametrize("content", [None, b"", b"{"])
-def test_a_damaged_evaluation_has_no_report(
-    world: Path, report: EvaluationReport, tmp_path: Path, name: str, content: bytes | None
-) -> None:
-    shutil.copytree(world / "evaluation", tmp_path / "evaluation")
-    (tmp_path / "evaluation" / name).unlink()
-    if content is not None:
-        (tmp_path / "evaluation" / name).write_bytes(content)
-    with pytest.raises(EvaluationError, match=rf"{name}: .*run the evaluate stage"):
-        draw_report(
-            evaluation=tmp_path / "evaluation",
-            training=world / "training",
-            output=tmp_path / "report",
-        )
-    assert not (tmp_path / "report").exists()
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(
@@ -333,22 +287,6 @@ def test_prompts_stand_for_the_captions_of_images_without_any(tmp_path: Path) ->
     assert value.protocol.settings == {"candidates": 3, "samples_per_caption": 2}
     again = run(tmp_path, {"evaluate.prompts": ["a line", "a dot", "a square"]}, output="other")
     assert again.values["trained"]["clip_score"] != report.values["trained"]["clip_score"]
-
-
-def test_the_report_says_in_words_what_the_values_show(
-    world: Path, report: EvaluationReport
-) -> None:
-    evaluation = load_evaluation(world / "evaluation")
-    table = build_table(evaluation)
-    summary = summarise(evaluation.values, table.comparisons)
-    assert summary[0].startswith("trained against initial, paired: ")
-    verdicts = {row.metric: row.verdict for row in table.rows if row.verdict}
-    assert set(verdicts) == set(report.values["trained"])
-    for name in ("report.md", "report.html"):
-        text = html.unescape((world / "evaluation-report" / name).read_text())
-        assert all(sentence in text for sentence in summary)
-    page = (world / "evaluation-report" / "report.md").read_text()
-    assert f"| {verdicts['clip_score']} |" in page
 
 
 def test_collapsed_generator_is_an_error_and_the_old_output_stays(tmp_path: Path) -> None:
