@@ -19,12 +19,13 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from clipgan.config import Params, load_params
-from clipgan.evaluation.frechet import FrechetReference, compute_distance, compute_statistics
-from clipgan.evaluation.inception import (
+from clipgan.evaluation.metrics.frechet_distance import FrechetReference, compute_distance
+from clipgan.evaluation.spaces.inception import (
     TensorFlowInception,
     find_hub_weights,
     find_inception_weights,
 )
+from clipgan.evaluation.spaces.statistics import compute_statistics
 from clipgan.stages.evaluate_folder import evaluate_folder
 from tests.unit.evaluation.inception_weights import save_inception
 

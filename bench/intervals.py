@@ -11,21 +11,28 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from clipgan.evaluation.clip_metrics import ClipJudge, TextImageModel
-from clipgan.evaluation.concept_judge import ConceptJudge
-from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.intervals import Estimate, Grouping
-from clipgan.evaluation.memorisation import find_nearest_training
-from clipgan.evaluation.object_accuracy import compute_object_accuracy
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value, compare_values
-from clipgan.evaluation.protocols import EvaluationProtocol
-from clipgan.evaluation.reference import ConceptGallery
-from clipgan.evaluation.space_metrics import SpaceFeatures, SpaceJudge
+import clipgan.evaluation.metrics  # noqa: F401  registers every metric
+from clipgan.evaluation.metrics.inputs import (
+    CaptionInputs,
+    SpaceInputs,
+    TextInputs,
+    TrainingInputs,
+)
+from clipgan.evaluation.metrics.metric import METRICS
+from clipgan.evaluation.metrics.object_accuracy import compute_object_accuracy
+from clipgan.evaluation.spaces.extraction import SpaceFeatures
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
+from clipgan.evaluation.study.recorder import Recorder
+from clipgan.metrics.comparison import compare_values
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.values import MetricValue, Protocol, build_value
 
 CONFIDENCE = 0.95
 LATENTS, DIMENSIONS, CLASSES, THINGS = 8, 64, 20, 12
@@ -92,7 +99,7 @@ class World:
         self._things = self._draw(LATENTS, THINGS)
         reference = self._encode(self._draw(setting.num_images, LATENTS))
         space = FeatureSpace("", "", "fid", "", "", "", lambda images: (images, None), is_clip=True)
-        self._judge = SpaceJudge(space, SpaceFeatures(reference), _PROTOCOL)
+        self._space, self._reference = space, SpaceFeatures(reference)
 
     def draw_pair(self, experiment: int) -> list[dict[str, MetricValue]]:
         """The values of two equally good models that share captions and groups."""
@@ -102,18 +109,10 @@ class World:
         captions = self._draw(num_captions, LATENTS)
         grouping = Grouping(setting.num_images, setting.num_groups, experiment, sources=rows)
         concepts = self._draw(setting.num_concepts, LATENTS)
-        judge = ConceptJudge(
-            ConceptGallery([], [""] * setting.num_concepts, "", {}),
-            self._encode(concepts),
-            self._judge.space,
-            samples_per_concept=setting.samples_per_concept,
-            num_groups=setting.num_groups,
-            seed=experiment,
-        )
         meant = concepts + 0.5 * self._draw(*concepts.shape)
         return [
             self._measure_images(captions[rows], rows, grouping)
-            | self._measure_concepts(judge, meant)
+            | self._measure_concepts(self._encode(concepts), meant, experiment)
             for _ in range(2)
         ]
 
@@ -122,50 +121,55 @@ class World:
     ) -> dict[str, MetricValue]:
         latents = SHARED**0.5 * texts + (1 - SHARED) ** 0.5 * self._draw(*texts.shape)
         images = latents if self.setting.is_perfect else 0.8 * latents + torch.eye(LATENTS)[0]
-        features = self._encode(images)
-        logits = self._encode(images) @ self._classes
-        judge = self._judge
-        found = {
-            name: measured.estimate
-            for name, measured in judge.measure(SpaceFeatures(features, logits), grouping).items()
-        }
-        found |= self._measure_texts(latents, texts, rows, grouping)
-        nearest = find_nearest_training(features, judge.reference.plain)
-        found["memorised_share"] = grouping.average(nearest.memorised)
-        return _build_values(found)
+        generated = SpaceFeatures(self._encode(images), self._encode(images) @ self._classes)
+        recorder = Recorder(_FIELDS, CONFIDENCE)
+        common: dict[str, Any] = {"space": self._space, "grouping": grouping}
+        recorder.compute_all(
+            SpaceInputs(generated=generated, reference=self._reference, neighbourhood=3, **common)
+        )
+        recorder.compute_all(self._build_texts(latents, texts, rows, common))
+        recorder.compute_all(
+            TrainingInputs(generated=generated, training=self._reference.plain, **common)
+        )
+        named, present = texts @ self._things > 3.0, latents @ self._things > 2.0
+        return recorder.take() | _build_object_values(named, present, grouping)
 
-    def _measure_texts(
-        self, latents: Tensor, texts: Tensor, rows: list[int], grouping: Grouping
-    ) -> dict[str, Estimate]:
+    def _build_texts(
+        self, latents: Tensor, texts: Tensor, rows: list[int], common: dict[str, Any]
+    ) -> TextInputs:
         """CLIP's space is that of the latents; things are directions in it."""
-        conditions = [str(row) for row in rows]
         shape = (len(rows), self.setting.candidates - 1)
         others = torch.randint(max(rows) + 1, shape, generator=self.random)
-        candidates = [
-            [str(row), *(str(other) if other != row else "none" for other in drawn)]
-            for row, drawn in zip(rows, others.tolist(), strict=True)
-        ]
-        table = {str(row): texts[place] for place, row in enumerate(rows)}
-        table["none"] = torch.ones(LATENTS)
+        own = torch.tensor(rows)[:, None]
+        # The last text is none of the captions: it takes the place of an image's own among others.
+        others = torch.where(others == own, max(rows) + 1, others)
+        places = [rows.index(row) for row in range(max(rows) + 1)]
+        known = normalize(torch.cat([texts[places], torch.ones(1, LATENTS)]), dim=1)
+        return TextInputs(
+            suffix="",
+            features=normalize(latents, dim=1),
+            texts=normalize(texts, dim=1),
+            candidates=(known, torch.cat([own, others], dim=1)),
+            **common,
+        )
 
-        def encode(captions: Sequence[str]) -> Tensor:
-            return torch.nn.functional.normalize(torch.stack([table[c] for c in captions]), dim=1)
-
-        model = TextImageModel(self._judge.space, encode, "")
-        measured, _ = ClipJudge(model, conditions, candidates).measure(latents, grouping)
-        named = texts @ self._things > 3.0
-        present = latents @ self._things > 2.0
-        accuracy = compute_object_accuracy(named, present, grouping)
-        return {
-            **{name: found.estimate for name, found in measured.items()},
-            "soa_c": accuracy.by_class,
-            "soa_i": accuracy.by_image,
-        }
-
-    def _measure_concepts(self, judge: ConceptJudge, meant: Tensor) -> dict[str, MetricValue]:
-        latents = meant.repeat_interleave(self.setting.samples_per_concept, dim=0)
-        found = judge.measure(self._encode(latents + 0.5 * self._draw(*latents.shape)))
-        return _build_values({name: measured.estimate for name, measured in found.items()})
+    def _measure_concepts(
+        self, gallery: Tensor, meant: Tensor, experiment: int
+    ) -> dict[str, MetricValue]:
+        setting = self.setting
+        latents = meant.repeat_interleave(setting.samples_per_concept, dim=0)
+        recorder = Recorder(_FIELDS, CONFIDENCE)
+        recorder.compute_all(
+            CaptionInputs(
+                space=self._space,
+                grouping=Grouping(len(gallery), setting.num_groups, experiment),
+                features=self._encode(latents + 0.5 * self._draw(*latents.shape)),
+                samples_per_caption=setting.samples_per_concept,
+                gallery=gallery,
+                concepts=torch.arange(len(gallery)),
+            )
+        )
+        return recorder.take()
 
     def _encode(self, latents: Tensor) -> Tensor:
         features: Tensor = torch.relu(torch.relu(latents @ self._first) @ self._second + 0.1)
@@ -221,49 +225,41 @@ def _summarise(name: str, pairs: Sequence[Sequence[dict[str, MetricValue]]]) -> 
     return Coverage(name, truth, float(numbers.std()), float(np.mean(held)), float(np.mean(differ)))
 
 
-_PROTOCOL = EvaluationProtocol(
-    name="drawn",
-    summary="",
-    spaces=(),
-    reference_split="all",
-    reference="whole",
-    captions_split="all",
-    num_generated=None,
-    is_strict=False,
-    reference_px=None,
-    is_mirrored=False,
-    has_concepts=True,
-    seed=0,
-    truncation=1.0,
-    neighbourhood=3,
-    blur_radii_px=(),
-)
+_FIELDS: dict[str, Any] = {
+    "reference_split": "",
+    "reference": "",
+    "reference_count": 0,
+    "reference_fingerprint": "",
+    "generated_count": 0,
+    "captions": "",
+    "seed": 0,
+    "resize": "",
+    "truncation": 1.0,
+    "name": "drawn",
+}
 
 
-def _build_values(estimates: dict[str, Estimate]) -> dict[str, MetricValue]:
+def _build_object_values(
+    named: Tensor, present: Tensor, grouping: Grouping
+) -> dict[str, MetricValue]:
+    """No detector looks: what is in an image is known."""
+    soa = METRICS["soa"]
     return {
-        name: build_value(estimate, _describe(name), CONFIDENCE)
-        for name, estimate in estimates.items()
+        f"soa{end}": build_value(
+            estimate,
+            Protocol(
+                metric=f"soa{end}",
+                extractor="drawn",
+                extractor_sha256="",
+                independent=True,
+                **_FIELDS,
+            ),
+            CONFIDENCE,
+            better=soa.better,
+            value_range=soa.value_range,
+        )
+        for end, estimate in compute_object_accuracy(named, present, grouping).items()
     }
-
-
-def _describe(metric: str) -> Protocol:
-    return Protocol(
-        metric=metric,
-        extractor="drawn",
-        extractor_sha256="",
-        independent=True,
-        reference_split="",
-        reference="",
-        reference_count=0,
-        reference_fingerprint="",
-        generated_count=0,
-        captions="",
-        seed=0,
-        resize="",
-        truncation=1.0,
-        name="drawn",
-    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from prefect.artifacts import (
 )
 
 from clipgan.cli.servers import HOST, PORTS
+from clipgan.evaluation.report.summary import summarise
+from clipgan.metrics.table import build_table
 from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.workspace import Workspace
 from pipelines.console import list_metric_rows, load_outcome
@@ -23,14 +25,16 @@ MAX_PICTURE_BYTES = 2_000_000
 
 def publish_evaluation(workspace: Workspace) -> None:
     """Metric values as a table and in words, sample sheets as pictures, the MLflow run's link."""
-    outcome = load_outcome(workspace)
-    if outcome.metrics:
-        said = "\n".join(f"- {sentence}" for sentence in outcome.summary)
+    evaluation = load_outcome(workspace)
+    table = build_table(evaluation)
+    if table.rows:
+        summary = summarise(evaluation.values, table.comparisons)
+        said = "\n".join(f"- {sentence}" for sentence in summary)
         create_table_artifact(
-            table=list_metric_rows(outcome), key="metrics", description=said or "Evaluation"
+            table=list_metric_rows(table), key="metrics", description=said or "Evaluation"
         )
     for name in ("samples", "before_after"):
-        path = workspace.evaluation / f"{name}.png"
+        path = workspace.report / f"{name}.png"
         # Inside the artifact, as a data URI: no file server needed.
         if path.exists() and path.stat().st_size <= MAX_PICTURE_BYTES:
             encoded = base64.b64encode(path.read_bytes()).decode()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,9 +14,20 @@ from rich.table import Table
 
 from clipgan.cli.models import Registered
 from clipgan.config import load_params
+from clipgan.evaluation.report.summary import summarise
+from clipgan.metrics.evaluations import (
+    EVALUATION_FILE,
+    INITIAL,
+    TRAINED,
+    Evaluation,
+    load_evaluation,
+)
+from clipgan.metrics.table import Table as MetricTable
+from clipgan.metrics.table import build_table
 from clipgan.workspace import Workspace
 
 PICTURES = ("samples.png", "before_after.png", "history.png", "report.md")
+TITLES = {INITIAL: "before", TRAINED: "after"}
 
 
 class RunConsole:
@@ -47,20 +55,21 @@ class RunConsole:
 
     def finish_run(self, workspace: Workspace, registered: Registered | None) -> None:
         """The table of values, what they say, the model, the pictures, and what to do next."""
-        outcome = load_outcome(workspace)
-        if outcome.metrics:
-            self.console.print(_metrics_table(outcome))
-        for sentence in outcome.summary:
+        evaluation = load_outcome(workspace)
+        table = build_table(evaluation)
+        if table.rows:
+            self.console.print(_draw_table(table))
+        for sentence in summarise(evaluation.values, table.comparisons):
             self.console.print(f"- {escape(sentence)}")
         rows = Table.grid(padding=(0, 2))
         if registered is not None:
             rows.add_row("model", escape(str(registered)))
         for name in PICTURES:
-            path = workspace.evaluation / name
+            path = workspace.report / name
             if path.exists():
                 rows.add_row(path.stem.replace("_", " "), escape(workspace.relative(path)))
         if registered is not None:
-            rows.add_row("next", escape(_suggest_prompt(workspace, outcome, registered)))
+            rows.add_row("next", escape(_suggest_prompt(workspace, evaluation, registered)))
         rows.add_row("pages", "clipgan ui mlflow, clipgan ui prefect")
         self.console.print(rows)
         self.console.print(f"[green]done[/] in {_duration(time.monotonic() - self._started)}")
@@ -85,64 +94,40 @@ def active_console() -> RunConsole | None:
     return _active.get()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the last evaluation found, as evaluation.json has it.
-
-    ``metrics``: ``{"before": {metric: number}, "after": ..., "real": ...}``, of the
-    generator the training started from, the trained one, and real images in its place.
-    """
-
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    verdicts: dict[str, str] = field(default_factory=dict)
-    summary: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
+def load_outcome(workspace: Workspace) -> Evaluation:
+    """The last evaluation; empty where there is none. No torch is imported."""
+    if not (workspace.evaluation / EVALUATION_FILE).exists():
+        return Evaluation({})
+    return load_evaluation(workspace.evaluation)
 
 
-def load_outcome(workspace: Workspace) -> Outcome:
-    """The last evaluation; empty where there is none. Reads JSON alone: no torch is imported."""
-    path = workspace.evaluation / "evaluation.json"
-    if not path.exists():
-        return Outcome()
-    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    # The order people read.
-    titles = {"initial": "before", "trained": "after", "real": "real"}
-    metrics = {
-        title: {name: entry["value"] for name, entry in tree[section].items()}
-        for section, title in titles.items()
-        if tree.get(section)
-    }
-    return Outcome(metrics, *(tree[key] for key in ("verdicts", "summary", "prompts")))
-
-
-def list_metric_rows(outcome: Outcome) -> list[dict[str, str]]:
+def list_metric_rows(table: MetricTable) -> list[dict[str, str]]:
     """One row a metric: its name, its numbers, and what the training changed."""
-    names = dict.fromkeys(name for values in outcome.metrics.values() for name in values)
+    titles = [TITLES.get(column, column) for column in table.columns]
     rows = []
-    for name in names:
-        row = {"metric": name}
-        for section, values in outcome.metrics.items():
-            row[section] = f"{values[name]:.4g}" if name in values else ""
-        if outcome.verdicts:
-            row["difference"] = outcome.verdicts.get(name, "").replace("no difference", "none")
-        rows.append(row)
+    for row in table.rows:
+        cells = {"metric": row.metric}
+        cells |= {title: cell.number for title, cell in zip(titles, row.cells, strict=True)}
+        if table.has_verdicts:
+            cells["difference"] = row.verdict.replace("no difference", "none")
+        rows.append(cells)
     return rows
 
 
-def _metrics_table(outcome: Outcome) -> Table:
-    table = Table(box=None, padding=(0, 1))
-    rows = list_metric_rows(outcome)
+def _draw_table(table: MetricTable) -> Table:
+    drawn = Table(box=None, padding=(0, 1))
+    rows = list_metric_rows(table)
     for title in rows[0]:
-        table.add_column(title, justify="right" if title in outcome.metrics else "left")
+        drawn.add_column(title, justify="left" if title in ("metric", "difference") else "right")
     for row in rows:
-        table.add_row(*map(escape, row.values()))
-    return table
+        drawn.add_row(*map(escape, row.values()))
+    return drawn
 
 
-def _suggest_prompt(workspace: Workspace, outcome: Outcome, registered: Registered) -> str:
+def _suggest_prompt(workspace: Workspace, evaluation: Evaluation, registered: Registered) -> str:
     """A command for a picture of the user's own data by the model of this run."""
     monitoring = load_params(workspace.params_file).monitoring
-    prompt = (*outcome.prompts, *monitoring.sample_prompts)[0]
+    prompt = (*evaluation.prompts, *monitoring.sample_prompts)[0]
     command = f"clipgan generate {shlex.quote(prompt)}"
     if registered.is_champion:
         return command

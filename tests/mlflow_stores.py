@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from clipgan.config import RegisterConfig
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
+from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client, sqlite_path
-from clipgan.tracking.gate import CompareEntries, Comparison, MeasureVersion
+from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
 from clipgan.tracking.versions import GATE_TAG, MODEL_FILES, PROMOTED, REASON_TAG, STATE_TAG
@@ -143,38 +145,27 @@ def save_tiny_bundle(
     return folder
 
 
-def compare_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
-    """Lower is better, by an interval of +-0.01; values of different protocols do not compare."""
-    if a["protocol"] != b["protocol"]:
-        return f"protocol: {a['protocol']} against {b['protocol']}"
-    gain = b["value"] - a["value"]
-    return Comparison(gain, gain - 0.01, gain + 0.01, "lower")
-
-
 def register_values(
     config: RegisterConfig,
     package: GeneratorPackage,
     tracking_uri: str,
-    trained: Mapping[str, Any],
+    trained: Mapping[str, MetricValue],
     *,
-    initial: Mapping[str, Any] | None = None,
+    initial: Mapping[str, MetricValue] | None = None,
     run_id: str | None = None,
-    compare: CompareEntries = compare_alike,
     measure: MeasureVersion = lambda version, like: "not in this test",
     state: str = "state",
 ) -> RegistrationReport:
-    """Register a generator with these entries, metric -> value and protocol."""
+    """Register a generator with these values."""
     request = RegistrationRequest(
         package,
-        evaluation={"trained": trained, "initial": initial or {}},
+        evaluation=Evaluation({TRAINED: trained, INITIAL: initial or {}}),
         source="evaluation.json",
         run_id=run_id,
         experiment="test",
         state=state,
     )
-    return register_model(
-        config, request, tracking_uri=tracking_uri, compare=compare, measure=measure
-    )
+    return register_model(config, request, tracking_uri=tracking_uri, measure=measure)
 
 
 def save_version(

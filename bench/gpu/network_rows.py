@@ -19,7 +19,7 @@ from bench.gpu.results import Deadline, Results, Row
 from bench.gpu.setups import FAMILIES, RandomClip, Sizes, build_training
 from bench.gpu.training_rows import choose_backend
 from clipgan.devices import upload
-from clipgan.evaluation.frechet import FrechetReference, compute_distance
+from clipgan.evaluation.metrics.frechet_distance import FrechetReference, compute_distance
 from clipgan.images import to_unit_range
 
 PART = "networks"

@@ -59,6 +59,19 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def built_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that takes its place when everything is written."""
+    building = target.with_name(f".{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        replace_folder(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def link_file(source: Path, target: Path) -> None:
     """A hard link ``target`` to ``source``, or a copy where file systems differ or have none."""
     try:

@@ -88,6 +88,13 @@ class UnfailingRunLogger:
             self._inner.flush()
 
 
+def log_files(run: RunLogger, source: Path, folder: str) -> None:
+    """Log every file of ``source`` into ``folder`` of the run, and wait until they are kept."""
+    for path in sorted(path for path in source.iterdir() if path.is_file()):
+        run.log_file(path, folder)
+    run.flush()
+
+
 @contextmanager
 def tolerated(what: str) -> Iterator[None]:
     """Let nothing that fails in the block end the work around it; a warning says ``what`` it cost.

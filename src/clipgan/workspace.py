@@ -60,6 +60,10 @@ class Workspace:
         return self.root / "data" / "evaluation"
 
     @property
+    def report(self) -> Path:
+        return self.root / "data" / "report"
+
+    @property
     def clip(self) -> Path:
         return self.root / "data" / "clip"
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgan.evaluation.findings import Findings, NearestPair, WorstCaption
-from clipgan.evaluation.report import Evaluation
-from clipgan.stages.evaluation_page import save_page
-from tests.params import params_with
-from tests.unit.evaluation.test_comparison import value_of
+from clipgan.artifacts import write_bytes
+from clipgan.evaluation.report.page import build_page
+from clipgan.evaluation.report.pictures import NearestPair, Pictures, WorstCaption
+from clipgan.metrics.evaluations import Evaluation
+from tests.metric_values import value_of
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 WIDTH_PX = 1200
@@ -29,7 +29,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path(CHROMIUM).exists():
         pytest.skip("no chromium on this machine: apt-get install chromium")
     folder = tmp_path_factory.mktemp("page")
-    config = params_with({"evaluate.grid_samples": 3}).evaluate
     red, blue = (torch.zeros(3, 16, 16, dtype=torch.uint8) for _ in range(2))
     red[0], blue[2] = 255, 255
     pair = NearestPair("a <b>bold</b> apple", 0.5, True, red, blue, "0001")
@@ -43,19 +42,21 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     curves = io.BytesIO()
     Image.new("RGB", (40, 20), "green").save(curves, format="PNG")
-    save_page(
-        folder,
-        config,
-        Evaluation(values, {"fid": "no weights"}, ("few images",), ("after has <no> variety.",)),
+    evaluation = Evaluation(
+        values,
+        {"fid": "no weights"},
+        ("few images",),
         title="A report & its values",
         baseline="before",
-        prompts=["a red apple", "a blue heart"],
-        sheets={model: torch.stack([red, blue, red] * 2) for model in values},
-        findings={
-            "after": Findings({}, (WorstCaption("a <script> caption", 0.1, red),) * 3, (pair,) * 3)
-        },
-        curves=curves.getvalue(),
     )
+    pictures = Pictures(
+        ["a <b>red</b> apple", "a blue heart"],
+        {model: torch.stack([red, blue, red] * 2).view(2, 3, 3, 16, 16) for model in values},
+        worst={"after": (WorstCaption("a <script> caption", 0.1, red),) * 3},
+        nearest={"after": (pair,) * 3},
+    )
+    page = build_page(evaluation, pictures, curves.getvalue())
+    write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
@@ -93,7 +94,7 @@ def test_every_section_is_rendered_and_text_is_text(page: Path) -> None:
     ]
     assert "A report &amp; its values" in dom
     assert "a &lt;b&gt;bold&lt;/b&gt; apple" in dom
-    assert "after has &lt;no&gt; variety." in dom
+    assert "a &lt;b&gt;red&lt;/b&gt; apple" in dom
     assert "<script" not in dom
     assert 'class="better">better' in dom
     assert re.search(r'"number best">3 <span class="soft">\[[\d.-]+, [\d.]+\]', dom)

@@ -60,7 +60,7 @@ TINY = {
     "pretrain_mapper.batch_size": 8,
     "pretrain_mapper.hidden_dim": 8,
 }
-STAGES = ("ingest", "features", "train", "evaluate")
+STAGES = ("ingest", "features", "train", "evaluate", "report")
 CODE = (
     "src",
     "pipelines",
@@ -221,16 +221,17 @@ class TestClone:
         for changes, expected in (
             ({"monitoring.keep_checkpoints": 5}, always),
             (unread, always),
-            ({"evaluate.seed": 5}, always | {"evaluate"}),
-            ({"train.seed": 5}, always | {"train", "evaluate"}),
+            ({"evaluate.seed": 5}, always | {"evaluate", "report"}),
+            ({"train.seed": 5}, always | {"train", "evaluate", "report"}),
         ):
             with (clone.root / "params.yaml").open("w") as handle:
                 YAML().dump(tree_with(TINY | changes), handle)
             # `clipgan status` looks at params.yaml itself; DVC at what the stage wrote.
             status = clone.run("clipgan", "status").stdout
             assert {n for n in STAGES if f"{n:10} to do" in status} == expected - always
-            # In a dry run DVC does not see what depends on a training that is still to come.
+            # In a dry run DVC does not see what depends on a result that is still to come.
             later = {"evaluate"} if "train" in expected else set()
+            later |= {"report"} & expected
             assert _list_run(clone.run("dvc", "repro", "--dry")) == expected - later
         (clone.root / "params.yaml").write_bytes(saved)
         assert "train.seed" not in clone.run("dvc", "params", "diff").stdout
@@ -249,13 +250,13 @@ class TestClone:
     ) -> None:
         clone.environment["PREFECT_API_URL"] = prefect_server
         first = clone.run("pipelines", "train").stdout
-        for stage in ("ingest", "features", "train", "evaluate"):
+        for stage in STAGES:
             assert f"{stage}  unchanged" in first
         assert "tiny version 1, challenger (no champion): version 1 stays challenger" in first
         second = clone.run("pipelines", "train").stdout
         assert "register  unchanged" in second
         status = clone.run("clipgan", "status").stdout
-        assert status.count("up to date") == 4
+        assert status.count("up to date") == len(STAGES)
         assert "tiny version 1, challenger (no champion)" in status
 
     def test_the_run_cache_brings_model_and_run_id_back_together(self, clone: Clone) -> None:

@@ -16,11 +16,13 @@ from prefect.client.schemas.objects import State
 
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.errors import PipelineBusyError, StageFailedError
+from clipgan.metrics.evaluations import Evaluation, save_evaluation
 from clipgan.resume_state import has_waiting
 from clipgan.tracking.spool import RunHeader, Spool
 from clipgan.workspace import Workspace
 from pipelines import stages
 from pipelines.evaluation import evaluate_generator
+from tests.metric_values import value_of
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(600)]
@@ -170,17 +172,14 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
     from pipelines.artifacts import publish_evaluation
 
     workspace = Workspace(toy.root)
-    workspace.evaluation.mkdir(parents=True)
-    evaluation = {
-        "trained": {"fd": {"value": 2.5}, "kid": {"value": 0.25}},
-        "initial": {"fd": {"value": 3.0}},
-        "verdicts": {"fd": "no difference shown"},
-        "summary": ["trained has no variety."],
-        "prompts": [],
+    values = {
+        "trained": {"fd": value_of("fd", 2.5, 0.5), "recall": value_of("recall", 0.0)},
+        "initial": {"fd": value_of("fd", 3.0)},
     }
-    (workspace.evaluation / "evaluation.json").write_text(json.dumps(evaluation))
+    save_evaluation(workspace.evaluation, Evaluation(values, baseline="initial"))
     picture = b"\x89PNG not really"
-    (workspace.evaluation / "samples.png").write_bytes(picture)
+    workspace.report.mkdir()
+    (workspace.report / "samples.png").write_bytes(picture)
     workspace.training.mkdir()
     (workspace.training / "mlflow.json").write_text('{"run_id": "abc"}')
 
@@ -192,10 +191,12 @@ def test_the_evaluation_is_published(toy: ToyProject) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(flow_run_filter=FlowRunFilter(id={"any_": [run_id]}))
     data = {artifact.key: artifact.data for artifact in found}
-    assert "- trained has no variety." in {artifact.description for artifact in found}
+    (said,) = [str(artifact.description) for artifact in found if artifact.key == "metrics"]
+    assert "- trained against initial, paired: no difference shown" in said
+    assert "- No variety: recall is 0 (trained)" in said
     assert json.loads(str(data["metrics"])) == [
         {"metric": "fd", "before": "3", "after": "2.5", "difference": "none shown"},
-        {"metric": "kid", "before": "", "after": "0.25", "difference": ""},
+        {"metric": "recall", "before": "", "after": "0", "difference": ""},
     ]
     assert data["samples"] == f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     assert "/#/runs/abc" in str(data["mlflow-run"])

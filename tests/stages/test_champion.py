@@ -11,8 +11,8 @@ import torch
 
 from clipgan.artifacts import write_json
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.protocols import EvaluationProtocol
-from clipgan.evaluation.report import load_evaluation
+from clipgan.evaluation.study.protocols import EvaluationProtocol
+from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.stages.champion import measure_version

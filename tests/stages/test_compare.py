@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from clipgan.cli.evaluation import compare_subjects
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
-from clipgan.evaluation.report import load_evaluation
+from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
@@ -31,6 +31,7 @@ from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.fine_tuning import build_networks
 from clipgan.workspace import Workspace
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values
 from tests.stages.test_evaluate import (
     CHANGES,
@@ -117,9 +118,11 @@ def test_two_models_are_compared_in_pairs(world: Path) -> None:
     found = {comparison.metric: comparison for comparison in report.comparisons}
     assert set(found) == set(numbers(report, first))
     fd = found[FD]
-    assert fd.difference == pytest.approx(numbers(report, second)[FD] - numbers(report, first)[FD])
-    assert fd.low is not None and fd.high is not None
-    assert fd.low < fd.difference < fd.high
+    paired = fd.paired
+    assert paired is not None
+    expected = numbers(report, second)[FD] - numbers(report, first)[FD]
+    assert paired.difference == pytest.approx(expected)
+    assert paired.low < paired.difference < paired.high
     assert (fd.model, fd.baseline) == (second, first)
     tree = json.loads((world / "compared" / "comparison.json").read_text())
     assert tree["models"] == [first, second]
@@ -180,7 +183,8 @@ def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Pat
     report = measure(world, str(bundle), str(folder))
     assert numbers(report, str(folder)) == numbers(report, str(bundle))
     for comparison in report.comparisons:
-        assert (comparison.difference, comparison.p_value) == (0.0, 1.0)
+        assert comparison.paired is not None
+        assert (comparison.paired.difference, comparison.paired.p_value) == (0.0, 1.0)
     path = folder / "generator_ema.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"abcd")
     with pytest.raises(CheckpointError, match=r"generator_ema\.safetensors"):
@@ -190,7 +194,7 @@ def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Pat
 def test_registered_versions_and_runs_are_found(world: Path, tracking_uri: str) -> None:
     config = tiny_params({"register.model_name": "tiny", "register.gate_metric": "fd"})
     package = GeneratorPackage(world / "training", LOADER)
-    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    entries = {"fd": value_of("fd", 1.0)}
     registered = register_values(config.register_model, package, tracking_uri, entries)
     version, run_address = "models:/tiny@challenger", f"runs:/{registered.run_id}"
     report = measure(world, version, run_address, uri=tracking_uri)

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.extractors import build_judge, extract_features, register_judge
-from clipgan.evaluation.image_folder import ImageFolder
-from clipgan.evaluation.report import Evaluation
+from clipgan.evaluation.spaces.extractors import build_judge, register_judge
+from clipgan.evaluation.study.image_folder import ImageFolder
+from clipgan.metrics.evaluations import Evaluation
 from clipgan.stages.evaluate_folder import evaluate_folder
 from tests.params import params_with
 from tests.unit.evaluation.fidelity import find_tolerances, measure_by_fidelity
@@ -65,10 +65,7 @@ def test_values_are_torch_fidelitys_of_the_same_folders(folders: Path) -> None:
     theirs = measure_by_fidelity(str(folders / "generated"), str(folders / "reference"), 12)
     cpu = torch.device("cpu")
     tolerances = find_tolerances(
-        *(
-            extract_features(draw_images(seed), build_judge(cpu), batch_size=12, device=cpu)
-            for seed in (0, 1)
-        )
+        *(build_judge(cpu)(draw_images(seed))[0].detach() for seed in (0, 1))
     )
     values = run(folders).values["trained"]
     for kind, key in (
@@ -117,7 +114,10 @@ def test_mixed_sizes_are_measured_with_a_warning(folders: Path) -> None:
     save_images(folders / "generated", 3, count=4, side=24)
     evaluation = run(folders)
     assert any("images of 2 sizes (32x32: 12, 24x24: 4)" in text for text in evaluation.warnings)
-    assert any("biased upwards: trust kid_" in text for text in evaluation.warnings)
+    assert any(
+        "biased upwards: compare it only at the same counts, and trust kid_" in text
+        for text in evaluation.warnings
+    )
 
 
 def test_sixteen_bits_and_orientation_change_no_value(folders: Path) -> None:

@@ -16,6 +16,7 @@ from clipgan.models.bundle import load_bundle, load_bundle_info
 from clipgan.resume_state import is_finished
 from clipgan.stages.model_addresses import START_FOLDER, opened_start
 from clipgan.tracking.packaged_model import GeneratorPackage
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values
 from tests.params import params_with
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
@@ -69,7 +70,7 @@ def test_a_checkpoint_is_as_good_as_the_bundle_made_of_it(copy: Path, world: Pat
 def test_a_registered_model_is_a_start(copy: Path, world: Path, tracking_uri: str) -> None:
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
     package = GeneratorPackage(world / "training", LOADER, None)
-    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    entries = {"fd": value_of("fd", 1.0)}
     run_id = register_values(config.register_model, package, tracking_uri, entries).run_id
     for address in ("models:/tiny@challenger", f"runs:/{run_id}", "models:/tiny/1"):
         report = _train_from(copy, address, tracking_uri)

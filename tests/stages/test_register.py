@@ -7,15 +7,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clipgan.artifacts import write_json
 from clipgan.errors import CheckpointError, ClipError, EvaluationError, RegistryError
-from clipgan.evaluation.intervals import Estimate
-from clipgan.evaluation.protocol import MetricValue, Protocol, build_value
-from clipgan.evaluation.report import Evaluation, save_evaluation
+from clipgan.metrics.evaluations import Evaluation, save_evaluation
+from clipgan.metrics.intervals import Estimate
+from clipgan.metrics.values import Better, MetricValue, Protocol, build_value
 from clipgan.stages.register import find_clip_weights, register
 from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.registry import RegistrationReport
@@ -47,10 +46,15 @@ def make_protocol(**changes: object) -> Protocol:
     return Protocol.model_validate(fields | changes)
 
 
+def find_better(metric: str) -> Better:
+    return "higher" if metric.startswith("precision") else "lower"
+
+
 def make_value(value: float, **protocol: object) -> MetricValue:
     # Shared captions: the subsets of two models go up and down together.
     estimate = Estimate(value, (value - 0.5, value, value + 0.5))
-    return build_value(estimate, make_protocol(**protocol), 0.95)
+    made = make_protocol(**protocol)
+    return build_value(estimate, made, 0.95, better=find_better(made.metric))
 
 
 def prepare(
@@ -67,7 +71,7 @@ def prepare(
     return root
 
 
-def measure_nothing(version: int, like: Mapping[str, Any]) -> str:
+def measure_nothing(version: int, like: MetricValue) -> str:
     return f"no files of version {version} here"
 
 
@@ -145,11 +149,10 @@ def test_a_first_version_must_beat_the_weights_it_started_from(
 def test_a_champion_of_other_data_is_measured_again_once(tracking_uri: str, tmp_path: Path) -> None:
     asked = []
 
-    def measure(version: int, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    def measure(version: int, like: MetricValue) -> Mapping[str, MetricValue]:
         asked.append(version)
-        assert like["protocol"]["reference_fingerprint"] == "c" * 64
-        value = make_value(3.5, reference_fingerprint="c" * 64)
-        return {METRIC: value.model_dump(mode="json")}
+        assert like.protocol.reference_fingerprint == "c" * 64
+        return {METRIC: make_value(3.5, reference_fingerprint="c" * 64)}
 
     run(prepare(tmp_path / "1", 2.0, seed=1), tracking_uri)
     grown = {"reference_fingerprint": "c" * 64}

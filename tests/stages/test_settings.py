@@ -16,6 +16,7 @@ from clipgan.stages.settings import MISSING, write_settings
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.training.fine_tuning import resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values
 from tests.params import params_with
 from tests.stages import tiny_galip
@@ -232,7 +233,7 @@ def test_an_alias_that_moves_on_retrains(copy: Path, tracking_uri: str) -> None:
     def train_and_register(seed: int, fd: float) -> str:
         run_training(copy, tiny_params({"train.total_images": 16, "train.seed": seed}))
         package = GeneratorPackage(copy / "training", LOADER, None)
-        entries = {"fd": {"value": fd, "protocol": {}}}
+        entries = {"fd": value_of("fd", fd)}
         return register_values(config.register_model, package, tracking_uri, entries).run_id
 
     def settings_of(address: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from clipgan.artifacts import hash_file
 from clipgan.config import Params
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.report import load_evaluation
+from clipgan.metrics.evaluations import load_evaluation
 from clipgan.stages.train import train
 from clipgan.stages.training_evaluation import TrainingEvaluation
 from clipgan.training import loop
@@ -120,7 +120,7 @@ def test_curves_hold_the_points_of_one_protocol(
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(
-        "clipgan.stages.evaluation_files.save_history_plot",
+        "clipgan.evaluation.report.writing.save_history_plot",
         lambda path, rows, points: drawn.append(points) or path.write_bytes(b"png"),
     )
     test_evaluate.run(world)

@@ -28,7 +28,7 @@ def describe_protocols() -> str:
     Raises:
         ConfigError, EvaluationError: params.yaml is wrong.
     """
-    from clipgan.evaluation.protocols import format_protocols
+    from clipgan.evaluation.study.protocols import format_protocols
 
     _, params = _open_project()
     return format_protocols(params.evaluate)
@@ -67,7 +67,7 @@ def evaluate_subject(
 def _evaluate_model(
     params: Params, workspace: Workspace, subject: str, target: tuple[tuple[str, ...], Path]
 ) -> str:
-    from clipgan.evaluation.report import format_report
+    from clipgan.evaluation.report.page import format_report
     from clipgan.stages.compare import measure_models
 
     protocols, out = target
@@ -96,7 +96,7 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
         raise ConfigError(f"compare {' '.join(models)}: name at least two models")
     workspace, params = _open_project()
     _check_output(out)
-    from clipgan.evaluation.comparison import format_comparisons
+    from clipgan.metrics.comparison import format_comparisons
     from clipgan.stages.compare import measure_models
     from clipgan.tracking.run_contexts import open_comparison_run
 
@@ -132,10 +132,12 @@ def _evaluate_folder(
     reference: Path,
     target: tuple[tuple[str, ...], Path],
 ) -> str:
-    from clipgan.evaluation.report import format_report, save_evaluation
+    from clipgan.artifacts import built_folder
+    from clipgan.evaluation.report.page import format_report
+    from clipgan.evaluation.report.pictures import Pictures
+    from clipgan.evaluation.report.writing import write_report
+    from clipgan.metrics.evaluations import save_evaluation
     from clipgan.stages.evaluate_folder import evaluate_folder
-    from clipgan.stages.evaluation_files import built_folder
-    from clipgan.stages.evaluation_page import save_page
 
     protocols, out = target
     evaluation = evaluate_folder(
@@ -148,8 +150,7 @@ def _evaluate_folder(
     )
     with built_folder(out) as building:
         save_evaluation(building, evaluation)
-        title = f"{generated.name} against {reference.name}"
-        save_page(building, params.evaluate, evaluation, title=title, baseline=None)
+        write_report(building, evaluation, Pictures())
     return f"{format_report(evaluation)}\n{out / REPORT}"
 
 

@@ -46,7 +46,7 @@ def _is_unchanged(workspace: Workspace, known: list[str]) -> bool:
     if not workspace.params_file.exists():
         return True
     try:
-        folder = Path(load_params(workspace.params_file).ingest.folder)
+        folder = Path(load_params(workspace.params_file).ingest.source_keys["folder"])
     except ConfigError:
         return False  # No profile is wrong: these are changes of the user's.
     current = workspace.params_file.read_text(encoding="utf-8")

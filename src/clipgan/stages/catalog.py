@@ -24,10 +24,7 @@ def _scan(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.scan import scan
 
     return scan(
-        params.ingest,
-        source=workspace.source,
-        raw=workspace.raw,
-        remembered=workspace.remembered,
+        params.ingest, source=workspace.source, raw=workspace.raw, remembered=workspace.remembered
     )
 
 
@@ -134,6 +131,14 @@ def _evaluate(params: Params, workspace: Workspace) -> Any:
         )
 
 
+def _report(params: Params, workspace: Workspace) -> Any:
+    from clipgan.stages.report import report
+    from clipgan.stages.runs import reopen_run
+
+    with reopen_run(params, workspace) as logger:
+        return report(workspace.evaluation, workspace.training, workspace.report, logger)
+
+
 def _pretrain_generator(params: Params, workspace: Workspace) -> Any:
     from clipgan.stages.pretrain_generator import pretrain_generator
 
@@ -180,6 +185,7 @@ STAGES: dict[str, Callable[[Params, Workspace], Any]] = {
     "features": _features,
     "train": _train,
     "evaluate": _evaluate,
+    "report": _report,
     "pretrain_generator": _pretrain_generator,
     "pretrain_mapper": _pretrain_mapper,
     "pretrain_clip": _pretrain_clip,

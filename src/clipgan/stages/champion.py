@@ -7,10 +7,10 @@ import os
 from clipgan.config import Params
 from clipgan.devices import resolve_device
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import TRAINED
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.metrics.evaluations import TRAINED
+from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import ModelLoader

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import torch
 
-from clipgan.artifacts import write_json
+from clipgan.artifacts import built_folder, write_json
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.comparison import MetricComparison, compare_models
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import TRAINED, Evaluation, save_evaluation
-from clipgan.evaluation.summary import summarise
-from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.stages.evaluation_files import built_folder, save_nearest
-from clipgan.stages.evaluation_page import save_page
+from clipgan.evaluation.report.pictures import Pictures
+from clipgan.evaluation.report.writing import write_report
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.metrics.comparison import ModelComparison, compare_models
+from clipgan.metrics.evaluations import TRAINED, Evaluation, save_evaluation
+from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger, log_files
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import ModelLoader
 
@@ -31,7 +30,7 @@ class ComparisonReport:
     """What was measured, and every model but the first against the first."""
 
     evaluation: Evaluation
-    comparisons: list[MetricComparison]
+    comparisons: list[ModelComparison]
 
 
 def measure_models(
@@ -72,32 +71,20 @@ def measure_models(
     measured = Measurements(config, images, models, device, FeatureCache(cache))
     for recipe in recipes:
         measured.measure(recipe)
-    comparisons = [] if alone else compare_models(measured.values, addresses[0])
+    baseline = None if alone else addresses[0]
+    comparisons = compare_models(measured.values, baseline)
     evaluation = Evaluation(
         measured.values,
         measured.skipped,
         tuple(measured.warnings),
-        summarise(measured.values, comparisons),
-        prompts=tuple(measured.texts),
+        measured.texts,
+        title=f"Evaluation of {addresses[0]}" if alone else "Comparison of models",
+        baseline=baseline,
     )
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
         tree = [comparison.to_tree() for comparison in comparisons]
         write_json(building / COMPARISON_FILE, {"models": list(addresses), "metrics": tree})
-        if alone:
-            save_nearest(building, measured.findings[TRAINED].nearest)
-        save_page(
-            building,
-            config,
-            evaluation,
-            title=f"Evaluation of {addresses[0]}" if alone else "Comparison of models",
-            baseline=None if alone else addresses[0],
-            prompts=measured.prompts,
-            sheets=measured.sheets,
-            findings=measured.findings,
-        )
-    logger = UnfailingRunLogger(logger)
-    for path in sorted(path for path in output.iterdir() if path.is_file()):
-        logger.log_file(path, LOGGED_FOLDER)
-    logger.flush()
+        write_report(building, evaluation, measured.pictures or Pictures())
+    log_files(UnfailingRunLogger(logger), output, LOGGED_FOLDER)
     return ComparisonReport(evaluation, comparisons)

@@ -1,32 +1,32 @@
-"""Stage evaluate: a generator bundle -> metric values with protocols, sample sheets, report."""
+"""Stage evaluate: a generator bundle -> metric values with protocols, and pictures."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from clipgan.artifacts import built_folder
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import load_features
 from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.data.shards import load_manifest
 from clipgan.devices import resolve_device
-from clipgan.evaluation.comparison import compare_models
-from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import (
+from clipgan.evaluation.report.pictures import Pictures, save_pictures
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.generation.towers import attach_tower
+from clipgan.metrics.evaluations import (
+    EVALUATION_FILE,
     INITIAL,
     TRAINED,
     Evaluation,
     save_evaluation,
 )
-from clipgan.evaluation.summary import find_verdicts, summarise
-from clipgan.generation.towers import attach_tower
+from clipgan.metrics.values import MetricValue, number_values
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -35,13 +35,6 @@ from clipgan.models.bundle import (
     load_bundle_info,
 )
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.stages.evaluation_files import (
-    built_folder,
-    save_history,
-    save_nearest,
-    save_sheets,
-)
-from clipgan.stages.evaluation_page import save_page
 from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import Measurements, ModelUnderTest
 from clipgan.stages.stored_features import StoredFeatures
@@ -57,7 +50,6 @@ class EvaluationReport:
     values: dict[str, dict[str, float]]
     skipped: dict[str, str]
     warnings: tuple[str, ...]
-    summary: tuple[str, ...]
     images_seen: int
     seconds: float
 
@@ -84,7 +76,7 @@ def evaluate(
         output: folder to make or replace.
         cache: folder for features of real images, shared between runs; None: none are kept.
         clip: the encoder the generator was trained with.
-        logger: receives metrics (initial ones at 0 images seen) and files.
+        logger: receives metrics (initial ones at 0 images seen) and evaluation.json.
 
     Raises:
         CheckpointError, DataError, FeatureStoreError, ClipError: inputs are damaged or do not fit.
@@ -100,39 +92,25 @@ def evaluate(
     measured.warnings += _enlarge_initial(models)
     for protocol in protocols:
         measured.measure(protocol)
-    values = measured.values
-    comparisons = compare_models(values, INITIAL) if INITIAL in values else []
+    images_seen = _count_images_seen(training, bundles[TRAINED].info)
     evaluation = Evaluation(
-        values,
+        measured.values,
         measured.skipped,
         tuple(measured.warnings),
-        summarise(values, comparisons),
-        find_verdicts(comparisons, TRAINED),
-        tuple(measured.texts),
+        measured.texts,
+        title=f"Evaluation after {images_seen:,} images",
+        baseline=INITIAL if INITIAL in measured.values else None,
+        images_seen=images_seen,
     )
-    images_seen = _count_images_seen(training, bundles[TRAINED].info)
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
-        save_sheets(building, config, measured.prompts, measured.sheets)
-        save_nearest(building, measured.findings[TRAINED].nearest)
-        save_history(building, training, values, images_seen)
-        save_page(
-            building,
-            config,
-            evaluation,
-            title=f"Evaluation after {images_seen:,} images",
-            baseline=INITIAL if INITIAL in values else None,
-            prompts=measured.prompts,
-            sheets=measured.sheets,
-            findings=measured.findings,
-            curves=(building / "history.png").read_bytes(),
-        )
+        save_pictures(building, measured.pictures or Pictures())
+    values = measured.values
     _log(UnfailingRunLogger(logger), values, images_seen, output)
     return EvaluationReport(
         values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
         skipped=dict(measured.skipped),
         warnings=tuple(measured.warnings),
-        summary=evaluation.summary,
         images_seen=images_seen,
         seconds=round(time.monotonic() - started, 2),
     )
@@ -221,17 +199,6 @@ def _count_images_seen(training: Path, trained: BundleInfo) -> int:
     return trained.images_seen - before
 
 
-def number_values(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
-    """``folder/metric`` -> value, with the ends of its interval as ``.low`` and ``.high``."""
-    numbers: dict[str, float] = {}
-    for name, value in values.items():
-        numbers[f"{folder}/{name}"] = value.value
-        if value.interval is not None:
-            numbers[f"{folder}/{name}.low"] = value.interval.low
-            numbers[f"{folder}/{name}.high"] = value.interval.high
-    return numbers
-
-
 def _log(
     logger: RunLogger,
     values: dict[str, dict[str, MetricValue]],
@@ -241,6 +208,5 @@ def _log(
     for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
         if numbers := number_values(values.get(section, {}), LOGGED_FOLDER):
             logger.log_metrics(numbers, position)
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        logger.log_file(path, LOGGED_FOLDER)
+    logger.log_file(folder / EVALUATION_FILE, LOGGED_FOLDER)
     logger.flush()

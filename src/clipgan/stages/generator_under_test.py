@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from clipgan.evaluation.measurement import ImageSource, LatentAccess
+from clipgan.evaluation.metrics.inputs import LatentAccess
+from clipgan.evaluation.study.driver import ImageSource
 from clipgan.generation.styles import draw_latents
 from clipgan.images import resize, to_uint8
 from clipgan.models.bundle import GeneratorBundle, TextEncoder
@@ -70,7 +71,7 @@ class GeneratorUnderTest:
 
     @property
     def source(self) -> ImageSource:
-        """This generator for :meth:`Evaluator.measure`."""
+        """This generator for :meth:`Driver.measure`."""
         latents = LatentAccess(self._generate_float, self._find_conditions, self._bundle.latent_dim)
         return ImageSource(self.generate, latents)
 
@@ -80,10 +81,11 @@ class GeneratorUnderTest:
         return self._run(conditions, latents)
 
     def generate_sheet(self, prompts: Sequence[str], columns: int) -> Tensor:
-        """Prompt after prompt; the columns of the sheet share their latents."""
+        """(prompts, columns, 3, R, R) uint8; the columns share their latents."""
         latents = draw_latents(self._seed, columns, self._bundle.latent_dim)
         repeated = [prompt for prompt in prompts for _ in range(columns)]
-        return torch.cat(list(self._run(repeated, latents.repeat(len(prompts), 1))))
+        images = torch.cat(list(self._run(repeated, latents.repeat(len(prompts), 1))))
+        return images.view(len(prompts), columns, *images.shape[1:])
 
     def _run(self, conditions: Sequence[str], latents: Tensor) -> Iterator[Tensor]:
         texts = self._find_conditions(conditions)

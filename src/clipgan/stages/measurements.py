@@ -1,4 +1,4 @@
-"""Several generators under several protocols: one evaluator for all that share a CLIP."""
+"""Several generators under several protocols: one study for all that share a CLIP."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor
 
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.benchmark import Benchmark, build_benchmark
-from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.findings import Findings
-from clipgan.evaluation.measurement import Evaluator
-from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.protocols import EvaluationProtocol
-from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import REAL, key_metric
+from clipgan.evaluation.report.pictures import Pictures
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
+from clipgan.evaluation.study.benchmark import Benchmark, build_benchmark
+from clipgan.evaluation.study.driver import Driver
+from clipgan.evaluation.study.findings import Findings
+from clipgan.evaluation.study.protocols import EvaluationProtocol, key_metric
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.evaluation.study.shard_study import build_shard_study
+from clipgan.metrics.comparison import REAL
+from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import GeneratorBundle
 from clipgan.progress import progress_bar
 from clipgan.stages.generator_under_test import FindConditions, GeneratorUnderTest
@@ -48,10 +50,10 @@ class ModelUnderTest:
 
 @dataclass
 class Measurements:
-    """Values of every model under every protocol; sheets and findings of the first protocol.
+    """Values of every model under every protocol; pictures of the first protocol.
 
-    ``prompts`` are the rows of the sheets; ``texts`` are the same where they are texts, and not
-    images that stand for one.
+    ``texts`` are the prompts of the pictures where they are texts, and not images that stand for
+    one.
 
     Models are measured on the same captions, latents and groups: their values compare in pairs.
     """
@@ -64,48 +66,62 @@ class Measurements:
     values: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    sheets: dict[str, Tensor] = field(default_factory=dict)
-    findings: dict[str, Findings] = field(default_factory=dict)
+    pictures: Pictures | None = None
+    texts: tuple[str, ...] = ()
 
     def measure(self, protocol: EvaluationProtocol) -> None:
         """Measure every model, and real images in their place, under one more protocol.
 
         Raises:
-            EvaluationError: the models' images differ in size, or see :class:`Evaluator`.
+            EvaluationError: the models' images differ in size, or see :class:`Driver`.
         """
         benchmark = build_benchmark(self.config, protocol, self.images, self._find_resolution())
-        evaluators: dict[int, Evaluator] = {}
+        drivers: dict[int, Driver] = {}
         for model in self.models.values():
-            if id(model.clip) not in evaluators:
-                evaluators[id(model.clip)] = build_evaluator(
-                    self.config, model, benchmark, self.device, self.cache
-                )
-        is_first = not self.prompts
-        if is_first:
-            self.prompts = _choose_prompts(self.config, benchmark)
-            if benchmark.choice.has_captions or benchmark.prompts:
-                self.texts = self.prompts
-        first = next(iter(evaluators.values()))
+            if id(model.clip) not in drivers:
+                drivers[id(model.clip)] = self._build_driver(model, benchmark)
+        is_first = self.pictures is None
+        prompts = _choose_prompts(self.config, benchmark)
+        sheets: dict[str, Tensor] = {}
+        findings: dict[str, Findings] = {}
+        first = next(iter(drivers.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
             for name, model in self.models.items():
-                evaluator = evaluators[id(model.clip)]
-                evaluator.advance = bar.advance
+                driver = drivers[id(model.clip)]
+                driver.advance = bar.advance
                 generator = build_generator_under_test(self.config, model, protocol, self.device)
-                found = evaluator.measure(generator.source)
+                found = driver.measure(generator.source)
                 self._keep(name, protocol, found.values)
                 if is_first:
-                    self.findings[name] = found
-                    columns = self.config.grid_samples
-                    self.sheets[name] = generator.generate_sheet(self.prompts, columns)
+                    findings[name] = found
+                    sheets[name] = generator.generate_sheet(prompts, self.config.grid_samples)
+        if is_first:
+            self.pictures = Pictures(
+                prompts,
+                sheets,
+                worst={name: found.worst for name, found in findings.items()},
+                nearest={name: found.nearest for name, found in findings.items()},
+            )
+            if benchmark.choice.has_captions or benchmark.prompts:
+                self.texts = tuple(prompts)
         if real := first.measure_real():
             self._keep(REAL, protocol, real)
-        for evaluator in evaluators.values():
-            for metric, reason in evaluator.skipped.items():
+        for driver in drivers.values():
+            for metric, reason in driver.skipped.items():
                 self.skipped[key_metric(protocol.name, metric)] = reason
-            self.warnings += [w for w in evaluator.warnings if w not in self.warnings]
+            self.warnings += [w for w in driver.study.warnings if w not in self.warnings]
+
+    def _build_driver(self, model: ModelUnderTest, benchmark: Benchmark) -> Driver:
+        study = build_shard_study(
+            self.config,
+            benchmark,
+            clip=model.clip,
+            encode_texts=model.encode_texts,
+            device=self.device,
+            cache=self.cache,
+        )
+        return Driver(study)
 
     def _keep(
         self, section: str, protocol: EvaluationProtocol, found: Mapping[str, MetricValue]
@@ -122,24 +138,6 @@ class Measurements:
                 "one size"
             )
         return next(iter(sides.values()))
-
-
-def build_evaluator(
-    config: EvaluateConfig,
-    model: ModelUnderTest,
-    benchmark: Benchmark,
-    device: torch.device,
-    cache: FeatureCache,
-) -> Evaluator:
-    """An evaluator of one benchmark for models with this CLIP."""
-    return Evaluator(
-        config,
-        benchmark,
-        clip=model.clip,
-        encode_texts=model.encode_texts,
-        device=device,
-        cache=cache,
-    )
 
 
 def build_generator_under_test(

@@ -11,7 +11,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.data.shards import load_manifest
 from clipgan.errors import FeatureStoreError
-from clipgan.evaluation.feature_spaces import TrainingClip
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import find_clip_weights, load_matching_clip
 from clipgan.generation.towers import attach_tower
 from clipgan.models.bundle import load_bundle

@@ -9,27 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from clipgan.config import Params, RegisterConfig
-from clipgan.errors import ClipganError, EvaluationError
-from clipgan.evaluation.protocol import MetricValue, compare_values
-from clipgan.evaluation.report import (
-    EVALUATION_FILE,
-    INITIAL,
-    TRAINED,
-    is_lower_better,
-    load_evaluation,
-)
+from clipgan.errors import ClipganError
 from clipgan.generation.sampler import load_matching_clip
+from clipgan.metrics.evaluations import EVALUATION_FILE, load_evaluation
+from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.champion import measure_version
 from clipgan.stages.runs import send_waiting
 from clipgan.tracking.environment import resolve_tracking_uri
-from clipgan.tracking.gate import Comparison, MeasureVersion
+from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
@@ -84,22 +76,17 @@ def register(
         RegistryError: mlflow.json is missing or damaged, the evaluation lacks the gate's metric, or
             the store cannot be used.
     """
-    evaluated = load_evaluation(evaluation)
-    sections = {
-        section: _build_entries(evaluated.values.get(section, {})) for section in (TRAINED, INITIAL)
-    }
     return register_model(
         config,
         RegistrationRequest(
             GeneratorPackage(training, SAMPLER_LOADER, find_clip_weights(training, clip_weights)),
-            evaluation={**sections, "skipped": dict(evaluated.skipped)},
+            evaluation=load_evaluation(evaluation),
             source=str(evaluation / EVALUATION_FILE),
             run_id=read_run_id(training / RUN_FILE),
             experiment=experiment,
             state=state,
         ),
         tracking_uri=tracking_uri,
-        compare=compare_entries,
         measure=measure,
     )
 
@@ -125,33 +112,11 @@ def find_clip_weights(training: Path, clip_weights: str) -> Path | None:
     return path
 
 
-def compare_entries(challenger: Mapping[str, Any], other: Mapping[str, Any]) -> Comparison | str:
-    """What the challenger gains, paired by the captions and latents both were measured on."""
-    try:
-        values = [MetricValue.model_validate(entry) for entry in (challenger, other)]
-    except ValidationError:
-        return "one value is of another program version"
-    try:
-        found = compare_values(*values)
-    except EvaluationError as error:
-        return str(error)
-    difference, low, high = found.difference, found.bounds.low, found.bounds.high
-    if is_lower_better(values[0].protocol.metric):
-        # 0 - x, because -0.0 is printed as such.
-        return Comparison(0.0 - difference, 0.0 - high, 0.0 - low, "lower")
-    return Comparison(difference, low, high, "higher")
-
-
 def _build_measure(params: Params, workspace: Workspace) -> MeasureVersion:
-    def measure(version: int, like: Mapping[str, Any]) -> Mapping[str, Any] | str:
+    def measure(version: int, like: MetricValue) -> Mapping[str, MetricValue] | str:
         try:
-            protocol = MetricValue.model_validate(like).protocol.name
-            return _build_entries(measure_version(params, workspace, version, protocol))
+            return measure_version(params, workspace, version, like.protocol.name)
         except ClipganError as error:
             return str(error)
 
     return measure
-
-
-def _build_entries(values: Mapping[str, MetricValue]) -> dict[str, Any]:
-    return {name: value.model_dump(mode="json") for name, value in values.items()}

@@ -13,15 +13,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from clipgan.artifacts import built_folder
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import EvaluateConfig, FeaturesConfig
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
-from clipgan.evaluation.report import TRAINED, Evaluation, load_evaluation, save_evaluation
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.metrics.evaluations import TRAINED, Evaluation, load_evaluation, save_evaluation
+from clipgan.metrics.values import number_values
 from clipgan.models.bundle import load_bundle
 from clipgan.run_logger import RunLogger
-from clipgan.stages.evaluate import LOGGED_FOLDER, JudgeInputs, load_judge_inputs, number_values
-from clipgan.stages.evaluation_files import built_folder
+from clipgan.stages.evaluate import LOGGED_FOLDER, JudgeInputs, load_judge_inputs
 from clipgan.stages.measurements import Measurements
 from clipgan.training.snapshot import Snapshot
 

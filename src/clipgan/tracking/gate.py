@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from clipgan.config import RegisterConfig
-from clipgan.errors import RegistryError
+from clipgan.errors import EvaluationError, RegistryError
+from clipgan.metrics.comparison import Comparison, compare_values
+from clipgan.metrics.evaluations import TRAINED, Evaluation
+from clipgan.metrics.values import MetricValue
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """By how much the first of two values is the better one, and the ends of that gain's interval.
-
-    The gain is positive where the first is better: ``better`` says whether those are the "lower" or
-    the "higher" values, which belongs to the metric.
-    """
-
-    gain: float
-    low: float
-    high: float
-    better: str
-
-
-Entry = Mapping[str, Any]
-"""One metric of one model version as a JSON tree: value, interval, protocol."""
-CompareEntries = Callable[[Entry, Entry], Comparison | str]
-"""Two entries -> what the first gains on the second, or why they cannot be compared."""
-MeasureVersion = Callable[[int, Entry], Mapping[str, Entry] | str]
-"""Measures a registered version again, on today's data and by the protocol of the given entry:
-metric -> entry, or why that cannot be done."""
+MeasureVersion = Callable[[int, MetricValue], Mapping[str, MetricValue] | str]
+"""Measures a registered version again, on today's data and by the protocol of the given value:
+metric -> value, or why that cannot be done."""
 
 
 _NO_START = (
     "there is no champion yet, and no value of the weights it started from (they were random, or "
     "evaluate.compare_initial is off)"
 )
-
-
-@dataclass(frozen=True)
-class GateValue:
-    """One metric of one model version: the number and the JSON tree it came from."""
-
-    value: float
-    entry: Entry
 
 
 @dataclass(frozen=True)
@@ -65,49 +39,31 @@ class PromotionDecision:
     champion_value: float | None
 
 
-def read_gate_value(evaluation: Mapping[str, Any], metric: str, source: str) -> GateValue:
-    """The trained generator's value of ``metric`` in an evaluation (JSON tree).
+def find_gate_value(evaluation: Evaluation, metric: str, source: str) -> MetricValue:
+    """The trained generator's value of ``metric``.
 
     Raises:
-        RegistryError: the metric is not there, skipped with a reason, or has no finite value.
+        RegistryError: the metric is not there, or was skipped with a reason.
     """
-    trained = evaluation.get("trained")
-    values = trained if isinstance(trained, Mapping) else {}
-    entry = values.get(metric)
-    if entry is None:
-        skipped = evaluation.get("skipped", {}).get(metric)
+    values = evaluation.values.get(TRAINED, {})
+    if metric not in values:
+        skipped = evaluation.skipped.get(metric)
         why = f"was not computed ({skipped})" if skipped else "is not in it"
         raise RegistryError(
             f"{source}: the gate's metric {metric!r} {why}; "
             f"set register.gate_metric to one of: {', '.join(values) or 'none'}"
         )
-    return parse_gate_value(entry, f"{source}: {metric}")
-
-
-def parse_gate_value(entry: Any, source: str) -> GateValue:
-    """A ``{"value": ..., "protocol": {...}}`` entry.
-
-    Raises:
-        RegistryError: a part is missing or the value is no finite number.
-    """
-    value = entry.get("value") if isinstance(entry, Mapping) else None
-    protocol = entry.get("protocol") if isinstance(entry, Mapping) else None
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise RegistryError(f"{source} = {value!r} is no finite number; evaluate again")
-    if not isinstance(protocol, Mapping):
-        raise RegistryError(f"{source} has no protocol; evaluate again")
-    return GateValue(float(value), entry)
+    return values[metric]
 
 
 def decide_promotion(
     config: RegisterConfig,
     *,
     version: int,
-    challenger: GateValue,
-    start: GateValue | None,
+    challenger: MetricValue,
+    start: MetricValue | None,
     champion_version: int | None,
-    champion: GateValue | str | None,
-    compare: CompareEntries,
+    champion: MetricValue | str | None,
 ) -> PromotionDecision:
     """Compare the challenger with the champion under one protocol, by the interval, not the point.
 
@@ -130,9 +86,7 @@ def decide_promotion(
     else:
         name = "the weights it started from" if is_first else f"champion version {champion_version}"
         other = champion or start or _NO_START
-        verdict, reason = _judge(
-            config, version, challenger, name=name, other=other, compare=compare
-        )
+        verdict, reason = _judge(config, version, challenger, name=name, other=other)
         promoted = bool(verdict)
         if verdict is None or (is_first and not promoted):
             reason = f"{reason}; `clipgan promote {version}` makes it champion by hand"
@@ -143,25 +97,25 @@ def decide_promotion(
         version=version,
         value=challenger.value,
         champion_version=champion_version,
-        champion_value=champion.value if isinstance(champion, GateValue) else None,
+        champion_value=champion.value if isinstance(champion, MetricValue) else None,
     )
 
 
 def _judge(
     config: RegisterConfig,
     version: int,
-    challenger: GateValue,
+    challenger: MetricValue,
     *,
     name: str,
-    other: GateValue | str,
-    compare: CompareEntries,
+    other: MetricValue | str,
 ) -> tuple[bool | None, str]:
     """Whether the challenger beats another generator (None: not comparable), in a sentence too."""
-    if not isinstance(other, GateValue):
+    if not isinstance(other, MetricValue):
         return None, f"version {version} stays challenger: {other}"
-    found = compare(challenger.entry, other.entry)
-    if isinstance(found, str):
-        return None, f"version {version} and {name} were not evaluated alike ({found})"
+    try:
+        found = compare_values(challenger, other)
+    except EvaluationError as error:
+        return None, f"version {version} and {name} were not evaluated alike ({error})"
     promoted, words = _judge_gain(config, found)
     return promoted, (
         f"version {version} is {words}: {config.gate_metric} {challenger.value:.4g} against "
@@ -171,20 +125,21 @@ def _judge(
 
 def _judge_gain(config: RegisterConfig, found: Comparison) -> tuple[bool, str]:
     """Whether the challenger wins, and how that is said."""
-    interval = f"[{found.low:.4g}, {found.high:.4g}]"
-    if found.gain < 0:
-        words = f"worse by {-found.gain:.4g}"
-        if found.high < 0:
+    gain, low, high = found.gain
+    interval = f"[{low:.4g}, {high:.4g}]"
+    if gain < 0:
+        words = f"worse by {-gain:.4g}"
+        if high < 0:
             return False, f"{words}, gain {interval}"
         return False, f"{words}, but the gain's interval {interval} holds 0: no difference shown"
-    if found.gain == 0:
+    if gain == 0:
         return False, "no better"
-    if found.low <= 0:
-        words = f"better by {found.gain:.4g}"
+    if low <= 0:
+        words = f"better by {gain:.4g}"
         return False, f"{words}, but its interval {interval} holds 0: no difference shown"
-    if found.low < config.min_improvement:
+    if low < config.min_improvement:
         return False, (
-            f"better by only {found.gain:.4g} {interval}: the whole interval must be at least "
+            f"better by only {gain:.4g} {interval}: the whole interval must be at least "
             f"{config.min_improvement:g}"
         )
-    return True, f"better by {found.gain:.4g} {interval}"
+    return True, f"better by {gain:.4g} {interval}"

@@ -16,16 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipgan.config import RegisterConfig
-from clipgan.errors import RegistryError
+from clipgan.errors import EvaluationError, RegistryError
+from clipgan.metrics.comparison import compare_values
+from clipgan.metrics.values import MetricValue
 from clipgan.tracking.environment import explain_mlflow_errors, open_client, sqlite_path
-from clipgan.tracking.gate import (
-    CompareEntries,
-    GateValue,
-    MeasureVersion,
-    PromotionDecision,
-    decide_promotion,
-    parse_gate_value,
-)
+from clipgan.tracking.gate import MeasureVersion, PromotionDecision, decide_promotion
 from clipgan.tracking.versions import (
     CHAMPION,
     GATE_TAG,
@@ -35,7 +30,7 @@ from clipgan.tracking.versions import (
     REFUSED,
     list_versions,
     read_aliases,
-    read_values,
+    read_value,
 )
 
 
@@ -78,12 +73,13 @@ class Gate:
     client: Any
     config: RegisterConfig
     tracking_uri: str
-    compare: CompareEntries
     measure: MeasureVersion
 
-    def judge(self, version: int, value: GateValue, start: GateValue | None) -> PromotionDecision:
+    def judge(
+        self, version: int, value: MetricValue, start: MetricValue | None
+    ) -> PromotionDecision:
         """Decide on a version and, in the same step, make it champion or keep the reason."""
-        measured: dict[int, GateValue | str] = {}
+        measured: dict[int, MetricValue | str] = {}
         while True:
             with registry_lock(self.tracking_uri):
                 number = read_aliases(self.client, self.config.model_name).get(CHAMPION)
@@ -96,24 +92,27 @@ class Gate:
             # Minutes of work, in which others may use the registry: then the champion is read anew.
             measured[number] = self._measure_again(number, value, obstacle)
 
-    def _read(self, version: int) -> GateValue | str:
+    def _read(self, version: int) -> MetricValue | str:
         name, metric = self.config.model_name, self.config.gate_metric
         with explain_mlflow_errors(f"version {version} of {name} cannot be read"):
             tags = self.client.get_model_version(name, str(version)).tags
-        return read_values(tags).get(metric) or f"version {version} has no value of {metric}"
+        return read_value(tags, metric) or f"version {version} has no value of {metric}"
 
-    def _find_obstacle(self, value: GateValue, champion: GateValue | str) -> str | None:
+    def _find_obstacle(self, value: MetricValue, champion: MetricValue | str) -> str | None:
         """Why the two cannot be compared as they are; None where they can."""
         if isinstance(champion, str):
             return champion
-        found = self.compare(value.entry, champion.entry)
-        return found if isinstance(found, str) else None
+        try:
+            compare_values(value, champion)
+        except EvaluationError as error:
+            return str(error)
+        return None
 
-    def _measure_again(self, version: int, value: GateValue, obstacle: str) -> GateValue | str:
+    def _measure_again(self, version: int, value: MetricValue, obstacle: str) -> MetricValue | str:
         """The champion's value by the challenger's protocol; its new values are kept with it."""
         metric = self.config.gate_metric
         print(f"champion version {version} is measured again: {obstacle}", flush=True)
-        found = self.measure(version, value.entry)
+        found = self.measure(version, value)
         if not isinstance(found, str) and metric not in found:
             found = f"{metric} could not be computed"
         if isinstance(found, str):
@@ -124,15 +123,15 @@ class Gate:
         with explain_mlflow_errors(f"the values of version {version} cannot be kept"):
             for key, text in build_metric_tags(found).items():
                 self.client.set_model_version_tag(self.config.model_name, str(version), key, text)
-        return parse_gate_value(found[metric], f"version {version}: {metric}")
+        return found[metric]
 
     def _decide(
         self,
         version: int,
-        value: GateValue,
-        start: GateValue | None,
+        value: MetricValue,
+        start: MetricValue | None,
         champion_version: int | None,
-        champion: GateValue | str | None,
+        champion: MetricValue | str | None,
     ) -> PromotionDecision:
         decision = decide_promotion(
             self.config,
@@ -141,7 +140,6 @@ class Gate:
             start=start,
             champion_version=champion_version,
             champion=champion,
-            compare=self.compare,
         )
         name = self.config.model_name
         if decision.promoted:
@@ -164,11 +162,11 @@ def _tag(client: Any, name: str, version: int, reason: str, gate: str) -> None:
     client.set_model_version_tag(name, str(version), GATE_TAG, gate)
 
 
-def build_metric_tags(entries: Mapping[str, Any]) -> dict[str, str]:
+def build_metric_tags(values: Mapping[str, MetricValue]) -> dict[str, str]:
     """Metric values as tags of a version."""
     return {
-        f"{METRIC_PREFIX}{name}": json.dumps(entry, sort_keys=True)
-        for name, entry in entries.items()
+        f"{METRIC_PREFIX}{name}": json.dumps(value.model_dump(mode="json"), sort_keys=True)
+        for name, value in values.items()
     }
 
 

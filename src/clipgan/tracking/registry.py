@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipgan.config import RegisterConfig
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.models.bundle import load_bundle_info
 from clipgan.tracking.environment import (
     explain_mlflow_errors,
@@ -19,14 +20,7 @@ from clipgan.tracking.environment import (
     load_mlflow,
     open_client,
 )
-from clipgan.tracking.gate import (
-    CompareEntries,
-    GateValue,
-    MeasureVersion,
-    PromotionDecision,
-    parse_gate_value,
-    read_gate_value,
-)
+from clipgan.tracking.gate import MeasureVersion, PromotionDecision, find_gate_value
 from clipgan.tracking.mlflow_run import resolve_run
 from clipgan.tracking.packaged_model import (
     GeneratorPackage,
@@ -41,7 +35,7 @@ from clipgan.tracking.versions import (
     STATE_TAG,
     find_model_id,
     has_files,
-    read_values,
+    read_numbers,
     search_versions,
 )
 
@@ -65,8 +59,7 @@ class RegistrationRequest:
 
     Attributes:
         package: the generator to log as a model.
-        evaluation: ``{"trained": {metric: {"value": ..., "protocol": {...}}}}``, ``initial`` alike
-            where the weights it started from were measured.
+        evaluation: its values, and those of the weights it started from where they were measured.
         source: where the evaluation was read, for messages.
         run_id: the training's run; see :func:`~clipgan.tracking.mlflow_run.resolve_run`.
         experiment: where a run is made if the store lacks ``run_id``.
@@ -74,7 +67,7 @@ class RegistrationRequest:
     """
 
     package: GeneratorPackage
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     source: str
     run_id: str | None
     experiment: str
@@ -86,7 +79,6 @@ def register_model(
     request: RegistrationRequest,
     *,
     tracking_uri: str,
-    compare: CompareEntries,
     measure: MeasureVersion,
 ) -> RegistrationReport:
     """Register a generator as challenger and let the gate decide.
@@ -95,7 +87,6 @@ def register_model(
     those of the evaluation, files that are gone are logged again, and the gate looks again.
 
     Args:
-        compare: two values of the gate's metric, challenger first.
         measure: called with a champion whose value cannot be compared: the data have grown, or the
             protocol has changed since.
 
@@ -103,7 +94,8 @@ def register_model(
         RegistryError: the store cannot be used, or the evaluation lacks the gate's metric.
         CheckpointError: the bundle is damaged.
     """
-    value = read_gate_value(request.evaluation, config.gate_metric, request.source)
+    value = find_gate_value(request.evaluation, config.gate_metric, request.source)
+    trained = request.evaluation.values[TRAINED]
     data_hash = compute_data_hash(load_bundle_info(request.package.bundle))
     client = open_client(tracking_uri)
     name = config.model_name
@@ -113,12 +105,13 @@ def register_model(
         whole = found is not None and _restore_files(client, found, request.package)
         if found is not None and whole:
             version, run_id = int(found.version), str(found.run_id)
-            _replace_metric_tags(client, found, build_metric_tags(request.evaluation["trained"]))
+            _replace_metric_tags(client, found, build_metric_tags(trained))
         else:
             version, run_id = _create_version(client, name, request, data_hash, tracking_uri)
         client.set_registered_model_alias(name, CHALLENGER, str(version))
-    gate = Gate(client, config, tracking_uri, compare, measure)
-    decision = gate.judge(version, value, _find_start(request.evaluation, config.gate_metric))
+    gate = Gate(client, config, tracking_uri, measure)
+    start = request.evaluation.values.get(INITIAL, {}).get(config.gate_metric)
+    decision = gate.judge(version, value, start)
     with explain_mlflow_errors(f"version {version} of {name} cannot be tagged"):
         # Last: what has no such tag is registered again.
         client.set_model_version_tag(name, str(version), STATE_TAG, request.state)
@@ -131,7 +124,7 @@ def _create_version(
     run_id = resolve_run(
         client, request.run_id, tracking_uri=tracking_uri, experiment=request.experiment
     )
-    tags = {**build_metric_tags(request.evaluation["trained"]), DATA_HASH_TAG: data_hash}
+    tags = {**build_metric_tags(request.evaluation.values[TRAINED]), DATA_HASH_TAG: data_hash}
     model_id = log_packaged_model(
         client, request.package, run_id=run_id, name=name, tags={DATA_HASH_TAG: data_hash}
     )
@@ -157,14 +150,9 @@ def _restore_files(client: Any, version: Any, package: GeneratorPackage) -> bool
     return True
 
 
-def _find_start(evaluation: Mapping[str, Any], metric: str) -> GateValue | None:
-    entry = evaluation.get("initial", {}).get(metric)
-    return None if entry is None else parse_gate_value(entry, f"initial: {metric}")
-
-
 def _replace_metric_tags(client: Any, version: Any, tags: Mapping[str, str]) -> None:
     """Foreign tags stay."""
-    for name in read_values(version.tags):
+    for name in read_numbers(version.tags):
         if (key := f"{METRIC_PREFIX}{name}") not in tags:
             client.delete_model_version_tag(version.name, version.version, key)
     for key, text in tags.items():

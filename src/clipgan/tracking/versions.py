@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clipgan.errors import RegistryError
+from clipgan.errors import EvaluationError
+from clipgan.metrics.values import MetricValue, parse_value
 from clipgan.tracking.environment import (
     explain_mlflow_errors,
     is_missing,
@@ -17,7 +19,6 @@ from clipgan.tracking.environment import (
     open_client,
     sqlite_path,
 )
-from clipgan.tracking.gate import GateValue, parse_gate_value
 from clipgan.tracking.local_store import find_stored_version, read_stored_aliases, rebase_artifacts
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -104,7 +105,7 @@ def list_versions(model_name: str, *, tracking_uri: str) -> list[ModelVersionSum
             aliases=tuple(sorted(name for name, to in aliases.items() if to == int(item.version))),
             created=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC),
             run_id=str(item.run_id),
-            metrics={name: value.value for name, value in read_values(item.tags).items()},
+            metrics=read_numbers(item.tags),
             reason=item.tags.get(REASON_TAG, ""),
         )
         for item in found
@@ -140,13 +141,25 @@ def read_aliases(client: Any, name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in aliases.items()}
 
 
-def read_values(tags: Mapping[str, str]) -> dict[str, GateValue]:
-    """Metric -> value of a version's tags. Tags that somebody else made are no values."""
-    values = {}
-    for key, text in tags.items():
-        if key.startswith(METRIC_PREFIX) and (value := _parse_value(text)) is not None:
-            values[key.removeprefix(METRIC_PREFIX)] = value
-    return values
+def read_numbers(tags: Mapping[str, str]) -> dict[str, float]:
+    """Metric -> number of a version's tags, whatever program version wrote them. Tags that somebody
+    else made are no values."""
+    found = {
+        key.removeprefix(METRIC_PREFIX): _read_number(text)
+        for key, text in tags.items()
+        if key.startswith(METRIC_PREFIX)
+    }
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def read_value(tags: Mapping[str, str], metric: str) -> MetricValue | str | None:
+    """A metric's value of a version's tags; None: it has none; str: why it cannot be read."""
+    if metric not in read_numbers(tags):
+        return None
+    try:
+        return parse_value(json.loads(tags[f"{METRIC_PREFIX}{metric}"]), metric)
+    except EvaluationError:
+        return "one value is of another program version"
 
 
 def has_files(client: Any, version: Any) -> bool:
@@ -166,11 +179,15 @@ def find_model_id(version: Any) -> str:
     return str(version.source).removeprefix("models:/")
 
 
-def _parse_value(text: str) -> GateValue | None:
+def _read_number(text: str) -> float | None:
     try:
-        return parse_gate_value(json.loads(text), "tag")
-    except (ValueError, RegistryError):
+        tree = json.loads(text)
+    except ValueError:
         return None
+    number = tree.get("value") if isinstance(tree, dict) and "protocol" in tree else None
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        return None
+    return float(number)
 
 
 def _ask_server(client: Any, model_name: str, state: str) -> RegisteredVersion | None:

@@ -18,6 +18,7 @@ from clipgan.models.built_in import find_built_in
 from clipgan.models.bundle import load_bundle_info
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.workspace import Workspace
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan
@@ -229,7 +230,7 @@ class TestChoiceOfModel:
             ).register_model,
             GeneratorPackage(bundle, "clipgan.generation.sampler:load_sampler"),
             tracking_uri,
-            {"fd": {"value": 1.0, "protocol": {"seed": 0}}},
+            {"fd": value_of("fd", 1.0)},
         )
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
         done = run_clipgan("generate", "a dog", "--seed", "3", folder=project.root)

@@ -7,8 +7,8 @@ from typing import Any
 import torch_fidelity
 from torch import Tensor
 
-from clipgan.evaluation.extractors import JUDGE_NAME
-from clipgan.evaluation.kernels import build_cubic_kernel
+from clipgan.evaluation.metrics.kernel_distances import build_cubic_kernel
+from clipgan.evaluation.spaces.extractors import JUDGE_NAME
 
 ROUNDING = 1e-6
 """Of a sum in float32, relative to its terms: about ten times what one rounding leaves."""

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-from clipgan.evaluation.comparison import MetricComparison, compare_models, format_comparisons
-from clipgan.evaluation.intervals import Estimate
-from clipgan.evaluation.protocol import MetricValue, build_value
-from tests.unit.evaluation.test_protocol import PROTOCOL
+from clipgan.metrics.comparison import ModelComparison, compare_models, format_comparisons
+from clipgan.metrics.values import MetricValue
+from tests.metric_values import value_of
 
 
-def value_of(metric: str, number: float, spread: float, **changes: object) -> MetricValue:
-    protocol = PROTOCOL.model_copy(update={"metric": metric, **changes})
-    left = (number - spread, number + spread, number)
-    return build_value(Estimate(number, left), protocol, 0.95)
-
-
-def compare(metric: str, a: MetricValue, b: MetricValue) -> MetricComparison:
+def compare(metric: str, a: MetricValue, b: MetricValue) -> ModelComparison:
     (found,) = compare_models({"b": {metric: b}, "a": {metric: a}, "real": {metric: b}}, "b")
     return found
 
@@ -20,14 +13,16 @@ def compare(metric: str, a: MetricValue, b: MetricValue) -> MetricComparison:
 def test_verdicts_follow_the_direction_of_the_metric() -> None:
     for metric, verdict in (("fd_x", "better"), ("clip_score", "worse")):
         found = compare(metric, value_of(metric, 1.0, 0.5), value_of(metric, 2.0, 0.5))
-        assert (found.difference, found.verdict) == (-1.0, verdict)
+        assert found.paired is not None
+        assert (found.paired.difference, found.verdict) == (-1.0, verdict)
         found = compare(metric, value_of(metric, 1.9, 0.5), value_of(metric, 2.0, 0.0))
         assert found.verdict == "no difference shown"
 
 
 def test_unlike_protocols_are_refused_by_what_differs() -> None:
     found = compare("fd_x", value_of("fd_x", 1.0, 0.5), value_of("fd_x", 2.0, 0.5, seed=3))
-    assert found.difference is None
+    assert found.paired is None
+    assert found.to_tree()["difference"] is None
     assert "cannot be compared: seed: 0 against 3" in found.refused
 
 

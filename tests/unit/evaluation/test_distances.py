@@ -10,13 +10,15 @@ from torch_fidelity.metric_isc import (
 )
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.distances import (
-    compute_frechet_distance,
-    compute_precision_recall,
-    estimate_inception_score,
-    estimate_kernel_distance,
-)
-from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.metrics.inception_score import estimate_inception_score
+from clipgan.evaluation.metrics.kernel_distances import compute_kid
+from clipgan.evaluation.spaces.checks import check_features
+from clipgan.metrics.grouping import Grouping
+from tests.metric_values import compute_values, space_inputs
+
+
+def compute_fd(generated: Tensor, reference: Tensor) -> float:
+    return compute_values(space_inputs(generated, reference))["fd_x"].value
 
 
 def sample_gaussian(mean: Tensor, deviations: Tensor, num: int, seed: int) -> Tensor:
@@ -34,7 +36,7 @@ def test_frechet_distance_equals_the_closed_form_of_gaussians() -> None:
     deviations_a = torch.tensor([1.0, 0.5, 2.0, 0.1])
     deviations_b = torch.tensor([2.0, 0.5, 1.0, 0.4])
     closed_form = ((mean_a - mean_b) ** 2 + (deviations_a - deviations_b) ** 2).sum().item()
-    found = compute_frechet_distance(
+    found = compute_fd(
         sample_gaussian(mean_a.double(), deviations_a.double(), 200, 0),
         sample_gaussian(mean_b.double(), deviations_b.double(), 300, 1),
     )
@@ -43,7 +45,7 @@ def test_frechet_distance_equals_the_closed_form_of_gaussians() -> None:
 
 def test_frechet_distance_of_a_set_to_itself_is_zero() -> None:
     features = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-    assert compute_frechet_distance(features, features) == pytest.approx(0.0, abs=1e-4)
+    assert compute_fd(features, features) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_kernel_distance_equals_the_unbiased_estimator() -> None:
@@ -57,7 +59,7 @@ def test_kernel_distance_equals_the_unbiased_estimator() -> None:
     num = len(a)
     within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (num * (num - 1)) for x in (a, b))
     expected = float(within - 2 * kernel(a, b).mean())
-    found = estimate_kernel_distance(a, b, Grouping(num, 4, 0))
+    found = compute_kid(space_inputs(a, b))
     assert found.value == pytest.approx(expected, abs=1e-12 * float(kernel(a, b).abs().mean()))
 
 
@@ -65,7 +67,7 @@ def test_kernel_distance_takes_every_image_into_account() -> None:
     """The groups only make the interval; subsets of torch-fidelity's would change the value."""
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(40, 5, generator=generator), torch.randn(60, 5, generator=generator)
-    first, second = (estimate_kernel_distance(a, b, Grouping(40, 4, seed)) for seed in (0, 1))
+    first, second = (compute_kid(space_inputs(a, b, Grouping(40, 4, seed))) for seed in (0, 1))
     assert first.value == pytest.approx(second.value, abs=1e-12)
     assert first.leave_out != second.leave_out
 
@@ -74,36 +76,38 @@ def test_precision_and_recall_tell_quality_from_variety() -> None:
     # Real: two clusters. Generated: one of them, and as many images far from both.
     grid = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))
     reference = torch.cat([grid, grid + 100.0])
-    found = compute_precision_recall(torch.cat([grid, grid - 1e4]), reference, neighbourhood=1)
-    assert found.precision == pytest.approx(0.5)
-    assert found.recall == pytest.approx(0.5)
-    found = compute_precision_recall(grid, reference, neighbourhood=1)
-    assert (found.precision, found.recall) == (1.0, 0.5)
+
+    def measure(generated: Tensor) -> list[float]:
+        found = compute_values(space_inputs(generated, reference, neighbourhood=1))
+        return [found[f"{name}_x"].value for name in ("precision", "recall")]
+
+    assert measure(torch.cat([grid, grid - 1e4])) == [0.5, 0.5]
+    assert measure(grid) == [1.0, 0.5]
 
 
 def test_constant_images_are_refused() -> None:
     features = torch.randn(10, 4)
     with pytest.raises(EvaluationError, match="generated images: all 10 images look the same"):
-        compute_frechet_distance(torch.ones(10, 4), features)
+        compute_fd(torch.ones(10, 4), features)
     with pytest.raises(EvaluationError, match="reference images: all 10"):
-        compute_frechet_distance(features, torch.ones(10, 4))
+        check_features(torch.ones(10, 4), "reference images")
 
 
 def test_nan_is_refused_with_the_image_it_came_from() -> None:
     features = torch.randn(10, 4)
     features[7, 2] = float("nan")
     with pytest.raises(EvaluationError, match=r"NaN or infinity in 1 of 10 \(first: 7\)"):
-        compute_frechet_distance(features, torch.randn(10, 4))
+        compute_fd(features, torch.randn(10, 4))
 
 
 def test_too_few_images_are_refused_with_the_parameter_to_change() -> None:
     few, many = torch.randn(5, 4), torch.randn(20, 4)
-    with pytest.raises(EvaluationError, match="1 images; at least 2"):
-        compute_frechet_distance(few[:1], many)
     with pytest.raises(EvaluationError, match="generated images: 1 images; at least 2"):
-        estimate_kernel_distance(few[:1], many, Grouping(1, 2, 0))
-    with pytest.raises(EvaluationError, match="neighbourhood = 5 needs more"):
-        compute_precision_recall(many, few, neighbourhood=5)
+        compute_fd(few[:1], many)
+    with pytest.raises(EvaluationError, match="generated images: 1 images; at least 2"):
+        compute_kid(space_inputs(few[:1], many))
+    values = compute_values(space_inputs(many, few, neighbourhood=5))
+    assert set(values) == {"fd_x", "kid_x"}
 
 
 def test_inception_score_of_certain_and_even_classes_is_their_number() -> None:

@@ -1,22 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.distances import (
-    compute_frechet_distance,
-    compute_precision_recall,
-    estimate_kernel_distance,
-)
-from clipgan.evaluation.extractors import (
-    EfficientNetLite0Extractor,
-    build_judge,
-    extract_features,
-    register_judge,
-)
-from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.spaces.extraction import FeatureCollector
+from clipgan.evaluation.spaces.extractors import register_judge
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace, find_space
+from tests.metric_values import compute_values, space_inputs
 from tests.unit.evaluation.fidelity import find_tolerances, measure_by_fidelity
 from tests.unit.evaluation.tensor_images import TensorImages
 
@@ -33,39 +27,42 @@ def draw_images(seed: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def judge() -> EfficientNetLite0Extractor:
-    return build_judge(CPU)
+def space() -> FeatureSpace:
+    found = find_space("efficientnet-lite0", CPU, None)
+    assert isinstance(found, FeatureSpace)
+    return found
 
 
-def test_values_are_torch_fidelitys_on_the_same_images(judge: EfficientNetLite0Extractor) -> None:
+def extract(images: Tensor, space: FeatureSpace, batch_size: int) -> Tensor:
+    collector = FeatureCollector(space, (), batch_size=batch_size, device=CPU)
+    collector.add(images)
+    return collector.collect("features").plain
+
+
+def test_values_are_torch_fidelitys_on_the_same_images(space: FeatureSpace) -> None:
     images = [draw_images(0), draw_images(1)]
     by_hand = measure_by_fidelity(*(TensorImages(own) for own in images), NUM_IMAGES)
-    generated, reference = (extract_features(i, judge, batch_size=5, device=CPU) for i in images)
-    kid = estimate_kernel_distance(generated, reference, Grouping(NUM_IMAGES, 4, 0))
+    generated, reference = (extract(own, space, 5) for own in images)
     tolerances = find_tolerances(generated, reference)
-    found = compute_precision_recall(generated, reference, neighbourhood=2)
-    assert compute_frechet_distance(generated, reference) == pytest.approx(
-        by_hand["frechet_inception_distance"], abs=tolerances["fd"]
-    )
-    expected = by_hand["kernel_inception_distance_mean"]
-    assert kid.value == pytest.approx(expected, abs=tolerances["kid"])
-    assert found.precision == by_hand["precision"]
-    assert found.recall == by_hand["recall"]
+    found = compute_values(space_inputs(generated, reference, neighbourhood=2))
+    for name, key in (
+        ("fd", "frechet_inception_distance"),
+        ("kid", "kernel_inception_distance_mean"),
+    ):
+        assert found[f"{name}_x"].value == pytest.approx(by_hand[key], abs=tolerances[name])
+    assert found["precision_x"].value == by_hand["precision"]
+    assert found["recall_x"].value == by_hand["recall"]
 
 
 def test_features_are_finite_different_and_in_the_images_order(
-    judge: EfficientNetLite0Extractor,
+    space: FeatureSpace,
 ) -> None:
     images = draw_images(0)[:6]
-    seen: list[int] = []
-    features = extract_features(images, judge, batch_size=4, device=CPU, advance=seen.append)
+    features = extract(images, space, 4)
     assert features.shape == (6, 1280)
     assert features.dtype == torch.float32
-    assert seen == [4, 2]
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(
-        extract_features(images[order], judge, batch_size=3, device=CPU), features[order]
-    )
+    torch.testing.assert_close(extract(images[order], space, 3), features[order])
     assert (torch.pdist(features) > 0.1).all()
 
 
@@ -74,10 +71,9 @@ def test_registering_twice_does_nothing() -> None:
     register_judge()
 
 
-def test_nan_of_the_network_is_refused(judge: EfficientNetLite0Extractor) -> None:
-    class Broken(torch.nn.Module):
-        def forward(self, images: Tensor) -> tuple[Tensor]:
-            return (torch.full((len(images), 4), float("nan")),)
-
+def test_nan_of_the_network_is_refused(space: FeatureSpace) -> None:
+    broken = replace(
+        space, encode=lambda images: (torch.full((len(images), 4), float("nan")), None)
+    )
     with pytest.raises(EvaluationError, match="NaN or infinity in 12 of 12"):
-        extract_features(draw_images(0), Broken(), batch_size=5, device=CPU)
+        extract(draw_images(0), broken, 5)

@@ -11,8 +11,7 @@ from torch.nn.functional import normalize
 
 from clipgan.artifacts import hash_file
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.clip_metrics import find_judge_clip
-from clipgan.evaluation.feature_spaces import (
+from clipgan.evaluation.spaces.feature_spaces import (
     FeatureSpace,
     TrainingClip,
     check_names_differ,
@@ -20,6 +19,7 @@ from clipgan.evaluation.feature_spaces import (
     name_metric_of,
     resize_as_clean_fid,
 )
+from clipgan.evaluation.spaces.text_image import find_judge_clip
 from tests.unit.clip import tiny_open_clip
 
 CPU = torch.device("cpu")

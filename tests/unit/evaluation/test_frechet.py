@@ -7,14 +7,14 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.frechet import (
+from clipgan.evaluation.metrics.frechet_distance import (
     FrechetReference,
     compute_distance,
     compute_distance_of_statistics,
     compute_distances,
-    compute_statistics,
 )
-from clipgan.evaluation.intervals import Grouping
+from clipgan.evaluation.spaces.statistics import compute_statistics
+from clipgan.metrics.grouping import Grouping
 
 SHAPES = [(40, 60, 100), (300, 200, 20), (40, 150, 100), (150, 40, 100), (101, 100, 100)]
 """Images, reference images, dimensions: every combination of fewer and more than dimensions."""

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.history import load_history, save_history_csv, save_history_plot
+from clipgan.evaluation.report.history import load_history, save_history_csv, save_history_plot
 
 ROWS = [
     {"images_seen": 16, "generator_loss": 1.5},

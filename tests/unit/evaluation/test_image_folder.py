@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.image_folder import ImageFolder
+from clipgan.evaluation.study.image_folder import ImageFolder
 from tests.params import params_with
 
 READING = params_with().ingest

@@ -6,23 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.blur import blur
-from clipgan.evaluation.diversity import compute_caption_diversity
-from clipgan.evaluation.inception import WeightsFile
-from clipgan.evaluation.intervals import Grouping
-from clipgan.evaluation.memorisation import find_nearest_training
-from clipgan.evaluation.object_accuracy import (
+from clipgan.evaluation.metrics.caption_diversity import compute_caption_diversity
+from clipgan.evaluation.metrics.inputs import ImageInputs
+from clipgan.evaluation.metrics.memorised_share import find_nearest_training
+from clipgan.evaluation.metrics.metric import Skip
+from clipgan.evaluation.metrics.object_accuracy import (
     ObjectDetector,
+    build_detector,
     compute_object_accuracy,
     find_detector_weights,
     list_things,
     name_things,
 )
-from clipgan.evaluation.object_judge import ObjectJudge, find_object_judge
-from clipgan.evaluation.path_length import compute_path_lengths
+from clipgan.evaluation.metrics.path_length import compute_path_lengths
+from clipgan.evaluation.spaces.blur import blur
+from clipgan.evaluation.spaces.inception import WeightsFile
+from clipgan.metrics.grouping import Grouping
+from tests.metric_values import SPACE, compute_values
 
 GENERATOR = torch.Generator().manual_seed(0)
 CPU = torch.device("cpu")
@@ -59,7 +62,7 @@ class TestMemorisation:
         assert 0.4 < share < 0.6
 
     def test_a_training_image_has_distance_zero(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("clipgan.evaluation.memorisation._BLOCK", 3)
+        monkeypatch.setattr("clipgan.evaluation.metrics.memorised_share._BLOCK", 3)
         training = 100 * torch.randn(10, 300, generator=GENERATOR)
         found = find_nearest_training(training, training)
         assert found.rows.tolist() == list(range(10))
@@ -124,9 +127,9 @@ class TestObjects:
         named[:6, 1], named[6:, 2] = True, True
         present[:3, 1], present[6:, 2], present[:, 3] = True, True, True
         found = compute_object_accuracy(named, present, Grouping(8, 4, 0))
-        assert found.by_class.value == pytest.approx((3 / 6 + 1) / 2)
-        assert found.by_image.value == pytest.approx(5 / 8)
-        assert len(found.by_image.leave_out) == 4
+        assert found["_c"].value == pytest.approx((3 / 6 + 1) / 2)
+        assert found["_i"].value == pytest.approx(5 / 8)
+        assert len(found["_i"].leave_out) == 4
 
     def test_absent_detector_and_captions_without_things_are_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -135,28 +138,27 @@ class TestObjects:
         reason = find_detector_weights()
         assert isinstance(reason, str)
         assert "fasterrcnn_resnet50_fpn_v2_coco" in reason
-        assert find_object_judge(["a dog"], CPU) == reason
+        assert build_detector(["a dog"], CPU) == Skip(reason)
         monkeypatch.setattr(
-            "clipgan.evaluation.object_judge.find_detector_weights",
+            "clipgan.evaluation.metrics.object_accuracy.find_detector_weights",
             lambda: WeightsFile(tmp_path, "0"),
         )
-        assert "no caption names" in str(find_object_judge(["a rocket"], CPU))
+        assert "no caption names" in str(build_detector(["a rocket"], CPU))
 
     def test_what_is_detected_counts(self) -> None:
-        class AlwaysDog(nn.Module):
-            weights_sha256 = "0" * 64
-
-            def find_things(self, images: Tensor) -> Tensor:
-                present = torch.zeros(len(images), 91, dtype=torch.bool)
-                present[:, list_things()["dog"]] = True
-                return present
-
-        judge = ObjectJudge(AlwaysDog(), name_things(["a dog"] * 6 + ["a cat"] * 2))  # type: ignore[arg-type]
-        for _ in range(2):
-            judge.add(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
-        found = judge.measure(Grouping(8, 4, 0))
-        assert found["soa_i"].estimate.value == pytest.approx(6 / 8)
-        assert found["soa_c"].estimate.value == pytest.approx(1 / 2)
+        present = torch.zeros(8, 91)
+        present[:, list_things()["dog"]] = 1.0
+        found = compute_values(
+            ImageInputs(
+                space=SPACE,
+                grouping=Grouping(8, 4, 0),
+                features=present,
+                captions=["a dog"] * 6 + ["a cat"] * 2,
+            )
+        )
+        assert found["soa_i_x"].value == pytest.approx(6 / 8)
+        assert found["soa_c_x"].value == pytest.approx(1 / 2)
+        assert found["soa_c_x"].protocol.settings == {"captions_with_things": 8}
 
     @pytest.mark.slow
     def test_the_detector_loads_torchvisions_file_format(self, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.extraction import FeatureCollector
-from clipgan.evaluation.feature_spaces import FeatureSpace, find_space
-from clipgan.evaluation.inception import (
+from clipgan.evaluation.metrics.inputs import SpaceInputs
+from clipgan.evaluation.spaces.extraction import FeatureCollector, SpaceFeatures
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace, find_space
+from clipgan.evaluation.spaces.inception import (
     TORCHVISION_URL,
     TensorFlowInception,
     TorchvisionInception,
@@ -26,10 +27,9 @@ from clipgan.evaluation.inception import (
     find_torchvision_weights,
     resize_as_tensorflow,
 )
-from clipgan.evaluation.intervals import Grouping
-from clipgan.evaluation.protocols import build_offline_protocol
-from clipgan.evaluation.space_metrics import Measured, SpaceFeatures, SpaceJudge
-from tests.params import params_with
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.values import MetricValue
+from tests.metric_values import compute_values
 from tests.unit.evaluation.fidelity import find_tolerances
 from tests.unit.evaluation.inception_weights import save_inception, save_torchvision_inception
 
@@ -75,7 +75,9 @@ def test_weights_with_the_named_hash_are_found(
     weights_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights_path.write_bytes(b"whole")
-    monkeypatch.setattr("clipgan.evaluation.inception.hash_file", lambda _: "6726825d" + "0" * 56)
+    monkeypatch.setattr(
+        "clipgan.evaluation.spaces.inception.hash_file", lambda _: "6726825d" + "0" * 56
+    )
     assert find_inception_weights() == WeightsFile(weights_path, "6726825d" + "0" * 56)
     assert isinstance(find_hub_weights(TORCHVISION_URL), str)
 
@@ -126,7 +128,7 @@ def test_values_are_those_of_torch_fidelitys_command_line(
         ("precision", "precision", "precision"),
         ("recall", "recall", "recall"),
     ):
-        value = found[name].estimate.value
+        value = found[name].value
         assert value == pytest.approx(theirs[key], abs=tolerances[kind]), name
 
 
@@ -138,7 +140,7 @@ def test_the_inception_score_is_that_of_torch_fidelitys_command_line(
     folder = save_images(tmp_path / "images", images)
     theirs = run_torch_fidelity(inception_file, f"--input1={folder}", "--isc")
     found, _ = judge_as_torch_fidelity(inception_file, "2048", [images, images])
-    score = found["inception_score"].estimate
+    score = found["inception_score"]
     assert score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     assert score.standard_deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
 
@@ -161,7 +163,7 @@ def run_torch_fidelity(weights: Path, *arguments: str) -> dict[str, float]:
 
 def judge_as_torch_fidelity(
     weights: Path, layer: str, images: Sequence[Tensor]
-) -> tuple[dict[str, Measured], list[Tensor]]:
+) -> tuple[dict[str, MetricValue], list[Tensor]]:
     """All that comes after the extractor is ours; the extractor is torch-fidelity's.
 
     Returns:
@@ -178,14 +180,14 @@ def judge_as_torch_fidelity(
 
     space = FeatureSpace("inception-tf", "", "fid", "x", "0", "x", encode)
     features = [collect(space, part) for part in images]
-    config = params_with(
-        {
-            "evaluate.neighbourhood": 2,
-            "evaluate.seed": 2020,  # the command line's default
-        }
-    ).evaluate
-    judge = SpaceJudge(space, features[1], build_offline_protocol(config))
-    found = judge.measure(features[0], Grouping(len(images[0]), 6, 0))
+    inputs = SpaceInputs(
+        space=space,
+        grouping=Grouping(len(images[0]), 6, 0),
+        generated=features[0],
+        reference=features[1],
+        neighbourhood=2,
+    )
+    found = compute_values(inputs)
     return found, [part.plain for part in features]
 
 
@@ -200,7 +202,7 @@ def test_the_three_inceptions_differ_in_resize_and_range(
 ) -> None:
     files = {TORCHVISION_URL: save_torchvision_inception(tmp_path / "torchvision.pth")}
     monkeypatch.setattr(
-        "clipgan.evaluation.inception.find_hub_weights",
+        "clipgan.evaluation.spaces.inception.find_hub_weights",
         lambda url: WeightsFile(files.get(url, inception_file), "x"),
     )
     images = draw_images(2, 20, 0)

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.intervals import (
-    Grouping,
-    compare_paired,
-    compute_bounds,
-    compute_share_bounds,
-)
+from clipgan.metrics.comparison import Comparison, compare_values
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate, compute_bounds, compute_share_bounds
+from clipgan.metrics.values import build_value
+from tests.metric_values import PROTOCOL
+
+
+def compare(a: Estimate, b: Estimate) -> Comparison:
+    first, second = (build_value(found, PROTOCOL, 0.95, better="lower") for found in (a, b))
+    return compare_values(first, second)
 
 
 def test_groups_are_even_random_and_decided_by_the_seed() -> None:
@@ -102,8 +106,8 @@ def test_pairing_sees_what_two_separate_intervals_hide() -> None:
     a, b = grouping.average(better), grouping.average(shared)
     apart = [compute_bounds(e.value, e.leave_out, 0.95) for e in (a, b)]
     assert apart[0].low < apart[1].high
-    found = compare_paired(a.value, a.leave_out, b.value, b.leave_out, 0.95)
-    assert 0.4 < found.bounds.low < 0.5 < found.bounds.high < 0.6
+    found = compare(a, b)
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
     assert found.p_value < 1e-6
 
 
@@ -113,14 +117,14 @@ def test_p_values_of_equal_models_are_uniform() -> None:
     for trial in range(300):
         grouping = Grouping(60, 15, trial)
         a, b = (grouping.average(torch.randn(60, generator=generator)) for _ in range(2))
-        p_values.append(compare_paired(a.value, a.leave_out, b.value, b.leave_out, 0.95).p_value)
+        p_values.append(compare(a, b).p_value)
     found = torch.tensor(p_values)
     assert 0.02 < float((found < 0.05).double().mean()) < 0.09
     assert 0.4 < float(found.mean()) < 0.6
 
 
 def test_a_model_compared_with_itself_is_no_different() -> None:
-    found = compare_paired(1.0, (1.0, 2.0), 1.0, (1.0, 2.0), 0.95)
+    found = compare(Estimate(1.0, (1.0, 2.0)), Estimate(1.0, (1.0, 2.0)))
     assert (found.difference, found.p_value) == (0.0, 1.0)
 
 
@@ -128,4 +132,4 @@ def test_too_few_or_other_groups_are_refused() -> None:
     with pytest.raises(EvaluationError, match="1 subsets give no interval"):
         compute_bounds(1.0, (1.0,), 0.95)
     with pytest.raises(EvaluationError, match=r"2 groups against 3.*interval_groups"):
-        compare_paired(1.0, (1.0, 2.0), 1.0, (1.0, 2.0, 3.0), 0.95)
+        compare(Estimate(1.0, (1.0, 2.0)), Estimate(1.0, (1.0, 2.0, 3.0)))

@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch_fidelity.metric_kid import kernel_mmd
 
-from clipgan.evaluation.intervals import Grouping
-from clipgan.evaluation.kernels import (
+from clipgan.evaluation.metrics.kernel_distances import (
     build_cubic_kernel,
     compute_cmmd,
     compute_discrepancy,
     gaussian_kernel,
 )
+from clipgan.metrics.grouping import Grouping
 
 GENERATOR = torch.Generator().manual_seed(0)
 A = torch.randn(30, 6, generator=GENERATOR, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_unbiased_discrepancy_is_torch_fidelitys_on_whole_sets() -> None:
 def test_subsets_are_what_computing_each_alone_gives(
     unbiased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipgan.evaluation.kernels._BLOCK", 7)
+    monkeypatch.setattr("clipgan.evaluation.metrics.kernel_distances._BLOCK", 7)
     groups, kernel = Grouping(30, 5, 0), build_cubic_kernel(6)
     found = compute_discrepancy(A, B, kernel, groups, unbiased=unbiased)
     alone = [

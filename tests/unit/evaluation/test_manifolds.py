@@ -2,27 +2,49 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
 
-from clipgan.evaluation.distances import compute_precision_recall
-from clipgan.evaluation.intervals import Grouping
-from clipgan.evaluation.manifolds import compute_overlap, compute_radii
+from clipgan.evaluation.metrics.prdc import ManifoldOverlap, compute_radii
+from clipgan.evaluation.metrics.prdc import compute_overlap as compute_overlap_with_radii
+from clipgan.metrics.grouping import Grouping
+from tests.metric_values import compute_values, space_inputs
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randn(50, 4, generator=GENERATOR)
 GENERATED = 0.6 * torch.randn(40, 4, generator=GENERATOR) + 0.9
 
 
+def compute_overlap(
+    generated: Tensor, reference: Tensor, *, neighbourhood: int, grouping: Grouping
+) -> ManifoldOverlap:
+    return compute_overlap_with_radii(
+        generated,
+        reference,
+        neighbourhood=neighbourhood,
+        grouping=grouping,
+        reference_radii=compute_radii(reference, neighbourhood),
+    )
+
+
 @pytest.mark.parametrize("block", [2048, 9])
 def test_precision_and_recall_are_torch_fidelitys(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipgan.evaluation.manifolds._BLOCK", block)
-    found = compute_overlap(GENERATED, REFERENCE, neighbourhood=3, grouping=Grouping(40, 5, 0))
-    theirs = compute_precision_recall(GENERATED, REFERENCE, neighbourhood=3)
-    assert 0.2 < theirs.precision < 1.0
-    assert 0.2 < theirs.recall < 1.0
-    assert found.precision.value == pytest.approx(theirs.precision, abs=1e-7)
-    assert found.recall.value == pytest.approx(theirs.recall, abs=1e-7)
+    monkeypatch.setattr("clipgan.evaluation.metrics.prdc._BLOCK", block)
+    found = compute_values(space_inputs(GENERATED, REFERENCE, Grouping(40, 5, 0)))
+    theirs = prc_features_to_metric(
+        GENERATED, REFERENCE, prc_neighborhood=3, save_cpu_ram=True, verbose=False
+    )
+    assert 0.2 < theirs[KEY_METRIC_PRECISION] < 1.0
+    assert 0.2 < theirs[KEY_METRIC_RECALL] < 1.0
+    assert found["precision_x"].value == theirs[KEY_METRIC_PRECISION]
+    assert found["recall_x"].value == theirs[KEY_METRIC_RECALL]
+    assert found["recall_x"].protocol.settings == {"neighbourhood": 3}
 
 
 def test_density_and_coverage_are_their_definitions() -> None:
@@ -59,8 +81,8 @@ def test_leave_outs_are_what_computing_each_subset_alone_gives(
     num_groups: int, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Balls around generated images grow when their neighbours are left out."""
-    monkeypatch.setattr("clipgan.evaluation.manifolds._BLOCK", 9)
-    monkeypatch.setattr("clipgan.evaluation.manifolds._SPARE_NEIGHBOURS", spare)
+    monkeypatch.setattr("clipgan.evaluation.metrics.prdc._BLOCK", 9)
+    monkeypatch.setattr("clipgan.evaluation.metrics.prdc._SPARE_NEIGHBOURS", spare)
     groups = Grouping(40, num_groups, 0)
     found = compute_overlap(GENERATED, REFERENCE, neighbourhood=3, grouping=groups)
     for group in range(num_groups):

@@ -11,11 +11,13 @@ from torch.nn.functional import normalize
 
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.benchmark import Benchmark, build_benchmark
-from clipgan.evaluation.feature_spaces import TrainingClip
-from clipgan.evaluation.measurement import Evaluator, ImageSource, LatentAccess
-from clipgan.evaluation.protocols import find_protocol
-from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.metrics.inputs import LatentAccess
+from clipgan.evaluation.spaces.feature_spaces import TrainingClip
+from clipgan.evaluation.study.benchmark import Benchmark, build_benchmark
+from clipgan.evaluation.study.driver import Driver, ImageSource
+from clipgan.evaluation.study.protocols import find_protocol
+from clipgan.evaluation.study.reference_cache import FeatureCache
+from clipgan.evaluation.study.shard_study import build_shard_study
 from clipgan.images import to_unit_range
 from tests.params import params_with
 from tests.unit.evaluation.tiny_images import Drawing, build_images, draw
@@ -46,18 +48,18 @@ def build(images: Path, config: EvaluateConfig, protocol: str = "fd-offline") ->
     return build_benchmark(config, find_protocol(protocol, config), images, SIDE)
 
 
-def evaluator_of(
+def driver_of(
     benchmark: Benchmark, config: EvaluateConfig, *, cache: Path | None = None, **changes: Any
-) -> Evaluator:
-    return Evaluator(
+) -> Driver:
+    study = build_shard_study(
         config,
         benchmark,
         clip=TrainingClip(encode_images, CLIP),
         encode_texts=encode_texts,
         device=torch.device("cpu"),
         cache=FeatureCache(cache),
-        **changes,
     )
+    return Driver(study, **changes)
 
 
 def encode_texts(texts: Sequence[str]) -> Tensor:
@@ -87,16 +89,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluator(images: Path) -> Evaluator:
+def driver(images: Path) -> Driver:
     config = config_with()
-    return evaluator_of(build(images, config), config)
+    return driver_of(build(images, config), config)
 
 
 PERFECT = source_of(draw_prompts)
 
 
-def test_the_real_images_in_the_generators_place_score_best(evaluator: Evaluator) -> None:
-    found = evaluator.measure(PERFECT)
+def test_the_real_images_in_the_generators_place_score_best(driver: Driver) -> None:
+    found = driver.measure(PERFECT)
     values = {name: value.value for name, value in found.values.items()}
     space = ("fd", "kid", "precision", "recall", "density", "coverage", "memorised_share")
     assert set(values) == {
@@ -115,34 +117,34 @@ def test_the_real_images_in_the_generators_place_score_best(evaluator: Evaluator
     # One drawing a caption: no diversity.
     assert values["caption_diversity_efficientnet_lite0"] == pytest.approx(0.0, abs=1e-6)
     # The other style has the same pixels here, so its ceiling is the full score.
-    real = evaluator.measure_real()
+    real = driver.measure_real()
     assert real["concept_accuracy_ceiling_bold"].value == 1.0
     assert real["clip_score"].value == pytest.approx(values["clip_score"])
 
 
-def test_worse_images_score_worse(evaluator: Evaluator) -> None:
+def test_worse_images_score_worse(driver: Driver) -> None:
     def shuffle(prompts: Sequence[str]) -> Tensor:
         noise = torch.randint(0, 64, (len(prompts), 3, SIDE, SIDE), dtype=torch.uint8)
         return draw_prompts([*prompts[1:], prompts[0]]) // 4 + noise
 
-    good = evaluator.measure(PERFECT).values
-    bad = evaluator.measure(source_of(shuffle)).values
+    good = driver.measure(PERFECT).values
+    bad = driver.measure(source_of(shuffle)).values
     assert bad["fd_efficientnet_lite0"].value > good["fd_efficientnet_lite0"].value + 1
     assert bad["kid_efficientnet_lite0"].value > good["kid_efficientnet_lite0"].value
     assert bad["concept_accuracy"].value < 0.6
     assert bad["caption_diversity_efficientnet_lite0"].value > 1e-3
 
 
-def test_every_value_has_an_interval_around_it(evaluator: Evaluator) -> None:
-    for name, value in {**evaluator.measure(PERFECT).values, **evaluator.measure_real()}.items():
+def test_every_value_has_an_interval_around_it(driver: Driver) -> None:
+    for name, value in {**driver.measure(PERFECT).values, **driver.measure_real()}.items():
         assert value.interval is not None, name
         assert value.interval.low <= value.value <= value.interval.high
         assert value.interval.confidence == 0.95
         assert len(value.leave_out) >= 2
 
 
-def test_protocols_say_who_judged_what(evaluator: Evaluator) -> None:
-    values = evaluator.measure(PERFECT).values
+def test_protocols_say_who_judged_what(driver: Driver) -> None:
+    values = driver.measure(PERFECT).values
     fd, r_precision = values["fd_efficientnet_lite0"].protocol, values["r_precision"].protocol
     assert fd.name == "fd-offline"
     assert (fd.independent, fd.clip) == (True, None)
@@ -156,8 +158,8 @@ def test_protocols_say_who_judged_what(evaluator: Evaluator) -> None:
     assert (concepts.generated_count, concepts.settings) == (12, {"concepts": 6})
 
 
-def test_pictures_worth_looking_at_come_along(evaluator: Evaluator) -> None:
-    found = evaluator.measure(PERFECT)
+def test_pictures_worth_looking_at_come_along(driver: Driver) -> None:
+    found = driver.measure(PERFECT)
     assert [pair.distance for pair in found.nearest] == [0.0] * 3
     assert all(torch.equal(pair.generated, pair.training) for pair in found.nearest)
     assert len(found.worst) == 2
@@ -166,12 +168,12 @@ def test_pictures_worth_looking_at_come_along(evaluator: Evaluator) -> None:
     assert torch.equal(found.worst[0].image, drawn)
 
 
-def test_progress_counts_what_the_evaluator_announces(images: Path) -> None:
+def test_progress_counts_what_the_driver_announces(images: Path) -> None:
     config = config_with()
     seen: list[int] = []
-    evaluator = evaluator_of(build(images, config), config, advance=seen.append)
-    evaluator.measure(PERFECT)
-    assert sum(seen) == evaluator.count_generated()
+    driver = driver_of(build(images, config), config, advance=seen.append)
+    driver.measure(PERFECT)
+    assert sum(seen) == driver.count_generated()
 
 
 def test_a_second_evaluation_does_not_touch_the_real_images(
@@ -179,10 +181,10 @@ def test_a_second_evaluation_does_not_touch_the_real_images(
 ) -> None:
     config = config_with(nearest_pictures=3)
     benchmark = build(images, config)
-    first = evaluator_of(benchmark, config, cache=tmp_path)
+    first = driver_of(benchmark, config, cache=tmp_path)
     found, real = first.measure(PERFECT), first.measure_real()
     monkeypatch.setattr("clipgan.data.decoding.decode_image", refuse_to_decode)
-    second = evaluator_of(benchmark, config, cache=tmp_path)
+    second = driver_of(benchmark, config, cache=tmp_path)
     again = second.measure(PERFECT)
     assert again.values == found.values
     assert len(again.nearest) == 3
@@ -190,14 +192,14 @@ def test_a_second_evaluation_does_not_touch_the_real_images(
         assert torch.equal(pair.training, before.training)
     assert second.measure_real() == real
     with pytest.raises(AssertionError, match="decoded"):
-        evaluator_of(benchmark, config, cache=None)
+        driver_of(benchmark, config, cache=None)
 
 
 def refuse_to_decode(data: bytes) -> None:
     raise AssertionError("a real image was decoded")
 
 
-def test_path_length_sees_the_latents_and_holds_the_captions(evaluator: Evaluator) -> None:
+def test_path_length_sees_the_latents_and_holds_the_captions(driver: Driver) -> None:
     texts_seen: list[Tensor] = []
     direction = torch.randn(8, 3 * SIDE * SIDE, generator=torch.Generator().manual_seed(0))
 
@@ -212,11 +214,11 @@ def test_path_length_sees_the_latents_and_holds_the_captions(evaluator: Evaluato
     for function in (generate, stand_still):
         access = LatentAccess(function, encode_texts, latent_dim=8)
         source = ImageSource(PERFECT.generate, access)
-        lengths.append(evaluator.measure(source).values["path_length_efficientnet_lite0"])
+        lengths.append(driver.measure(source).values["path_length_efficientnet_lite0"])
     assert lengths[0].value > 0.0
     assert lengths[1].value == 0.0
     assert lengths[0].protocol.generated_count == 8
-    expected = encode_texts(evaluator.benchmark.choice.conditions[:4])
+    expected = encode_texts(driver.study.conditions[:4])
     torch.testing.assert_close(texts_seen[0], torch.cat([expected, expected]))
 
 
@@ -231,10 +233,10 @@ def test_path_length_sees_the_latents_and_holds_the_captions(evaluator: Evaluato
     ],
 )
 def test_damaged_output_of_a_generator_is_refused(
-    evaluator: Evaluator, generate: Callable[[Sequence[str]], Tensor], reason: str
+    driver: Driver, generate: Callable[[Sequence[str]], Tensor], reason: str
 ) -> None:
     with pytest.raises(EvaluationError, match=reason):
-        evaluator.measure(source_of(generate))
+        driver.measure(source_of(generate))
 
 
 def test_metrics_the_data_are_too_few_for_are_skipped_with_the_reason(images: Path) -> None:
@@ -244,15 +246,15 @@ def test_metrics_the_data_are_too_few_for_are_skipped_with_the_reason(images: Pa
         neighbourhood=16,
         feature_spaces=["inception-tf", "timm:resnet18"],
     )
-    evaluator = evaluator_of(build(images, config), config)
-    skipped = evaluator.skipped
+    driver = driver_of(build(images, config), config)
+    values = driver.measure(PERFECT).values
+    skipped = driver.skipped
     assert "num_concepts = 9" in skipped["concept_accuracy"]
     assert "retrieval_candidates = 9" in skipped["r_precision"]
     assert "neighbourhood = 16" in skipped["recall_efficientnet_lite0"]
     assert "https://" in skipped["fid"]
     assert "timm:resnet18:FILE" in skipped["fd_resnet18"]
     assert "judge_clip_model is none" in skipped["clip_score_independent"]
-    values = evaluator.measure(PERFECT).values
     assert set(values) == {
         "fd_efficientnet_lite0",
         "kid_efficientnet_lite0",
@@ -265,7 +267,7 @@ def test_reals_of_another_size_than_the_generators(images: Path) -> None:
     custom = {"name": "half", "based_on": "fd-offline", "reference_px": SIDE // 2}
     config = config_with(custom_protocols=[custom])
     benchmark = build_benchmark(config, find_protocol("half", config), images, SIDE)
-    found = evaluator_of(benchmark, config).measure(PERFECT)
+    found = driver_of(benchmark, config).measure(PERFECT)
     fd = found.values["fd_efficientnet_lite0"]
     assert f"Lanczos to {SIDE // 2} px" in fd.protocol.resize
     assert fd.value > 1.0, "blurred reals are not the images that were drawn"
@@ -274,7 +276,7 @@ def test_reals_of_another_size_than_the_generators(images: Path) -> None:
 
 def test_few_images_for_the_dimensions_are_warned_about(images: Path) -> None:
     config = config_with()
-    (warning,) = evaluator_of(build(images, config), config).warnings
+    (warning,) = driver_of(build(images, config), config).study.warnings
     assert "16 images in 1,280 dimensions" in warning
     assert "kid_efficientnet_lite0" in warning
 
@@ -289,16 +291,16 @@ def test_without_captions_the_distances_are_still_measured(tmp_path: Path) -> No
     uncaptioned = [Drawing(concept, []) for concept in CONCEPTS]
     config = config_with()
     benchmark = build(build_images(tmp_path / "images", uncaptioned, SIDE), config)
-    evaluator = evaluator_of(benchmark, config)
+    driver = driver_of(benchmark, config)
     # A condition is a sample id here: "0003" stands for the fourth image.
     draw_images = source_of(lambda ids: draw_prompts([CONCEPTS[int(number)] for number in ids]))
-    found = evaluator.measure(draw_images)
+    found = driver.measure(draw_images)
     space = ("fd", "kid", "precision", "recall", "density", "coverage", "memorised_share")
     assert set(found.values) == {f"{metric}_efficientnet_lite0" for metric in space}
     assert found.worst == ()
     assert "image features" in found.values["fd_efficientnet_lite0"].protocol.captions
-    assert {"clip_score", "r_precision", "concept_accuracy"} <= set(evaluator.skipped)
-    assert evaluator.measure_real() == {}
+    assert {"clip_score", "r_precision", "concept_accuracy"} <= set(driver.skipped)
+    assert driver.measure_real() == {}
 
 
 def test_whole_and_mirrored_references_and_blurs(images: Path) -> None:
@@ -311,8 +313,8 @@ def test_whole_and_mirrored_references_and_blurs(images: Path) -> None:
         "blur_radii_px": [1, 8],
     }
     config = config_with(custom_protocols=[custom])
-    evaluator = evaluator_of(build(images, config, "mine"), config)
-    values = evaluator.measure(PERFECT).values
+    driver = driver_of(build(images, config, "mine"), config)
+    values = driver.measure(PERFECT).values
     protocol = values["fd_efficientnet_lite0"].protocol
     assert (protocol.generated_count, protocol.reference_count) == (12, 2 * 16)
     assert protocol.name == "mine"

@@ -9,8 +9,13 @@ from pydantic import ValidationError
 
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.benchmark import build_benchmark
-from clipgan.evaluation.protocols import FIXED, find_protocol, format_protocols, list_protocols
+from clipgan.evaluation.study.benchmark import build_benchmark
+from clipgan.evaluation.study.protocols import (
+    FIXED,
+    find_protocol,
+    format_protocols,
+    list_protocols,
+)
 from tests.params import params_with
 from tests.unit.evaluation.tiny_images import Drawing, build_images
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipgan.errors import DataError, EvaluationError
-from clipgan.evaluation.reference import (
+from clipgan.evaluation.study.reference import (
     choose_gallery,
     choose_reference,
     load_reference_images,

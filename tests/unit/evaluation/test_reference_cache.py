@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.evaluation.extractors import JUDGE_NAME
-from clipgan.evaluation.feature_spaces import FeatureSpace
-from clipgan.evaluation.real_images import RealImages
-from clipgan.evaluation.reference import load_reference_index
-from clipgan.evaluation.reference_cache import FeatureCache
+from clipgan.evaluation.spaces.extractors import JUDGE_NAME
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
+from clipgan.evaluation.study.real_images import RealImages
+from clipgan.evaluation.study.reference import load_reference_index
+from clipgan.evaluation.study.reference_cache import FeatureCache
 from tests.unit.evaluation.tiny_images import Drawing, build_images
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_clips_of_one_file_are_told_apart_and_so_is_other_code(
         open_images(tmp_path / "images", tmp_path / "cache").encode([0, 1], space)
     assert [counting.seen for counting in counters] == [2, 2, 2, 2]
     again = CountingSpace()
-    module = "clipgan.evaluation.reference_cache.hash_sources"
+    module = "clipgan.evaluation.study.reference_cache.hash_sources"
     monkeypatch.setattr(module, lambda name: "edited")
     space = replace(again.space, clip=clip)
     open_images(tmp_path / "images", tmp_path / "cache").encode([0, 1], space)

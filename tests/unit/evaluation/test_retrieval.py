@@ -5,12 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.retrieval import (
-    choose_distractors,
-    compute_clip_scores,
-    compute_r_precision,
-    index_captions,
-)
+from clipgan.evaluation.metrics.clip_score import compute_clip_scores
+from clipgan.evaluation.metrics.r_precision import choose_distractors, compute_wins, index_captions
 
 CONCEPTS = [f"concept {i}" for i in range(30)]
 CAPTIONS_OF = {concept: [f"{concept}, {n}" for n in range(3)] for concept in CONCEPTS}
@@ -57,7 +53,7 @@ def test_too_few_captions_name_the_parameter_and_the_limit(
 def test_perfect_embeddings_reach_one() -> None:
     texts, rows = index_captions(choose())
     features = normalize(torch.randn(len(texts), 64), dim=1)
-    assert compute_r_precision(features[rows[:, 0]], features, rows) == 1.0
+    assert compute_wins(features[rows[:, 0]], features, rows).mean() == 1.0
 
 
 def test_random_embeddings_reach_one_in_the_number_of_candidates() -> None:
@@ -67,13 +63,13 @@ def test_random_embeddings_reach_one_in_the_number_of_candidates() -> None:
     images = normalize(torch.randn(num, 64, generator=generator), dim=1)
     texts = normalize(torch.randn(200, 64, generator=generator), dim=1)
     # 4 standard deviations of a share of 0.1 over 4,000 images
-    assert compute_r_precision(images, texts, rows) == pytest.approx(0.1, abs=0.019)
+    assert float(compute_wins(images, texts, rows).mean()) == pytest.approx(0.1, abs=0.019)
 
 
 def test_a_tie_is_lost() -> None:
     features = normalize(torch.ones(5, 4), dim=1)
     rows = torch.tensor([[0, 1, 2], [1, 2, 3]])
-    assert compute_r_precision(features[:2], features, rows) == 0.0
+    assert compute_wins(features[:2], features, rows).mean() == 0.0
 
 
 def test_clip_score_is_the_plain_cosine() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from clipgan.evaluation.comparison import compare_models
-from clipgan.evaluation.protocol import MetricValue
-from clipgan.evaluation.summary import find_verdicts, summarise
-from tests.unit.evaluation.test_comparison import value_of
+from clipgan.evaluation.report.summary import summarise
+from clipgan.metrics.comparison import compare_models
+from clipgan.metrics.evaluations import Evaluation
+from clipgan.metrics.table import build_table
+from clipgan.metrics.values import MetricValue
+from tests.metric_values import value_of
 
 Values = dict[str, dict[str, MetricValue]]
 
@@ -51,7 +53,8 @@ class TestChanges:
             "trained against initial, paired: better in fd_x; worse in clip_score; "
             "no difference shown in the other 1.",
         )
-        assert find_verdicts(compare_models(values, "initial"), "trained") == {
+        table = build_table(Evaluation(values, baseline="initial"))
+        assert {row.metric: row.verdict for row in table.rows} == {
             "fd_x": "better",
             "clip_score": "worse",
             "precision_x": "no difference shown",

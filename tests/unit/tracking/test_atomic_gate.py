@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from clipgan.metrics.values import MetricValue
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.versions import list_versions
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -30,29 +32,35 @@ CONFIG = params_with(
 REGISTER = """
 import json, sys, time
 from pathlib import Path
+from clipgan.metrics.values import MetricValue
 from clipgan.tracking.packaged_model import GeneratorPackage
-from tests.mlflow_stores import compare_alike, register_values
+from clipgan.tracking import gate
+from tests.metric_values import value_of
+from tests.mlflow_stores import register_values
 from tests.unit.tracking.test_atomic_gate import CONFIG
 from tests.unit.tracking.tiny_sampler import LOADER
 
 uri, bundle, value = sys.argv[1:]
 
-def compare(a, b):
+compare_values = gate.compare_values
+
+def compare_slowly(a, b):
     # Long enough for the other process to come in between, were there no lock.
     time.sleep(1.0)
-    return compare_alike(a, b)
+    return compare_values(a, b)
 
+gate.compare_values = compare_slowly
 print("ready", flush=True)
 sys.stdin.readline()
-entries = {"fd": {"value": float(value), "protocol": {}}}
+entries = {"fd": value_of("fd", float(value), reference_fingerprint="old")}
 package = GeneratorPackage(Path(bundle), LOADER)
-decision = register_values(CONFIG, package, uri, entries, compare=compare).decision
+decision = register_values(CONFIG, package, uri, entries).decision
 print(json.dumps([decision.version, decision.promoted, decision.champion_version]))
 """
 
 
 def register(uri: str, bundle: Path, fd: float, **options: Any) -> Any:
-    entries = {"fd": {"value": fd, "protocol": options.pop("protocol", {})}}
+    entries = {"fd": value_of("fd", fd, reference_fingerprint=options.pop("data", "old"))}
     return register_values(CONFIG, GeneratorPackage(bundle, LOADER), uri, entries, **options)
 
 
@@ -105,18 +113,18 @@ def test_a_champion_that_changes_while_one_is_measured_is_compared_with(
     register(tracking_uri, save_tiny_bundle(tmp_path / "1", 1), 6.0)
     measured = []
 
-    def measure(version: int, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    def measure(version: int, like: MetricValue) -> Mapping[str, MetricValue]:
         measured.append(version)
         if version == 1:
             # Needs the lock: would wait for ever if it were held meanwhile.
             promote_version("tiny", 2, reason="meanwhile", tracking_uri=tracking_uri)
-        return {"fd": {"value": 4.0 - version, "protocol": {"data": "new"}}}
+        return {"fd": value_of("fd", 4.0 - version, reference_fingerprint="new")}
 
     report = register(
         tracking_uri,
         save_tiny_bundle(tmp_path / "2", 2),
         2.5,
-        protocol={"data": "new"},
+        data="new",
         measure=measure,
     )
     assert measured == [1, 2]

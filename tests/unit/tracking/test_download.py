@@ -12,6 +12,7 @@ from clipgan.errors import RegistryError
 from clipgan.models.bundle import GENERATOR_FILE, load_bundle
 from clipgan.tracking.download import download_generator
 from clipgan.tracking.packaged_model import GeneratorPackage
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -27,7 +28,7 @@ CONFIG = params_with(
 
 def register(tracking_uri: str, bundle: Path, clip_weights: Path | None = None) -> None:
     package = GeneratorPackage(bundle, LOADER, clip_weights)
-    register_values(CONFIG, package, tracking_uri, {"fd": {"value": 1.0, "protocol": {}}})
+    register_values(CONFIG, package, tracking_uri, {"fd": value_of("fd", 1.0)})
 
 
 @pytest.mark.parametrize("address", ["models:/tiny@champion", "models:/tiny/1"])

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
+from scipy import stats
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.gate import (
-    Comparison,
-    GateValue,
-    PromotionDecision,
-    decide_promotion,
-    read_gate_value,
-)
+from clipgan.metrics.evaluations import Evaluation
+from clipgan.metrics.values import MetricValue
+from clipgan.tracking.gate import PromotionDecision, decide_promotion, find_gate_value
+from tests.metric_values import value_of
 from tests.params import params_with
 
-PROTOCOL = {"extractor": "lite0", "seed": 0}
 HALF_WIDTH = 0.25
-
-
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison | str:
-    if a["protocol"] != b["protocol"]:
-        return f"seed: {a['protocol']['seed']} against {b['protocol']['seed']}"
-    gain = b["value"] - a["value"]
-    return Comparison(gain, gain - HALF_WIDTH, gain + HALF_WIDTH, "lower")
-
-
-def value_of(number: float, protocol: Mapping[str, Any] = PROTOCOL) -> GateValue:
-    return GateValue(number, {"value": number, "protocol": protocol})
+# Three subsets that lie this far apart give an interval of that half width.
+SPREAD = HALF_WIDTH / (float(stats.t.ppf(0.975, 2)) * (4 / 3) ** 0.5)
 
 
 def decide(
@@ -38,7 +23,7 @@ def decide(
     *,
     margin: float = 0.0,
     champion_version: int | None = 1,
-    other_protocol: Mapping[str, Any] = PROTOCOL,
+    other_seed: int = 0,
     version: int = 2,
     start: float | None = None,
     first_version: str = "beat_start",
@@ -50,14 +35,17 @@ def decide(
             "register.gate_metric": "fd",
         }
     ).register_model
+
+    def other(number: float) -> MetricValue:
+        return value_of("fd", number, seed=other_seed)
+
     return decide_promotion(
         config,
         version=version,
-        challenger=value_of(challenger),
-        start=None if start is None else value_of(start, other_protocol),
+        challenger=value_of("fd", challenger, SPREAD),
+        start=None if start is None else other(start),
         champion_version=champion_version,
-        champion=value_of(champion, other_protocol) if isinstance(champion, float) else champion,
-        compare=compare,
+        champion=other(champion) if isinstance(champion, float) else champion,
     )
 
 
@@ -66,10 +54,10 @@ CASES = [
     (2.0, 1.0, 0.0, False, "worse by 1, gain [-1.25, -0.75]: "),
     (2.125, 2.0, 0.0, False, "interval [-0.375, 0.125] holds 0: no difference shown"),
     (1.0, 1.0, 0.0, False, "no better"),
-    (1.25, 2.0, 0.5, True, "better by 0.75 [0.5, 1]"),
+    (1.125, 2.0, 0.5, True, "better by 0.875 [0.625, 1.125]"),
     (1.5, 2.0, 0.5, False, "by only 0.5 [0.25, 0.75]: the whole interval must be"),
     (1.875, 2.0, 0.0, False, "by 0.125, but its interval [-0.125, 0.375] holds 0"),
-    (1.75, 2.0, 0.0, False, "but its interval [0, 0.5] holds 0"),
+    (1.76, 2.0, 0.0, False, "but its interval [-0.01, 0.49] holds 0"),
 ]
 
 
@@ -104,9 +92,7 @@ def test_a_first_version_whose_start_was_not_measured_stays_challenger() -> None
 
 
 def test_a_start_of_another_protocol_is_not_beaten() -> None:
-    decision = decide(
-        0.0, None, start=9.0, champion_version=None, other_protocol={**PROTOCOL, "seed": 1}
-    )
+    decision = decide(0.0, None, start=9.0, champion_version=None, other_seed=1)
     assert not decision.promoted
     assert "seed: 0 against 1" in decision.reason
 
@@ -119,7 +105,7 @@ def test_a_first_version_may_be_let_through() -> None:
 
 
 def test_values_of_different_protocols_are_never_compared() -> None:
-    decision = decide(0.0, 100.0, other_protocol={**PROTOCOL, "seed": 1})
+    decision = decide(0.0, 100.0, other_seed=1)
     assert not decision.promoted
     assert "seed: 0 against 1" in decision.reason
     assert "clipgan promote 2" in decision.reason
@@ -142,19 +128,13 @@ def test_a_champion_is_not_compared_with_itself() -> None:
     ("evaluation", "message"),
     [
         (
-            {"trained": {"kid": {"value": 1.0, "protocol": {}}}},
+            Evaluation({"trained": {"kid": value_of("kid", 1.0)}}),
             "set register.gate_metric to one of: kid",
         ),
-        ({"trained": {}, "skipped": {"fd": "no weights"}}, r"was not computed \(no weights\)"),
-        ({}, "none"),
-        ({"trained": {"fd": {"value": float("nan"), "protocol": {}}}}, "no finite number"),
-        ({"trained": {"fd": {"value": None, "protocol": {}}}}, "no finite number"),
-        ({"trained": {"fd": {"value": 1.0}}}, "no protocol"),
-        ({"trained": {"fd": 1.0}}, "no finite number"),
+        (Evaluation({"trained": {}}, {"fd": "no weights"}), r"was not computed \(no weights\)"),
+        (Evaluation({}), "none"),
     ],
 )
-def test_an_evaluation_without_a_usable_value_is_refused(
-    evaluation: dict[str, Any], message: str
-) -> None:
+def test_an_evaluation_without_the_value_is_refused(evaluation: Evaluation, message: str) -> None:
     with pytest.raises(RegistryError, match=message):
-        read_gate_value(evaluation, "fd", "evaluation.json")
+        find_gate_value(evaluation, "fd", "evaluation.json")

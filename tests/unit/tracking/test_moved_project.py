@@ -22,6 +22,7 @@ from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.registry import RegistrationReport
 from clipgan.tracking.versions import STATE_TAG, list_versions
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -54,7 +55,7 @@ def make_project(root: Path, database: Path) -> str:
 
 
 def register(uri: str, bundle: Path, fd: float) -> RegistrationReport:
-    entries = {"fd": {"value": fd, "protocol": {}}}
+    entries = {"fd": value_of("fd", fd)}
     return register_values(CONFIG, GeneratorPackage(bundle, LOADER), uri, entries)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from clipgan.errors import RegistryError
+from clipgan.metrics.values import parse_value
 from clipgan.tracking.environment import open_client, sqlite_path
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.registry import RegistrationReport
 from clipgan.tracking.run_contexts import open_training_run
 from clipgan.tracking.versions import list_versions
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -36,7 +38,7 @@ def register(
     others: Mapping[str, float] | None = None,
 ) -> RegistrationReport:
     values = {"fd": fd, **(others or {})}
-    trained = {name: {"value": value, "protocol": {"seed": seed}} for name, value in values.items()}
+    trained = {name: value_of(name, value, seed=seed) for name, value in values.items()}
     return register_values(
         CONFIG, GeneratorPackage(bundle, LOADER), tracking_uri, trained, run_id=run_id
     )
@@ -61,7 +63,7 @@ def test_the_life_of_a_model(tracking_uri: str, tmp_path: Path) -> None:
 
     otherwise = register(tracking_uri, bundles[2], 0.1, seed=7)
     assert not otherwise.decision.promoted
-    assert "{'seed': 7} against {'seed': 0}" in otherwise.decision.reason
+    assert "seed: 7 against 0" in otherwise.decision.reason
     assert "not in this test" in otherwise.decision.reason
     assert aliases(tracking_uri) == {"challenger": 3, "champion": 1}
 
@@ -127,7 +129,7 @@ def test_a_failed_registration_leaves_no_version(tracking_uri: str, tmp_path: Pa
             CONFIG,
             GeneratorPackage(bundle, LOADER),
             tracking_uri,
-            {"kid": {"value": 1.0, "protocol": {}}},
+            {"kid": value_of("kid", 1.0)},
         )
     assert list_versions(NAME, tracking_uri=tracking_uri) == []
 
@@ -154,7 +156,7 @@ def test_promoting_what_is_not_there_names_what_is(
 def test_protocols_are_kept_with_the_version(tracking_uri: str, tmp_path: Path) -> None:
     register(tracking_uri, save_tiny_bundle(tmp_path / "0"), 1.0, seed=5)
     tags = open_client(tracking_uri).get_model_version(NAME, "1").tags
-    assert json.loads(tags["metric.fd"]) == {"value": 1.0, "protocol": {"seed": 5}}
+    assert parse_value(json.loads(tags["metric.fd"]), "tag") == value_of("fd", 1.0, seed=5)
 
 
 @pytest.mark.parametrize("text", ["0.9", "very good", '{"value": "high"}', "null", ""])

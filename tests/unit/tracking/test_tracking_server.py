@@ -10,6 +10,7 @@ from clipgan.tracking.download import download_generator
 from clipgan.tracking.environment import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.run_contexts import open_training_run
+from tests.metric_values import value_of
 from tests.mlflow_stores import TrackingServer, register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.tracking.tiny_sampler import LOADER
@@ -40,7 +41,7 @@ def test_a_training_is_tracked_and_registered_through_a_server(
         }
     )
     package = GeneratorPackage(save_tiny_bundle(tmp_path / "bundle"), LOADER)
-    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    entries = {"fd": value_of("fd", 1.0)}
     report = register_values(
         config.register_model, package, server.uri, entries, run_id=logger.run_id
     )

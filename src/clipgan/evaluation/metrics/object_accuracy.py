@@ -1,0 +1,141 @@
+"""Semantic object accuracy (Hinz et al. 2020): does a detector find the things the caption names?
+
+A caption names one of COCO's 80 things when the word, or its plural, stands in it. The paper uses
+YOLOv3 and a curated list of captions; this is torchvision's Faster R-CNN and plain words, so values
+carry the detector in their protocol and compare with each other only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipgan.evaluation.metrics.inputs import ImageInputs
+from clipgan.evaluation.metrics.metric import Found, Skip, metric
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
+from clipgan.evaluation.spaces.inception import WeightsFile, find_hub_weights
+from clipgan.metrics.grouping import Grouping
+from clipgan.metrics.intervals import Estimate
+from clipgan.metrics.values import SHARE
+
+DETECTOR_URL = "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"
+DETECTOR = "torchvision fasterrcnn_resnet50_fpn_v2"
+SCORE_THRESHOLD = 0.5
+_BATCH = 8
+_IRREGULAR = {"person": ("people", "man", "men", "woman", "women", "child", "children"),
+              "mouse": ("mice",), "knife": ("knives",), "sheep": (), "skis": ()}  # fmt: skip
+
+
+def find_detector_weights() -> WeightsFile | str:
+    """The detector's file in torch hub's cache, or one line that says where it should be."""
+    return find_hub_weights(DETECTOR_URL)
+
+
+def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpace | Skip:
+    """The detector as a space, whose features say which things are in an image: (N, 91), 0 or 1."""
+    weights = find_detector_weights()
+    if isinstance(weights, str):
+        return Skip(weights)
+    if not name_things(captions).any():
+        return Skip("no caption names one of COCO's 80 things")
+    detector = ObjectDetector(weights).to(device)
+    return FeatureSpace(
+        spec="detector",
+        slug="",
+        fd_name="",
+        extractor=DETECTOR,
+        weights_sha256=detector.weights_sha256,
+        resize="the detector's own",
+        encode=lambda images: (detector.find_things(images).float(), None),
+    )
+
+
+@metric("soa", better="higher", value_range=SHARE, needs=ImageInputs, find_network=build_detector)
+def measure_object_accuracy(inputs: ImageInputs) -> Found:
+    """SOA-C averages over things, SOA-I over images."""
+    named = name_things(inputs.captions)
+    found = compute_object_accuracy(named, inputs.features > 0, inputs.grouping)
+    settings = {"captions_with_things": int(named.any(1).sum())}
+    return {end: replace(estimate, settings=settings) for end, estimate in found.items()}
+
+
+class ObjectDetector(nn.Module):
+    """Faster R-CNN, frozen: images -> which things are in each."""
+
+    def __init__(self, weights: WeightsFile) -> None:
+        super().__init__()
+        self.weights_sha256 = weights.sha256
+        from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
+
+        network: Any = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+        network.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True))
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def find_things(self, images_uint8: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 -> (N, 91) bool by COCO's numbers of things."""
+        device = next(self.network.parameters()).device
+        present = torch.zeros(len(images_uint8), 91, dtype=torch.bool)
+        for start in range(0, len(images_uint8), _BATCH):
+            batch = images_uint8[start : start + _BATCH].to(device).float() / 255
+            for place, found in enumerate(self.network(list(batch))):
+                labels = found["labels"][found["scores"] >= SCORE_THRESHOLD]
+                present[start + place, labels.cpu()] = True
+        return present
+
+
+def list_things() -> dict[str, int]:
+    """COCO's 80 things -> their numbers, as torchvision's detectors give them."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
+
+    names = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
+    return {
+        name: number for number, name in enumerate(names) if name not in {"__background__", "N/A"}
+    }
+
+
+def name_things(captions: Sequence[str]) -> Tensor:
+    """(N, 91) bool: the things each caption names."""
+    patterns = {number: _build_pattern(name) for name, number in list_things().items()}
+    named = torch.zeros(len(captions), 91, dtype=torch.bool)
+    for row, caption in enumerate(captions):
+        for number, pattern in patterns.items():
+            named[row, number] = pattern.search(caption.lower()) is not None
+    return named
+
+
+def compute_object_accuracy(
+    named: Tensor, present: Tensor, grouping: Grouping
+) -> dict[str, Estimate]:
+    """Share of named things that are found: ``_c`` by things, ``_i`` by images.
+
+    Args:
+        named, present: (N, T) bool: what the caption of an image names (at least one names
+            something), what is in the image.
+    """
+    hits = named & present
+
+    def by_image(kept: Tensor) -> float:
+        return float(hits[kept].sum()) / max(float(named[kept].sum()), 1.0)
+
+    def by_class(kept: Tensor) -> float:
+        asked = named[kept].sum(0)
+        shares = hits[kept].sum(0).double() / asked.clamp_min(1)
+        return float(shares[asked > 0].mean()) if bool((asked > 0).any()) else 0.0
+
+    every = torch.ones(len(named), dtype=torch.bool)
+    return {
+        "_c": Estimate(by_class(every), grouping.leave_out(by_class)),
+        "_i": Estimate(by_image(every), grouping.leave_out(by_image)),
+    }
+
+
+def _build_pattern(name: str) -> re.Pattern[str]:
+    words = [name, f"{name}s", f"{name}es", *_IRREGULAR.get(name, ())]
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")

@@ -1,0 +1,1 @@
+"""An evaluation as files to look at: words, tables, the page, sheets and curves."""

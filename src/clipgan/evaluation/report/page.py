@@ -1,0 +1,102 @@
+"""report.md and report.html from the table of an evaluation, by templates/ beside this file.
+
+The page is one file: pictures are inside as data URIs; there is no script, and nothing is loaded
+from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor
+
+from clipgan.evaluation.report.figures import draw_precision_recall, find_precision_recall
+from clipgan.evaluation.report.pictures import NearestPair, Pictures, WorstCaption
+from clipgan.evaluation.report.summary import summarise
+from clipgan.grids import build_grid
+from clipgan.metrics.evaluations import Evaluation
+from clipgan.metrics.table import Table, build_table
+
+CELL_PX = 64
+"""Small images are enlarged to about this side in the sample strips, twice that elsewhere."""
+
+
+def format_report(evaluation: Evaluation) -> str:
+    """A Markdown page: what the values say, a table of them, their protocols, what is missing."""
+    table = build_table(evaluation)
+    return (
+        _load_templates()
+        .get_template("report.md.j2")
+        .render(evaluation=evaluation, table=table, summary=_summarise(evaluation, table))
+    )
+
+
+def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None = None) -> str:
+    """The HTML page as text; the same content gives the same bytes.
+
+    Args:
+        curves: PNG over images seen; None: there is no training.
+    """
+    table = build_table(evaluation)
+    return (
+        _load_templates()
+        .get_template("report.html.j2")
+        .render(
+            evaluation=evaluation,
+            table=table,
+            summary=_summarise(evaluation, table),
+            prompts=pictures.prompts,
+            samples={
+                model: [_draw_strip(row) for row in sheet]
+                for model, sheet in pictures.sheets.items()
+            },
+            curves=curves,
+            figures=[
+                (name, draw_precision_recall(points, name))
+                for name, points in find_precision_recall(evaluation.values).items()
+            ],
+            nearest={
+                model: list(map(_show_pair, pairs)) for model, pairs in pictures.nearest.items()
+            },
+            worst={model: list(map(_show_worst, found)) for model, found in pictures.worst.items()},
+        )
+    )
+
+
+@cache
+def _load_templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("clipgan.evaluation.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment
+
+
+def _summarise(evaluation: Evaluation, table: Table) -> tuple[str, ...]:
+    return summarise(evaluation.values, table.comparisons)
+
+
+def _show_pair(pair: NearestPair) -> tuple[str, bytes]:
+    words = f"{pair.condition}: distance {pair.distance:.3g}" + (" (memorised)" * pair.is_memorised)
+    return words, _draw_strip(torch.stack([pair.generated, pair.training]))
+
+
+def _show_worst(worst: WorstCaption) -> tuple[str, bytes]:
+    return f"{worst.caption}: {worst.score:.3f}", _draw_strip(worst.image[None], 2 * CELL_PX)
+
+
+def _draw_strip(images_uint8: Tensor, cell_px: int = CELL_PX) -> bytes:
+    """Images beside each other as PNG."""
+    scale = max(1, cell_px // images_uint8.shape[-1])
+    picture = io.BytesIO()
+    build_grid(images_uint8, len(images_uint8), scale=scale).save(picture, format="PNG")
+    return picture.getvalue()

@@ -1,0 +1,122 @@
+"""What the values of an evaluation say, in words, for a reader who knows no metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clipgan.errors import EvaluationError
+from clipgan.metrics.comparison import (
+    BETTER,
+    NO_DIFFERENCE,
+    REAL,
+    WORSE,
+    ModelComparison,
+    compare_values,
+)
+from clipgan.metrics.values import MetricValue
+
+Values = Mapping[str, MetricValue]
+
+LOW_RECALL = 0.01
+"""Of a hundred real images not one has a generated image near it: the generator draws a corner of
+what the images show, or nothing like them. Recall has no scale of its own in a feature space, and
+this is its lower end."""
+
+LOW_DIVERSITY = 0.015
+"""Mean cosine distance of the images of one caption. In docs/experiments/galip.json, the only
+trainings that had collapsed have 0.007 and 0.010, all others 0.025 or more."""
+
+
+def summarise(
+    values: Mapping[str, Values], comparisons: Sequence[ModelComparison]
+) -> tuple[str, ...]:
+    """Sentences, the most important first.
+
+    Args:
+        values: model (and ``real``) -> metric -> value.
+        comparisons: of the models with a baseline, paired; empty where there is one model.
+    """
+    models = {name: found for name, found in values.items() if name != REAL}
+    return (
+        *_describe_changes(comparisons),
+        *_describe_variety(models),
+        *_describe_clip(models, values.get(REAL, {})),
+    )
+
+
+def _describe_changes(comparisons: Sequence[ModelComparison]) -> list[str]:
+    sentences = []
+    for model in dict.fromkeys(found.model for found in comparisons):
+        verdicts = {c.metric: c.verdict for c in comparisons if c.model == model}
+        names = {
+            verdict: [metric for metric, said in verdicts.items() if said == verdict]
+            for verdict in (BETTER, WORSE, NO_DIFFERENCE)
+        }
+        told = [f"{verdict} in {', '.join(names[verdict])}" for verdict in (BETTER, WORSE)
+                if names[verdict]]  # fmt: skip
+        if same := names[NO_DIFFERENCE]:
+            rest = f"in the other {len(same)}" if told else f"in any of {len(same)} metrics"
+            told.append(f"{NO_DIFFERENCE} {rest}")
+        if told:
+            baseline = comparisons[0].baseline
+            sentences.append(f"{model} against {baseline}, paired: {'; '.join(told)}.")
+    return sentences
+
+
+def _describe_variety(models: Mapping[str, Values]) -> list[str]:
+    sentences = []
+    for name in dict.fromkeys(name for values in models.values() for name in values):
+        kind = name.rpartition("/")[2]
+        found = {model: values[name].value for model, values in models.items() if name in values}
+        if kind.startswith("recall") and (low := _list_below(found, LOW_RECALL)):
+            sentences.append(
+                f"No variety: {name} is {low}, so hardly one of the real images has a generated "
+                "one near it. Train longer (train.total_images), and see docs/tuning.md."
+            )
+        if kind.startswith("caption_diversity") and (low := _list_below(found, LOW_DIVERSITY)):
+            sentences.append(
+                f"No variety: {name} is {low}, so a caption gives one picture whatever the seed. "
+                "See 'one prompt gives one image' in docs/tuning.md."
+            )
+    return sentences
+
+
+def _list_below(found: Mapping[str, float], limit: float) -> str:
+    """``0.002 (trained), 0 (initial)``: the models below the limit."""
+    return ", ".join(f"{number:.2g} ({model})" for model, number in found.items() if number < limit)
+
+
+def _describe_clip(models: Mapping[str, Values], real: Values) -> list[str]:
+    """Real images must fit their own captions better than generated ones do, where CLIP
+    understands both."""
+    sentences = []
+    for name, value in real.items():
+        if not name.rpartition("/")[2].startswith(("r_precision", "clip_score")):
+            continue
+        key = "evaluate.judge_clip_model" if value.protocol.independent else "features.clip_model"
+        clip = (value.protocol.clip or {}).get("model", value.protocol.extractor)
+        candidates = value.protocol.settings.get("candidates")
+        above = [model for model, values in models.items() if _is_above(values.get(name), value)]
+        if candidates and value.interval and value.interval.low <= 1 / candidates:
+            shown = f"no better than by chance ({value.value:.2g}, chance {1 / candidates:.2g})"
+        elif above:
+            shown = f"worse ({value.value:.3g}) than the images of {above[0]} do"
+            shown += f" ({models[above[0]][name].value:.3g})"
+        else:
+            continue
+        sentences.append(
+            f"Real images fit their captions {shown}, by {name}. The CLIP {clip} does not "
+            "understand your images: its scores mean little here, choose another "
+            f"({key})."
+        )
+    return sentences
+
+
+def _is_above(value: MetricValue | None, real: MetricValue) -> bool:
+    """Whether a generator's value is above that of real images by more than chance."""
+    if value is None:
+        return False
+    try:
+        return compare_values(value, real).low > 0
+    except EvaluationError:
+        return False  # of another protocol, or without an interval: nothing is shown

@@ -1,0 +1,102 @@
+"""The report of an evaluation as a set of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from clipgan.artifacts import write_bytes
+from clipgan.evaluation.report.history import load_history, save_history_csv, save_history_plot
+from clipgan.evaluation.report.page import build_page, format_report
+from clipgan.evaluation.report.pictures import NearestPair, Pictures
+from clipgan.grids import save_grid
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, load_evaluation
+from clipgan.metrics.values import MetricValue, find_difference
+
+PAGE_FILE = "report.html"
+REPORT_FILE = "report.md"
+SHEET_CELL_PX = 128
+"""Small images are enlarged to about this side on the sheets."""
+EVALUATIONS_FOLDER = "evaluations"
+"""Of a training that was evaluated in its middle: a folder for each time."""
+
+
+def write_report(
+    folder: Path, evaluation: Evaluation, pictures: Pictures, *, training: Path | None = None
+) -> None:
+    """Write report.md and report.html; sheets and curves where there is something to draw.
+
+    Args:
+        training: the train stage's folder, whose losses and evaluations become curves.
+
+    Raises:
+        EvaluationError: the history of ``training`` is damaged.
+    """
+    curves = None
+    if training is not None:
+        _save_history(folder, training, evaluation)
+        curves = (folder / "history.png").read_bytes()
+    if TRAINED in pictures.sheets:
+        _save_sheets(folder, pictures)
+    _save_nearest(folder, pictures.nearest.get(TRAINED, ()))
+    write_bytes(folder / REPORT_FILE, format_report(evaluation).encode())
+    write_bytes(folder / PAGE_FILE, build_page(evaluation, pictures, curves).encode())
+
+
+def _save_sheets(folder: Path, pictures: Pictures) -> None:
+    """samples.png, and before_after.png where there is an initial generator."""
+    trained, prompts = pictures.sheets[TRAINED], pictures.prompts
+    columns, scale = trained.shape[1], max(1, SHEET_CELL_PX // trained.shape[-1])
+    path = folder / "samples.png"
+    save_grid(path, trained.flatten(0, 1), columns, row_labels=prompts, scale=scale)
+    if INITIAL not in pictures.sheets:
+        return
+    both = torch.stack([pictures.sheets[INITIAL], trained], dim=1)
+    labels = [f"{prompt} ({when})" for prompt in prompts for when in ("before", "after")]
+    path = folder / "before_after.png"
+    save_grid(path, both.flatten(0, 2), columns, row_labels=labels, scale=scale)
+
+
+def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
+    """nearest.png: each generated image at the left of its nearest training image."""
+    if not pairs:
+        return
+    images = torch.stack([image for pair in pairs for image in (pair.generated, pair.training)])
+    labels = [pair.condition for pair in pairs]
+    scale = max(1, SHEET_CELL_PX // images.shape[-1])
+    save_grid(folder / "nearest.png", images, 2, row_labels=labels, scale=scale)
+
+
+def _save_history(folder: Path, training: Path, evaluation: Evaluation) -> None:
+    """history.csv and history.png: losses over training, metrics before, during and after it."""
+    rows = load_history(training / "history.json")
+    values, images_seen = evaluation.values, evaluation.images_seen or 0
+    found = [(0, values.get(INITIAL, {}))]
+    found += _load_evaluations(training / EVALUATIONS_FOLDER, images_seen)
+    found.append((images_seen, values.get(TRAINED, {})))
+    points: dict[str, list[tuple[int, float]]] = {}
+    for position, measured in found:
+        for name, value in measured.items():
+            if name in values[TRAINED] and find_difference(
+                value.protocol, values[TRAINED][name].protocol
+            ):
+                continue  # another protocol: no point of this curve
+            points.setdefault(name, []).append((position, value.value))
+    save_history_csv(folder / "history.csv", rows)
+    save_history_plot(folder / "history.png", rows, points)
+
+
+def _load_evaluations(
+    folder: Path, images_seen: int
+) -> list[tuple[int, Mapping[str, MetricValue]]]:
+    """Images seen and values of the evaluations during the training, but for its very end."""
+    places = {
+        int(path.name.removeprefix("images-")): path for path in sorted(folder.glob("images-*"))
+    }
+    return [
+        (position, load_evaluation(path).values[TRAINED])
+        for position, path in places.items()
+        if position < images_seen
+    ]

@@ -1,0 +1,42 @@
+"""Features that no number can be computed from are refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clipgan.errors import EvaluationError
+
+
+def check_features(features: Tensor, what: str) -> None:
+    """Refuse features no distance can be computed from.
+
+    Args:
+        features: (N, D) float.
+
+    Raises:
+        EvaluationError: fewer than two images, NaN, or all images the same.
+    """
+    if len(features) < 2:
+        raise EvaluationError(f"{what}: {len(features)} images; at least 2 are needed")
+    check_finite(features, what)
+    if torch.equal(features, features[:1].expand_as(features)):
+        raise EvaluationError(
+            f"{what}: all {len(features)} images look the same to the judge; "
+            "a generator that gives one image has collapsed: train again with another seed"
+        )
+
+
+def check_finite(features: Tensor, what: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        EvaluationError: names ``what`` and the first image concerned.
+    """
+    bad = ~torch.isfinite(features).flatten(1).all(dim=1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        raise EvaluationError(
+            f"{what}: NaN or infinity in {int(bad.sum())} of {len(features)} (first: {first}); "
+            "look at samples.png, and train with precision fp32 if it shows noise"
+        )

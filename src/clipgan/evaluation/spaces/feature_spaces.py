@@ -1,0 +1,337 @@
+"""Feature spaces by name: which network looks at the images, at what size, with which weights.
+
+::
+
+    efficientnet-lite0         from a package; the judge that never trains a generator
+    inception-tf               FID's network; values are called fid, kid, precision, ...
+    inception-clean            the same network behind clean-fid's resize
+    inception-torchvision      ImageNet weights and GALIP's input range
+    training-clip              the CLIP of the training: never independent
+    open_clip:MODEL:WEIGHTS    any CLIP, WEIGHTS a pretrained tag or a file
+    timm:NAME[:FILE]           any network of timm, such as DINOv2; FILE, or in the hub's cache
+
+A space whose weights are not on this machine is skipped with one line that says how to get them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from clipgan.artifacts import hash_file
+from clipgan.errors import ClipError, EvaluationError
+from clipgan.evaluation.spaces.extractors import JUDGE_LAYER, JUDGE_NAME, JUDGE_RESIZE, build_judge
+from clipgan.evaluation.spaces.inception import (
+    CPU_BATCH,
+    SIDE_PX,
+    TensorFlowInception,
+    TorchvisionInception,
+    WeightsFile,
+    find_inception_weights,
+    find_torchvision_weights,
+)
+from clipgan.images import normalize, resize, to_unit_range
+
+TRAINING_CLIP = "training-clip"
+_UNREADABLE = (
+    *(RuntimeError, KeyError, OSError, ValueError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""(N, 3, H, W) uint8 on the device -> features (N, D), and class logits where there are some."""
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """One network on one device.
+
+    Attributes:
+        spec: its name in params.yaml.
+        slug: its name in metric names; empty for ``inception-tf``.
+        fd_name: what its Frechet distance is called: ``fid`` for TensorFlow's Inception alone.
+        extractor: network and layer, for protocols.
+        resize: how images reach the network's size.
+        encode_float: the same from images (N, 3, H, W) in [-1, 1], for path lengths; None: not.
+        is_clip: features are compared by direction; CMMD is measured.
+        batch_size: most images at once on the CPU.
+        clip: fingerprint, where the network is a CLIP.
+    """
+
+    spec: str
+    slug: str
+    fd_name: str
+    extractor: str
+    weights_sha256: str
+    resize: str
+    encode: Encode
+    encode_float: Callable[[Tensor], Tensor] | None = None
+    is_clip: bool = False
+    batch_size: int = 64
+    clip: Mapping[str, str] | None = None
+
+    def name_metric(self, kind: str) -> str:
+        """``fd`` -> ``fid`` or ``fd_dinov2``; ``kid`` -> ``kid`` or ``kid_dinov2``."""
+        if kind == "fd" or kind.startswith("fd_"):
+            return self.fd_name + kind.removeprefix("fd")
+        return f"{kind}_{self.slug}" if self.slug else kind
+
+
+@dataclass(frozen=True)
+class TrainingClip:
+    """The CLIP a generator was trained against: images in [-1, 1] -> unit vectors."""
+
+    encode_images: Callable[[Tensor], Tensor]
+    fingerprint: Mapping[str, str]
+
+
+def find_space(
+    spec: str, device: torch.device, training_clip: TrainingClip | None
+) -> FeatureSpace | str:
+    """The space of that name, or one line that says why it cannot be had here.
+
+    Raises:
+        EvaluationError: the name is unknown, or a weights file is damaged.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec in _INCEPTIONS:
+        find, build = _INCEPTIONS[spec]
+        weights = find()
+        return weights if isinstance(weights, str) else build(weights, device)
+    if spec == JUDGE_NAME:
+        return _build_lite(device)
+    if spec == TRAINING_CLIP:
+        if training_clip is None:
+            return "there is no training CLIP: images, not a generator, are evaluated"
+        return build_training_clip(training_clip)
+    if kind == "open_clip" and rest.count(":") >= 1:
+        return _find_open_clip(spec, device)
+    if kind == "timm" and rest:
+        return _find_timm(spec, rest, device)
+    raise EvaluationError(
+        f"feature space {spec!r} is unknown: use {JUDGE_NAME}, {', '.join(_INCEPTIONS)}, "
+        f"{TRAINING_CLIP}, open_clip:MODEL:WEIGHTS or timm:NAME"
+    )
+
+
+def name_metric_of(spec: str) -> str:
+    """What the Frechet distance of a space is called that may not be on this machine."""
+    known = {
+        "inception-tf": "fid",
+        "inception-clean": "fid_clean",
+        "inception-torchvision": "fd_inception_torchvision",
+    }
+    return known.get(spec, f"fd_{slug_of(spec)}")
+
+
+def _build_lite(device: torch.device) -> FeatureSpace:
+    judge = build_judge(device)
+    return FeatureSpace(
+        spec=JUDGE_NAME,
+        slug="efficientnet_lite0",
+        fd_name="fd_efficientnet_lite0",
+        extractor=f"{JUDGE_NAME}/{JUDGE_LAYER}",
+        weights_sha256=judge.weights_sha256,
+        resize=JUDGE_RESIZE,
+        encode=lambda images: (judge(images)[0], None),
+        encode_float=judge.encode_float,
+    )
+
+
+def _build_tensorflow(weights: WeightsFile, device: torch.device) -> FeatureSpace:
+    network = TensorFlowInception(weights.path).to(device)
+    return FeatureSpace(
+        spec="inception-tf",
+        slug="",
+        fd_name="fid",
+        extractor="inception-v3-compat/2048",
+        weights_sha256=weights.sha256,
+        resize="TensorFlow 1.x bilinear, to 299 px",
+        encode=network,
+        batch_size=CPU_BATCH,
+    )
+
+
+def _build_clean(weights: WeightsFile, device: torch.device) -> FeatureSpace:
+    network = TensorFlowInception(weights.path).to(device)
+
+    def encode(images_uint8: Tensor) -> tuple[Tensor, Tensor | None]:
+        pixels = resize_as_clean_fid(images_uint8.cpu()).to(device)
+        return network.encode_pixels(pixels)[0], None
+
+    return FeatureSpace(
+        spec="inception-clean",
+        slug="clean",
+        fd_name="fid_clean",
+        extractor="inception-v3-compat/2048",
+        weights_sha256=weights.sha256,
+        resize="PIL bicubic with antialias in float32, to 299 px (clean-fid)",
+        encode=encode,
+        batch_size=CPU_BATCH,
+    )
+
+
+def _build_torchvision(weights: WeightsFile, device: torch.device) -> FeatureSpace:
+    network = TorchvisionInception(weights.path).to(device)
+    return FeatureSpace(
+        spec="inception-torchvision",
+        slug="inception_torchvision",
+        fd_name="fd_inception_torchvision",
+        extractor="torchvision inception_v3 IMAGENET1K_V1/2048",
+        weights_sha256=weights.sha256,
+        resize="bilinear with aligned corners, to 299 px; [0, 1] read as ImageNet-normalised",
+        encode=lambda images: (network(images), None),
+        batch_size=CPU_BATCH,
+    )
+
+
+_INCEPTIONS: dict[
+    str,
+    tuple[Callable[[], WeightsFile | str], Callable[[WeightsFile, torch.device], FeatureSpace]],
+] = {
+    "inception-tf": (find_inception_weights, _build_tensorflow),
+    "inception-clean": (find_inception_weights, _build_clean),
+    "inception-torchvision": (find_torchvision_weights, _build_torchvision),
+}
+
+
+def resize_as_clean_fid(images_uint8: Tensor) -> Tensor:
+    """Bicubic with antialias, each channel in float32, as PIL does it (Parmar et al. 2022).
+
+    Args:
+        images_uint8: (N, 3, H, W) uint8 on the CPU.
+
+    Returns:
+        (N, 3, 299, 299) float32 in 0..255, not rounded.
+    """
+    size = (SIDE_PX, SIDE_PX)
+    channels = images_uint8.flatten(0, 1).numpy().astype(np.float32)
+    resized = [
+        np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BICUBIC))
+        for channel in channels
+    ]
+    return torch.from_numpy(np.stack(resized)).clamp(0, 255).view(-1, 3, *size)
+
+
+def build_training_clip(clip: TrainingClip) -> FeatureSpace:
+    """The training CLIP as a space."""
+    return describe_clip(TRAINING_CLIP, "clip", clip)
+
+
+def _find_open_clip(spec: str, device: torch.device) -> FeatureSpace | str:
+    from clipgan.clip.encoder import load_clip
+
+    _, model, weights = spec.split(":", 2)
+    try:
+        clip = load_clip(model, weights, precision="fp32", device=device)
+    except ClipError as error:
+        return str(error)
+    return describe_clip(spec, slug_of(spec), TrainingClip(clip.encode_images, clip.fingerprint))
+
+
+def describe_clip(spec: str, slug: str, clip: TrainingClip) -> FeatureSpace:
+    """A CLIP's image tower as a space."""
+    fingerprint = clip.fingerprint
+    return FeatureSpace(
+        spec=spec,
+        slug=slug,
+        fd_name=f"fd_{slug}",
+        extractor=f"CLIP {fingerprint.get('model', '')}".rstrip(),
+        weights_sha256=fingerprint.get("weights_sha256", ""),
+        resize=f"the CLIP's own ({fingerprint.get('preprocessing', 'unknown')})",
+        encode=lambda images: (clip.encode_images(to_unit_range(images)), None),
+        encode_float=clip.encode_images,
+        is_clip=True,
+        clip=dict(fingerprint),
+    )
+
+
+def _find_timm(spec: str, rest: str, device: torch.device) -> FeatureSpace | str:
+    import timm
+    from timm.data import resolve_model_data_config
+
+    name, _, file = rest.partition(":")
+    if not timm.is_model(name):
+        raise EvaluationError(f"feature space {spec!r}: timm has no model {name!r}")
+    path = Path(file) if file else _find_cached_weights(timm.get_pretrained_cfg(name))
+    if path is None or not path.is_file():
+        where = path or "in the hub's cache"
+        return f"weights of timm {name} are not {where}: give a file as timm:{name}:FILE"
+    try:
+        network: Any = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0
+        )
+    except _UNREADABLE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(f"{path}: no weights of timm {name} ({reason[:160]})") from None
+    network = network.to(device).eval().requires_grad_(False)
+    data = resolve_model_data_config(network)
+    side = int(data["input_size"][-1])
+
+    def encode(images_uint8: Tensor) -> tuple[Tensor, Tensor | None]:
+        pixels = resize(to_unit_range(images_uint8), side)
+        return network(normalize(pixels, data["mean"], data["std"])), None
+
+    return FeatureSpace(
+        spec=spec,
+        slug=slug_of(spec),
+        fd_name=f"fd_{slug_of(spec)}",
+        extractor=f"timm {name}/pooled",
+        weights_sha256=hash_file(path),
+        resize=f"bicubic, antialias, to {side} px",
+        encode=encode,
+        batch_size=CPU_BATCH,
+    )
+
+
+def _find_cached_weights(config: Any) -> Path | None:
+    """The weights file of a timm model in the hub's cache; never downloads."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub_id = getattr(config, "hf_hub_id", None)
+    if not hub_id:
+        return None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(hub_id, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def slug_of(spec: str) -> str:
+    """A space's name in letters, digits and underscores: what metric names may hold.
+
+    Weights are part of it: their tag, or the stem of their file.
+    """
+    kind, _, rest = spec.partition(":")
+    name = spec
+    if kind in {"open_clip", "timm"}:
+        network, _, weights = rest.partition(":")
+        name = f"{network}_{Path(weights).stem}" if weights else network
+    prefix = "clip_" if kind == "open_clip" else ""
+    return prefix + "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def check_names_differ(specs: Sequence[str]) -> None:
+    """Refuse two spaces whose metrics would have one name.
+
+    Raises:
+        EvaluationError: names both.
+    """
+    known: dict[str, str] = {}
+    for spec in specs:
+        other = known.setdefault(name_metric_of(spec), spec)
+        if other != spec:
+            raise EvaluationError(
+                f"feature spaces {other!r} and {spec!r} would both be called "
+                f"{name_metric_of(spec)}: give one weights file another name"
+            )

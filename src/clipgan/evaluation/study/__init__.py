@@ -1,0 +1,1 @@
+"""What is generated and against what: protocols, real images, captions, and the driver."""

@@ -1,0 +1,144 @@
+"""What every generator of one protocol is measured on: chosen once, by seed, from real data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from clipgan.config import EvaluateConfig
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.metrics.r_precision import choose_distractors
+from clipgan.evaluation.study.protocols import EvaluationProtocol
+from clipgan.evaluation.study.reference import (
+    ConceptGallery,
+    ReferenceChoice,
+    ReferenceIndex,
+    choose_for_protocol,
+    choose_gallery,
+    load_reference_index,
+)
+
+TRAIN = "train"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Rows of real images, captions and concepts; what could not be had, and why.
+
+    ``reference`` holds the real images, ``captions`` those whose captions are used, ``training``
+    those a generator may have memorised (None: no search); often they are one. ``prompts`` take the
+    place of captions in text metrics where the split has none.
+    """
+
+    protocol: EvaluationProtocol
+    resolution_px: int
+    reference: ReferenceIndex
+    captions: ReferenceIndex
+    training: ReferenceIndex | None
+    choice: ReferenceChoice
+    candidates: list[list[str]] | None
+    gallery: ConceptGallery | None
+    prompts: tuple[str, ...]
+    skipped: dict[str, str]
+
+    @property
+    def reference_px(self) -> int:
+        """Side of the real images that are compared; pictures are of the generator's size."""
+        return self.protocol.reference_px or self.resolution_px
+
+    @property
+    def resize(self) -> str:
+        """How the real images reached their size."""
+        return f"reference Lanczos to {self.reference_px} px where stored larger"
+
+
+def build_benchmark(
+    config: EvaluateConfig, protocol: EvaluationProtocol, images_dir: Path, resolution_px: int
+) -> Benchmark:
+    """Choose everything that does not depend on a generator; decodes no image.
+
+    A metric the data do not suffice for is skipped with its reason; the others are still computed.
+
+    Raises:
+        DataError: the image shards are missing or damaged.
+        EvaluationError: a split is empty, or has fewer images than a strict protocol asks for.
+    """
+    splits: set[str] = {protocol.reference_split, protocol.captions_split}
+    indexes = {split: load_reference_index(images_dir, split) for split in splits}
+    captions = indexes[protocol.captions_split]
+    choice = choose_for_protocol(indexes[protocol.reference_split], captions, protocol)
+    skipped: dict[str, str] = {}
+    gallery, candidates = None, None
+    prompts: tuple[str, ...] = ()
+    if choice.has_captions:
+        if protocol.has_concepts:
+            gallery = _try(
+                skipped,
+                "concept_accuracy",
+                lambda: choose_gallery(captions, config.num_concepts, protocol.seed),
+            )
+        candidates = _try(
+            skipped,
+            "r_precision",
+            lambda: _choose_candidates(config, captions, choice, protocol.seed),
+        )
+    else:
+        if protocol.has_concepts:
+            prompts = tuple(dict.fromkeys(config.prompts))
+        skipped |= _explain_no_captions(captions.split, prompts)
+    if gallery is not None and not gallery.other_styles:
+        skipped["concept_accuracy_ceiling"] = (
+            f"all images of the gallery's concepts are in style {gallery.style!r}: add a style to "
+            "ingest.emoji_styles"
+        )
+    training = None
+    if config.nearest_pictures:
+        training = indexes.get(TRAIN) or _try(
+            skipped, "memorised_share", lambda: load_reference_index(images_dir, TRAIN)
+        )
+    return Benchmark(
+        protocol=protocol,
+        resolution_px=resolution_px,
+        reference=indexes[protocol.reference_split],
+        captions=captions,
+        training=training,
+        choice=choice,
+        candidates=candidates,
+        gallery=gallery,
+        prompts=prompts,
+        skipped=skipped,
+    )
+
+
+def _explain_no_captions(split: str, prompts: tuple[str, ...]) -> dict[str, str]:
+    reason = (
+        f"no image of split {split!r} has a caption: lay a file of captions beside each image "
+        "(cat.txt beside cat.jpg)"
+    )
+    if prompts:
+        return {"concept_accuracy": reason}
+    reason += ", or name words that fit your images in evaluate.prompts"
+    return dict.fromkeys(("clip_score", "r_precision", "concept_accuracy"), reason)
+
+
+def _choose_candidates(
+    config: EvaluateConfig, captions: ReferenceIndex, choice: ReferenceChoice, seed: int
+) -> list[list[str]]:
+    return choose_distractors(
+        choice.conditions,
+        [captions.concepts[row] for row in choice.condition_rows],
+        captions.captions_of_concepts(),
+        num_candidates=config.retrieval_candidates,
+        seed=seed,
+    )
+
+
+def _try(skipped: dict[str, str], name: str, choose: Callable[[], T]) -> T | None:
+    try:
+        return choose()
+    except EvaluationError as error:
+        skipped[name] = str(error)
+        return None

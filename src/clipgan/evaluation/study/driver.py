@@ -1,0 +1,227 @@
+"""The one driver of all evaluations: images come in, and every metric is computed that can be.
+
+Whether a trained generator is measured, one of several, a snapshot of a training or a folder of
+files: what differs is the :class:`~clipgan.evaluation.study.study.Study` and where the images come
+from. Each network looks at each image once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import clipgan.evaluation.metrics  # noqa: F401  registers every metric
+from clipgan.evaluation.metrics.clip_score import compute_clip_scores
+from clipgan.evaluation.metrics.inputs import (
+    GeneratorInputs,
+    ImageInputs,
+    LatentAccess,
+    SpaceInputs,
+    TextInputs,
+    TrainingInputs,
+)
+from clipgan.evaluation.metrics.metric import METRICS, Metric, Skip
+from clipgan.evaluation.spaces.extraction import FeatureCollector, SpaceFeatures
+from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
+from clipgan.evaluation.study.findings import Findings, pick_nearest, pick_worst
+from clipgan.evaluation.study.image_store import ImageStore, open_image_store
+from clipgan.evaluation.study.study import Reference, Study, TextSet
+from clipgan.metrics.values import MetricValue
+
+GENERATED = "generated images"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where the images come from.
+
+    Attributes:
+        generate: conditions -> batches of (n, 3, R, R) uint8, as many images in all, image i from
+            latent i; files may differ in size between batches.
+        latents: None where it cannot be looked into.
+    """
+
+    generate: Callable[[Sequence[str]], Iterable[Tensor]]
+    latents: LatentAccess | None = None
+
+
+class Driver:
+    """Measures generators, and real images in their place, in one study.
+
+    Args:
+        advance: counts the images generated.
+    """
+
+    def __init__(self, study: Study, advance: Callable[[int], None] = lambda _: None) -> None:
+        self.study, self.advance = study, advance
+        self._networks = self._find_networks()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Metric -> one line why it cannot be measured here; complete once something was."""
+        return {**self.study.skipped, **self.study.recorder.skipped}
+
+    def measure(self, source: ImageSource) -> Findings:
+        """Generate what the study asks for, and compute every metric.
+
+        Raises:
+            EvaluationError: ``source`` gave another number of images or another size, all its
+                images are the same, or a feature is NaN.
+        """
+        study = self.study
+        radii = study.protocol.blur_radii_px
+        takers = [self._collect(reference.space, radii) for reference in study.references]
+        clip_takers = [self._collect(texts.model.space) for texts in study.texts]
+        own_takers = [self._collect(space) for _, space in self._networks]
+        with self._open_store(len(study.conditions)) as images:
+            batches = source.generate(study.conditions)
+            for batch in images.fill(batches) if images else batches:
+                for taker in (*takers, *clip_takers, *own_takers):
+                    taker.add(batch)
+                self.advance(len(batch))
+            features = [taker.collect(GENERATED) for taker in takers]
+            nearest = self._compute_distances(features)
+            scores = self._compute_texts([t.collect(GENERATED).plain for t in clip_takers])
+            for (metric, space), taker in zip(self._networks, own_takers, strict=True):
+                study.recorder.compute(
+                    metric,
+                    ImageInputs(
+                        space=space,
+                        grouping=study.group(),
+                        features=taker.collect(GENERATED).plain,
+                        captions=study.captions or (),
+                    ),
+                )
+            self._measure_prompts(source)
+            self._measure_latents(source.latents)
+            values = study.recorder.take()
+            if images is None:
+                return Findings(values)
+            return Findings(
+                values,
+                pick_worst(study.conditions, scores, images, study.config.worst_captions),
+                pick_nearest(study, nearest, images),
+            )
+
+    def measure_real(self) -> dict[str, MetricValue]:
+        """The same for real images: what their own captions and another style reach."""
+        for inputs in self.study.build_real():
+            self.study.recorder.compute_all(inputs)
+        return self.study.recorder.take()
+
+    def count_generated(self) -> int:
+        """Images one generator will make, for the progress bar."""
+        more = sum(len(prompts.prompts) for prompts in self.study.prompt_sets)
+        return len(self.study.conditions) + more
+
+    def _find_networks(self) -> list[tuple[Metric, FeatureSpace]]:
+        """Metrics that look at images themselves; none where images have no captions."""
+        study = self.study
+        found = []
+        for metric in METRICS.values():
+            if metric.find_network is None or study.captions is None:
+                continue
+            network = metric.find_network(study.captions, study.device)
+            if isinstance(network, Skip):
+                study.skipped[metric.name] = network.reason
+            else:
+                found.append((metric, network))
+        return found
+
+    def _compute_distances(self, features: Sequence[SpaceFeatures]) -> TrainingInputs | None:
+        """Of every space; gives the search in the first one that has training images."""
+        study, first = self.study, None
+        for reference, generated in zip(study.references, features, strict=True):
+            study.recorder.compute_all(
+                SpaceInputs(
+                    space=reference.space,
+                    grouping=study.group(),
+                    generated=generated,
+                    reference=reference.features,
+                    neighbourhood=study.protocol.neighbourhood,
+                )
+            )
+            if (search := self._search(reference, generated)) is not None:
+                study.recorder.compute_all(search)
+                first = first or search
+        return first
+
+    def _search(self, reference: Reference, generated: SpaceFeatures) -> TrainingInputs | None:
+        if reference.training is None:
+            return None
+        return TrainingInputs(
+            space=reference.space,
+            grouping=self.study.group(),
+            changes=reference.training_changes,
+            generated=generated,
+            training=reference.training,
+        )
+
+    def _compute_texts(self, features: Sequence[Tensor]) -> Tensor:
+        """Values of every CLIP; gives the scores of the last: the independent one where it is."""
+        scores = torch.empty(0)
+        for texts, found in zip(self.study.texts, features, strict=True):
+            inputs = build_text_inputs(self.study, texts, found)
+            self.study.recorder.compute_all(inputs)
+            scores = compute_clip_scores(inputs.features, inputs.texts)
+        return scores
+
+    def _measure_prompts(self, source: ImageSource) -> None:
+        for prompt_set in self.study.prompt_sets:
+            takers = [self._collect(space) for space in prompt_set.spaces]
+            with self._open_store(len(prompt_set.prompts)) as images:
+                batches = source.generate(prompt_set.prompts)
+                for batch in images.fill(batches) if images else batches:
+                    for taker in takers:
+                        taker.add(batch)
+                    self.advance(len(batch))
+            for inputs in prompt_set.build([t.collect(GENERATED).plain for t in takers]):
+                self.study.recorder.compute_all(inputs)
+
+    def _measure_latents(self, latents: LatentAccess | None) -> None:
+        study = self.study
+        count = min(study.config.path_length_samples, len(study.conditions))
+        if latents is None or not study.references or not count:
+            return
+        study.recorder.compute_all(
+            GeneratorInputs(
+                space=study.references[0].space,
+                grouping=study.group(count),
+                changes={"generated_count": 2 * count},
+                latents=latents,
+                captions=study.conditions[:count],
+                epsilon=study.config.path_length_epsilon,
+                seed=study.protocol.seed,
+            )
+        )
+
+    def _collect(self, space: FeatureSpace, radii: Sequence[int] = ()) -> FeatureCollector:
+        config = self.study.config
+        return FeatureCollector(
+            space, radii, batch_size=config.batch_size, device=self.study.device
+        )
+
+    @contextmanager
+    def _open_store(self, count: int) -> Iterator[ImageStore | None]:
+        if self.study.side_px is None:
+            yield None
+            return
+        with open_image_store(count, self.study.side_px) as images:
+            yield images
+
+
+def build_text_inputs(study: Study, texts: TextSet, features: Tensor) -> TextInputs:
+    """Images of a study's conditions, (N, D) features in the CLIP's space."""
+    return TextInputs(
+        space=texts.model.space,
+        grouping=study.group(),
+        suffix=texts.model.suffix,
+        # Already of unit norm for the training CLIP; FeatureSpace does not promise it.
+        features=torch.nn.functional.normalize(features, dim=1),
+        texts=texts.texts,
+        candidates=texts.candidates,
+    )

@@ -1,0 +1,226 @@
+"""What a generator is compared with: real images, captions and concepts, chosen by seed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipgan.data.batches import build_image_cache
+from clipgan.data.shards import iterate_tables, load_manifest
+from clipgan.errors import EvaluationError
+from clipgan.evaluation.study.protocols import EvaluationProtocol
+from clipgan.schemas import CAPTIONS, CONCEPT, SAMPLE_ID, STYLE
+
+CAPTION_CHOICE = "of each image one random caption, images taken in turn"
+NO_CAPTIONS_CHOICE = "none: CLIP image features of the reference images, taken in turn"
+REFERENCE_STREAM = 0
+GALLERY_STREAM = 1
+"""Second words of the random seed: each choice is independent of the others."""
+
+
+@dataclass(frozen=True)
+class ReferenceIndex:
+    """The rows of one split, without the images, in the order of the shards."""
+
+    images_dir: Path
+    fingerprint: str
+    split: str
+    sample_ids: list[str]
+    concepts: list[str]
+    styles: list[str]
+    captions: list[list[str]]
+
+    def captions_of_concepts(self) -> dict[str, list[str]]:
+        """Concept -> its captions, each once; concepts without captions are absent."""
+        captions: dict[str, dict[str, None]] = {}
+        for concept, texts in zip(self.concepts, self.captions, strict=True):
+            if texts:
+                captions.setdefault(concept, {}).update(dict.fromkeys(texts))
+        return {concept: list(texts) for concept, texts in captions.items()}
+
+
+@dataclass(frozen=True)
+class ReferenceChoice:
+    """Rows of the reference images, and for each image to generate a condition with its row.
+
+    ``conditions`` are captions; where the split has none, sample ids of the images whose CLIP
+    features stand for a text (LAFITE's language-free reading of an image feature).
+    """
+
+    image_rows: list[int]
+    conditions: list[str]
+    condition_rows: list[int]
+    has_captions: bool
+
+
+@dataclass(frozen=True)
+class ConceptGallery:
+    """One real image a concept, its name, and the same concepts drawn in other styles.
+
+    ``prompts`` are the names: the first caption of each image.
+    """
+
+    rows: list[int]
+    prompts: list[str]
+    style: str
+    other_styles: dict[str, list[tuple[int, int]]]
+    """style -> (place in the gallery, row) of every concept of the gallery drawn in it."""
+
+
+def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
+    """Read names and captions of ``train``, ``validation`` or ``all``.
+
+    Raises:
+        DataError: the image shards are missing or damaged.
+        EvaluationError: the split has no image.
+    """
+    manifest = load_manifest(images_dir)
+    columns: dict[str, list[object]] = {SAMPLE_ID: [], CONCEPT: [], STYLE: [], CAPTIONS: []}
+    for table in iterate_tables(images_dir, list(columns), _split_filter(split)):
+        for name, values in columns.items():
+            values.extend(table.column(name).to_pylist())
+    if not columns[SAMPLE_ID]:
+        raise EvaluationError(
+            f"evaluate.reference_split = {split!r} has no image in {images_dir}: "
+            "use train, or raise ingest.validation_fraction"
+        )
+    return ReferenceIndex(
+        images_dir,
+        manifest.fingerprint,
+        split,
+        [str(value) for value in columns[SAMPLE_ID]],
+        [str(value) for value in columns[CONCEPT]],
+        [str(value) for value in columns[STYLE]],
+        [list(map(str, value)) for value in columns[CAPTIONS]],  # type: ignore[call-overload]
+    )
+
+
+@contextmanager
+def open_reference_images(
+    index: ReferenceIndex, rows: Sequence[int], resolution_px: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Stored images, not augmented, reduced as for training, in the order of ``rows`` (each once):
+    (len(rows), 3, resolution_px, resolution_px), mapped from a file that goes with the block.
+
+    Raises:
+        DataError: images are stored smaller than ``resolution_px``, or a shard is damaged.
+    """
+    sample_ids = [index.sample_ids[row] for row in rows]
+    # `clipgan clean` removes those whose process is gone.
+    with tempfile.TemporaryDirectory(prefix=f"clipgan-{os.getpid()}-") as folder:
+        yield build_image_cache(index.images_dir, sample_ids, resolution_px, Path(folder))
+
+
+def load_reference_images(index: ReferenceIndex, rows: Sequence[int], resolution_px: int) -> Tensor:
+    """:func:`open_reference_images` as a tensor in memory."""
+    with open_reference_images(index, rows, resolution_px) as mapped:
+        return torch.from_numpy(np.array(mapped))
+
+
+def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> ReferenceChoice:
+    """``num_generated`` conditions, and the images they belong to as reference.
+
+    Images are shuffled and the first ``num_generated`` taken (all, where the split is smaller);
+    captions come from them in turn, so a small split gives several to an image.
+    """
+    rng = np.random.default_rng([seed, REFERENCE_STREAM])
+    shuffled = [int(row) for row in rng.permutation(len(index.sample_ids))]
+    image_rows = shuffled[:num_generated]
+    captioned = [row for row in image_rows if index.captions[row]]
+    captioned = captioned or [row for row in shuffled if index.captions[row]][:num_generated]
+    rows = list(islice(cycle(captioned or image_rows), num_generated))
+    if not captioned:
+        return ReferenceChoice(image_rows, [index.sample_ids[row] for row in rows], rows, False)
+    captions = []
+    for row in rows:
+        texts = index.captions[row]
+        captions.append(texts[int(rng.integers(len(texts)))])
+    return ReferenceChoice(image_rows, captions, rows, True)
+
+
+def choose_for_protocol(
+    reference: ReferenceIndex, captions: ReferenceIndex, protocol: EvaluationProtocol
+) -> ReferenceChoice:
+    """What a protocol asks for: rows of ``reference``, conditions and their rows of ``captions``.
+
+    Raises:
+        EvaluationError: the captions are of another split than the images they should belong to,
+            or a strict protocol asks for more images than a split has.
+    """
+    if protocol.reference == "captioned" and reference.split != captions.split:
+        raise EvaluationError(
+            f"protocol {protocol.name}: captions of split {captions.split!r} do not belong to "
+            f"reference images of split {reference.split!r}: set captions_split and "
+            "reference_split to one split, or reference to whole"
+        )
+    num_captioned = sum(1 for texts in captions.captions if texts)
+    num_generated = protocol.num_generated or num_captioned or len(captions.sample_ids)
+    if protocol.is_strict:
+        _check_enough(protocol, num_generated, captions.split, num_captioned, "captioned images")
+    chosen = choose_reference(captions, num_generated, protocol.seed)
+    if protocol.reference == "whole":
+        rows = list(range(len(reference.sample_ids)))
+    else:
+        rows = chosen.image_rows
+    return replace(chosen, image_rows=rows)
+
+
+def _check_enough(
+    protocol: EvaluationProtocol, wanted: int, split: str, found: int, what: str
+) -> None:
+    if found < wanted:
+        raise EvaluationError(
+            f"protocol {protocol.name} asks for {wanted:,} {what} of split {split!r}, there are "
+            f"{found:,}: use another protocol, or one based on it in evaluate.custom_protocols"
+        )
+
+
+def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> ConceptGallery:
+    """A seeded choice of concepts, for each its plainest image in the style the shards begin with.
+
+    The plainest is the one with the shortest first caption: "waving hand" before "waving hand: dark
+    skin tone".
+
+    Raises:
+        EvaluationError: the split has fewer concepts in that style.
+    """
+    captioned = [row for row, texts in enumerate(index.captions) if texts]
+    styles = list(dict.fromkeys(index.styles[row] for row in captioned))
+    style = styles[0] if styles else ""
+    first_rows: dict[tuple[str, str], int] = {}
+    for row in sorted(captioned, key=lambda row: len(index.captions[row][0])):
+        first_rows.setdefault((index.styles[row], index.concepts[row]), row)
+    concepts = [concept for found, concept in first_rows if found == style]
+    if len(concepts) < num_concepts:
+        raise EvaluationError(
+            f"evaluate.num_concepts = {num_concepts} is above the {len(concepts)} captioned "
+            f"concepts of the reference split: set it to {len(concepts)} or less"
+        )
+    rng = np.random.default_rng([seed, GALLERY_STREAM])
+    chosen = [concepts[i] for i in rng.choice(len(concepts), size=num_concepts, replace=False)]
+    rows = [first_rows[style, concept] for concept in chosen]
+    others = {
+        other: [
+            (place, first_rows[other, concept])
+            for place, concept in enumerate(chosen)
+            if (other, concept) in first_rows
+        ]
+        for other in styles
+        if other != style
+    }
+    prompts = [index.captions[row][0] for row in rows]
+    return ConceptGallery(rows, prompts, style, {k: v for k, v in others.items() if v})
+
+
+def _split_filter(split: str) -> str | None:
+    return None if split == "all" else split
