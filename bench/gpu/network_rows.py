@@ -19,7 +19,6 @@ from bench.gpu.results import Deadline, Results, Row
 from bench.gpu.setups import FAMILIES, RandomClip, Sizes, build_training
 from bench.gpu.training_rows import choose_backend
 from clipgan.devices import upload
-from clipgan.evaluation.metrics.frechet_distance import FrechetReference, compute_distance
 from clipgan.images import to_unit_range
 
 PART = "networks"
@@ -52,7 +51,6 @@ def measure_networks(
         )
     ]
     cases.append(("evaluation features (lite0)", partial(_judge, sizes, device)))
-    cases.append(("Frechet distance, 5,000 x 1,280", partial(_compare_sets, sizes)))
     cases += [
         (f"official {family}, generator, {what}", partial(_run_peer, family, what, peer, device))
         for family in FAMILIES
@@ -131,14 +129,6 @@ def _judge(sizes: Sizes, device: torch.device, share: float) -> tuple[str, str]:
     images = torch.rand(count, 3, side, side, device=device)
     with torch.inference_mode(), use_tf32(False):
         return _report(lambda: network(images), count, device, share)
-
-
-def _compare_sets(sizes: Sizes, share: float) -> tuple[str, str]:
-    rows, columns = (5000, 1280) if sizes.official else (50, 16)
-    a, b = torch.rand(rows, columns), torch.rand(rows, columns)
-    reference = FrechetReference(b)
-    seconds = time_runs(lambda: compute_distance(a, reference), torch.device("cpu"), share / 4)
-    return f"{seconds:.2f} s", "float64 on the CPU"
 
 
 def _learn(family: str, sizes: Sizes, device: torch.device, share: float) -> tuple[str, str]:

@@ -178,7 +178,10 @@ class TestGenerate:
         started = time.monotonic()
         for arguments, message in (
             (["generate", "a", "--out", "a.gif"], ".gif is no format"),
-            (["generate", "a", "--model", "nowhere"], "--model nowhere: no such folder"),
+            (
+                ["generate", "a", "--model", "nowhere"],
+                "nowhere: no generator bundle or checkpoint there",
+            ),
             (["generate", "a", "--mix", "7"], "mix = '7': write SEED:FIRST-LAST"),
             (["generate", "a", "--latent-truncation", "0"], "latent_truncation = 0.0: use a num"),
         ):
@@ -220,7 +223,7 @@ class TestEvaluate:
             (["compare", "dvc.yaml", "built-in"], "dvc.yaml: is a file, not a folder"),
             (["import-weights", "lafite", "pngs", "--out", "o"], "pngs: is a folder, not a file"),
             (["import-weights", "galip", "pngs", "--out", "o"], "pngs: is a folder, not a file"),
-            (["generate", "a", "--model", "dvc.yaml"], "--model dvc.yaml: is a file, not a folder"),
+            (["generate", "a", "--model", "dvc.yaml"], "dvc.yaml: is a file, not a folder"),
             (["evaluate", "built-in", "--out", "pngs"], "holds other files; name a new folder"),
             (["evaluate", "built-in", "--out", "pngs/a.png/x"], "is a file, not a folder"),
             (["evaluate", "built-in", "--protocol", "fid"], "protocol 'fid' is unknown"),

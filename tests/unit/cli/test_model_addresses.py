@@ -21,6 +21,7 @@ from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.workspace import Workspace
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.stages import ingest_runs
@@ -71,7 +72,7 @@ def forms(
     monkeypatch.chdir(project.root)
     bundle = save_tiny_bundle(tmp_path / "bundle", text_dim=256, clip=CLIP)
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
-    entries = {"fd": {"value": 1.0, "protocol": {}}}
+    entries = {"fd": value_of("fd", 1.0)}
     package = GeneratorPackage(bundle, LOADER)
     made = register_values(config.register_model, package, tracking_uri, entries)
     return {

@@ -14,6 +14,7 @@ from clipgan.stages.catalog import run_stage
 from clipgan.stages.resolution_check import check_resolutions
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.workspace import Workspace
+from tests.metric_values import value_of
 from tests.mlflow_stores import register_values, save_tiny_bundle
 from tests.params import params_with
 from tests.unit.cli.commands import run_clipgan
@@ -98,9 +99,7 @@ def test_a_registered_start_is_looked_up_before_any_stage_starts(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     package = GeneratorPackage(save_tiny_bundle(project.root / "bundle"), LOADER)
     config = params_with({"register.model_name": "tiny", "register.gate_metric": "fd"})
-    register_values(
-        config.register_model, package, tracking_uri, {"fd": {"value": 1.0, "protocol": {}}}
-    )
+    register_values(config.register_model, package, tracking_uri, {"fd": value_of("fd", 1.0)})
     text = project.params_file.read_text()
     project.params_file.write_text(
         text.replace("initial_weights: built-in", f"initial_weights: {address}").replace(

@@ -15,7 +15,7 @@ from clipgan.workspace import Workspace
 from tests.params import params_with
 from tests.unit.cli.commands import ROOT, run_clipgan
 
-STAGES_OF_DVC = {"scan", "settings", "ingest", "features", "train", "evaluate"}
+STAGES_OF_DVC = {"scan", "settings", "ingest", "features", "train", "evaluate", "report"}
 NOBODY = "http://127.0.0.1:9"
 
 
