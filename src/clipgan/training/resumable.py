@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class Resumable(Protocol):
         """Undo of :meth:`capture_state`; KeyError or RuntimeError where names or shapes differ."""
 
 
-class ResumableLoop:
+class ResumableLoop(ABC):
     """From the newest checkpoint to ``total``, in ``unit``; a subclass says what a step is.
 
     Of several ``processes`` the first alone writes; all read the same checkpoints.
@@ -96,18 +97,18 @@ class ResumableLoop:
         """Whether ``total`` is reached."""
         return self.position >= self.total
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 - most have nothing to do
         """Before the first step of this process."""
 
+    @abstractmethod
     def advance(self, bar: ProgressBar) -> None:
         """One step: moves ``position`` and the bar on, and saves checkpoints where they are due."""
-        raise NotImplementedError
 
     def describe_progress(self) -> dict[str, Any]:
         """What a checkpoint holds besides tensors, JSON values."""
         return {}
 
-    def before_stop(self) -> None:
+    def before_stop(self) -> None:  # noqa: B027 - most have nothing to do
         """Before the checkpoint of a training that is asked to stop."""
 
     def save_checkpoint(self) -> None:

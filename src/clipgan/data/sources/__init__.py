@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ class KeptFiles:
     remembered: Path | None = None
 
 
-class Source(Section):
+class Source(Section, ABC):
     """A kind of data set: its fields are its own keys of section ``ingest``.
 
     Registered in :mod:`clipgan.data.sources.registry`. ``places`` names the keys that say where
@@ -83,6 +84,7 @@ class Source(Section):
 
     places: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def list_samples(self, ingest: IngestConfig, kept: KeptFiles) -> SourceListing:
         """What the source offers, before any image is decoded.
 
@@ -93,4 +95,3 @@ class Source(Section):
         Raises:
             DataError: it is not there or holds no file.
         """
-        raise NotImplementedError
