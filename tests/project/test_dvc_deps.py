@@ -11,6 +11,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from clipgan.families.registry import FAMILIES
 from clipgan.source_code import NO_RESULT_DEPENDS_ON, list_sources
 from clipgan.stages.catalog import STAGES, Workspace
 
@@ -20,9 +21,22 @@ CODE = ROOT / "src"
 OUTSIDE_DVC = {"pretrain_clip", "pretrain_generator", "pretrain_mapper"}
 
 
+FAMILY_PARTS = {"train": "training", "evaluate": "networks"}
+"""What a stage imports of the chosen family, by name."""
+
+
 @cache
-def load_pipeline() -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+def load_pipeline(family: str = "lafite") -> dict[str, Any]:
+    """dvc.yaml as DVC fills it in."""
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    return YAML(typ="safe", pure=True).load(text.replace("${train.family}", family))
+
+
+def list_stage_sources(name: str, family: str) -> frozenset[str]:
+    modules = [f"clipgan.stages.{name}"]
+    if part := FAMILY_PARTS.get(name):
+        modules.append(f"{FAMILIES[family].package}.{part}")
+    return list_sources(*modules)
 
 
 @cache
@@ -45,14 +59,15 @@ def is_covered(path: Path, dependencies: list[str]) -> bool:
     return any(path.is_relative_to(ROOT / dependency) for dependency in dependencies)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", load_pipeline()["stages"])
-def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
-    dependencies = load_pipeline()["stages"][name].get("deps", [])
+def test_dependencies_cover_every_import_of_the_stage(name: str, family: str) -> None:
+    dependencies = load_pipeline(family)["stages"][name].get("deps", [])
     if load_pipeline()["stages"][name].get("always_changed"):
         return  # run every time, whatever its code
     missing = {
         module
-        for module in list_sources(f"clipgan.stages.{name}")
+        for module in list_stage_sources(name, family)
         if not is_covered(find_file(module), dependencies)
     }
     assert not missing, f"stage {name} imports these, dvc.yaml lists no dependency for them"
@@ -60,8 +75,10 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", load_pipeline()["stages"])
 def test_no_dependency_on_code_is_superfluous(name: str) -> None:
+    """What only one family imports of the shared code may stand there for all of them."""
+    modules = frozenset().union(*(list_stage_sources(name, family) for family in FAMILIES))
     dependencies = load_pipeline()["stages"][name].get("deps", [])
-    files = {find_file(module) for module in list_sources(f"clipgan.stages.{name}")}
+    files = {find_file(module) for module in modules}
     code = [d for d in dependencies if d.startswith("src/") and "/assets/" not in d]
     superfluous = [d for d in code if not any(f.is_relative_to(ROOT / d) for f in files)]
     assert not superfluous, f"stage {name} imports nothing of these"
@@ -80,7 +97,8 @@ def test_sources_are_those_of_the_import_graph(name: str) -> None:
 
 
 def test_every_dependency_on_code_exists() -> None:
-    for name, stage in load_pipeline()["stages"].items():
+    stages = [stage for family in FAMILIES for stage in load_pipeline(family)["stages"].items()]
+    for name, stage in stages:
         for dependency in stage.get("deps", []):
             if dependency.startswith("src/"):
                 assert (ROOT / dependency).exists(), f"{name}: {dependency}"

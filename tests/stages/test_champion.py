@@ -13,8 +13,8 @@ from clipgan.artifacts import write_json
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.protocols import EvaluationProtocol
 from clipgan.evaluation.report import load_evaluation
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.stages.catalog import Workspace
 from clipgan.stages.champion import measure_version
 from clipgan.stages.measurements import Measurements

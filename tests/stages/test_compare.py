@@ -12,8 +12,9 @@ import torch
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
 from clipgan.evaluation.report import load_evaluation
+from clipgan.families.lafite.networks.generator import LafiteGenerator
+from clipgan.families.lafite.training.start import build_networks
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.compare import ComparisonReport, measure_models
@@ -21,7 +22,6 @@ from clipgan.stages.model_sources import ModelLoader
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
-from clipgan.training.fine_tuning import build_networks
 from tests.mlflow_stores import register_values
 from tests.stages.test_evaluate import (
     CHANGES,

@@ -17,8 +17,8 @@ from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
 from clipgan.evaluation.protocol import compare
 from clipgan.evaluation.report import load_evaluation
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
 from clipgan.stages.evaluate import EvaluationReport, evaluate
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
@@ -56,7 +56,7 @@ class RecordingLogger(NullRunLogger):
 
 def build_generator(params: Params, seed: int, side_px: int = SIDE_PX) -> LafiteGenerator:
     torch.manual_seed(seed)
-    config = params.train.generator
+    config = params.train.lafite.generator
     return LafiteGenerator(
         resolution_px=side_px,
         text_dim=TinyClip.embed_dim,

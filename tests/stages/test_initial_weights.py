@@ -123,7 +123,7 @@ def test_frozen_blocks_need_a_discriminator(copy: Path, world: Path) -> None:
     info = json.loads((bundle / "bundle.json").read_text())
     del info["architecture"]["discriminator"]
     (bundle / "bundle.json").write_text(json.dumps(info))
-    changes = {"train.initial_weights": str(bundle), "train.freeze_discriminator_blocks": 1}
+    changes = {"train.initial_weights": str(bundle), "train.lafite.freeze_discriminator_blocks": 1}
     with pytest.raises(CheckpointError, match=r"no discriminator of 8 px.*= 1.*set it to 0"):
         run_training(copy, tiny_params(changes))
 
@@ -131,7 +131,7 @@ def test_frozen_blocks_need_a_discriminator(copy: Path, world: Path) -> None:
 def test_frozen_blocks_stay_as_they_came(copy: Path, world: Path) -> None:
     changes = {
         "train.initial_weights": str(world / "training"),
-        "train.freeze_discriminator_blocks": 1,
+        "train.lafite.freeze_discriminator_blocks": 1,
         "train.total_images": 16,
     }
     run_training(copy, tiny_params(changes))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from clipgan.artifacts import write_bytes
 from clipgan.config import load_params
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
+from clipgan.models.built_in import BUILT_IN, find_built_in, list_built_in_names
 from clipgan.stages.catalog import find_workspace
 from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
 
@@ -177,8 +177,8 @@ def load_model(model: str, device: str) -> tuple[Sampler, str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
-            f"--model {model}: no such folder; use {' or '.join(BUILT_IN_NAMES)}, a bundle folder "
-            "such as data/training, or models:/NAME@champion"
+            f"--model {model}: no such folder; use {' or '.join(list_built_in_names())}, a bundle "
+            "folder such as data/training, or models:/NAME@champion"
         )
     name = folder.resolve().name.encode(errors="backslashreplace").decode()
     return load_sampler(folder, device=chosen), name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from PIL import ImageColor
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WrapValidator, model_validator
 
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
@@ -21,7 +21,7 @@ from clipgan.config.fields import (
     check_power_of_two,
     tuple_of,
 )
-from clipgan.config.training import TrainConfig
+from clipgan.config.training import TrainConfig, validate_train
 
 EmojiStyle = Literal["openmoji", "noto", "fluent"]
 Fit = Literal["crop", "pad", "squash"]
@@ -230,7 +230,7 @@ class Params(Section):
     threads: Annotated[Threads, Field(description="of PyTorch on the CPU; retrains nothing")]
     ingest: IngestConfig
     features: FeaturesConfig
-    train: TrainConfig
+    train: Annotated[TrainConfig, WrapValidator(validate_train)]
     monitoring: MonitoringConfig
     evaluate: EvaluateConfig
     register_model: Annotated[RegisterConfig, Field(alias="register")]

@@ -26,7 +26,6 @@ from clipgan.evaluation.report import (
     save_evaluation,
 )
 from clipgan.evaluation.summary import find_verdicts, summarise
-from clipgan.generation.towers import attach_tower
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -156,7 +155,7 @@ class JudgeInputs:
         """
         precision = {"precision": bundle.info.clip.get("precision", "")}
         check_bundle_fits(bundle.info, clip={**self.clip.fingerprint, **precision})
-        attach_tower(bundle, self.encoder)
+        bundle.generator.attach_clip(self.encoder)
         conditions = find_stored_conditions(bundle, self.stored, self.encoder)
         return ModelUnderTest(bundle, self.clip, self.stored.find, conditions)
 

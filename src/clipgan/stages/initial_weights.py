@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipgan.config import Family
 from clipgan.models.built_in import REGISTRY_PREFIX
 from clipgan.tracking.download import download_generator
 from clipgan.training.checkpoint import is_checkpoint
@@ -24,7 +23,7 @@ def prepared_initial_weights(
     *,
     work: Path,
     tracking_uri: str,
-    family: Family = "lafite",
+    family: str,
     processes: Processes = SINGLE,
 ) -> Iterator[Path | None]:
     """The bundle's folder for the block; None for ``none``. ``family`` is what will be trained.

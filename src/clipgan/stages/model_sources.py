@@ -19,8 +19,7 @@ from clipgan.data.shards import load_manifest
 from clipgan.errors import CheckpointError, FeatureStoreError
 from clipgan.evaluation.feature_spaces import TrainingClip
 from clipgan.generation.sampler import load_matching_clip
-from clipgan.generation.towers import attach_tower
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_NAMES, find_built_in
+from clipgan.models.built_in import BUILT_IN, find_built_in, list_built_in_names
 from clipgan.models.bundle import INFO_FILE, BundleInfo, load_bundle
 from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
@@ -65,7 +64,7 @@ class ModelLoader:
             bundle = load_bundle(folder, with_discriminator=False)
             weights = clip_weights or self._find_clip_weights(bundle.info)
             encoder, clip = self._load_clip(bundle.info.clip, str(weights))
-        attach_tower(bundle, encoder)
+        bundle.generator.attach_clip(encoder)
         stored = self._find_stored(bundle.info.clip, encoder)
         if stored is None:
             conditions = encode_conditions(bundle, encoder)
@@ -96,7 +95,7 @@ class ModelLoader:
         if not (folder / INFO_FILE).is_file():
             raise CheckpointError(
                 f"{address}: no generator bundle or checkpoint there; give "
-                f"{', '.join(BUILT_IN_NAMES)}, a bundle folder such as data/training, a "
+                f"{', '.join(list_built_in_names())}, a bundle folder such as data/training, a "
                 "checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID (`clipgan "
                 "import-weights` makes bundles of official weights)"
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipgan.config import Family, Params, TrainConfig
+from clipgan.config import Params, TrainConfig
 from clipgan.errors import ConfigError
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.models.built_in import BUILT_IN, get_base_folder
 
 
 def check_resolutions(params: Params, root: Path) -> None:
@@ -46,23 +46,24 @@ def _check_start(config: TrainConfig, root: Path) -> None:
         return
     start = f"train.initial_weights = {config.initial_weights}: a generator of {stored} px"
     fix = f"set train.resolution_px to {stored}, or train.initial_weights to none"
-    if config.family == "galip" or stored > config.resolution_px:
-        allowed = "of another size" if config.family == "galip" else "for larger images"
+    grows = config.section.grows
+    if not grows or stored > config.resolution_px:
+        allowed = "for larger images" if grows else "of another size"
         raise ConfigError(
             f"{start}, and train.resolution_px = {config.resolution_px}: {config.family} takes no "
             f"start {allowed}; {fix}"
         )
-    if config.freeze_discriminator_blocks:
+    if frozen := config.section.frozen_blocks:
         raise ConfigError(
             f"{start} grows to train.resolution_px = {config.resolution_px} with a fresh "
-            f"discriminator, and train.freeze_discriminator_blocks = "
-            f"{config.freeze_discriminator_blocks} would freeze random weights: set it to 0"
+            f"discriminator, and train.{config.family}.freeze_discriminator_blocks = {frozen} "
+            "would freeze random weights: set it to 0"
         )
 
 
-def _find_folder(initial_weights: str, family: Family, root: Path) -> Path:
+def _find_folder(initial_weights: str, family: str, root: Path) -> Path:
     if initial_weights == BUILT_IN:
-        return BUILT_IN_FOLDERS[family]
+        return get_base_folder(family)
     return root / Path(initial_weights).expanduser()
 
 

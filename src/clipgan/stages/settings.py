@@ -14,7 +14,7 @@ from clipgan.artifacts import hash_json, write_json
 from clipgan.config import EvaluateConfig, FeaturesConfig, Params, TrainConfig
 from clipgan.config.effective import select_evaluation, select_features, select_ingest
 from clipgan.data.content_hashes import hash_files
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, NO_WEIGHTS, REGISTRY_PREFIX
+from clipgan.models.built_in import BUILT_IN, NO_WEIGHTS, REGISTRY_PREFIX, get_base_folder
 from clipgan.training.fingerprint import describe_training, list_weights
 
 MISSING = "not there"
@@ -103,7 +103,7 @@ def _find_start(config: TrainConfig) -> Path | None:
     name = config.initial_weights
     if name == NO_WEIGHTS or name.startswith(REGISTRY_PREFIX):
         return None
-    return BUILT_IN_FOLDERS[config.family] if name == BUILT_IN else Path(name)
+    return get_base_folder(config.family) if name == BUILT_IN else Path(name)
 
 
 def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, Any]:
