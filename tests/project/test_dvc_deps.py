@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,18 @@ def test_no_stage_depends_on_monitoring_or_registration() -> None:
 
 def test_bytecode_is_no_dependency() -> None:
     assert "__pycache__/" in (ROOT / ".dvcignore").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dvc_lists_the_code_of_the_chosen_family_alone(family: str, tmp_path: Path) -> None:
+    """By DVC itself: an edit of one family's code leaves another one's training as it is."""
+    from dvc.repo import Repo
+
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("family: lafite", f"family: {family}"))
+    with Repo.init(str(tmp_path), no_scm=True) as repository:
+        stages = {stage.name: stage for stage in repository.index.stages}
+    listed = {str(dep) for name in ("train", "evaluate") for dep in stages[name].deps}
+    found = {part for path in listed if "/families/" in path for part in Path(path).parts}
+    assert found & FAMILIES.keys() == {family}

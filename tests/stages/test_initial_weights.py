@@ -40,7 +40,7 @@ def _train_from(root: Path, initial: str, uri: str = "unused") -> Any:
     """As `clipgan stage train` does it."""
     params = tiny_params({"train.initial_weights": initial, "train.total_images": 16})
     work = root / "work" / "train"
-    with prepared_initial_weights(initial, work=work, tracking_uri=uri) as folder:
+    with prepared_initial_weights(initial, work=work, tracking_uri=uri, family="lafite") as folder:
         report = run_training(root, params, initial_folder=folder)
     (state,) = work.iterdir()
     assert is_finished(state), "what was fetched or converted was left behind"

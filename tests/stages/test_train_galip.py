@@ -289,7 +289,7 @@ def test_a_warm_up_by_reconstruction_becomes_a_start(copy: Path) -> None:
 
 
 def test_only_lafites_generator_grows(copy: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"only LAFITE's generator grows; name {SIDE_PX} alone"):
+    with pytest.raises(ConfigError, match=rf"galip does not grow; name {SIDE_PX} alone"):
         warm_up(copy, [SIDE_PX, 2 * SIDE_PX])
 
 

@@ -60,8 +60,9 @@ def test_a_training_that_starts_over_says_so_and_what_changed(
     assert "starting at image 0" not in capsys.readouterr().out
     stop_training(copy, {"train.seed": 1, "train.lafite.losses.temperature": 0.5}, monkeypatch)
     assert (
-        "parameters changed (train.seed 0 -> 1, train.losses.temperature 0.2 -> 0.5): starting at "
-        f"image 0 (the training of before stays in {before}; `clipgan clean` removes it)"
+        "parameters changed (train.seed 0 -> 1, train.lafite.losses.temperature 0.2 -> 0.5): "
+        f"starting at image 0 (the training of before stays in {before}; `clipgan clean` "
+        "removes it)"
     ) in capsys.readouterr().out
 
 
