@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
+from clipgan.families.registry import FAMILIES
 from tests.params import PARAMS_YAML, params_with, tree_with
 
 ROOT = Path(__file__).parents[2]
@@ -206,3 +207,9 @@ def test_a_key_of_an_earlier_version_says_what_to_do_with_it(tmp_path: Path) -> 
         "register.gate_direction is no key any more: the metric itself knows which values are "
         "better: remove the line"
     )
+
+
+def test_a_dump_holds_every_familys_section() -> None:
+    tree = params_with().model_dump(mode="json", by_alias=True)
+    assert tree["train"].keys() > FAMILIES.keys()
+    assert Params.model_validate(tree) == params_with()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from PIL import ImageColor
-from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, WrapValidator, model_validator
 
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
@@ -230,7 +230,7 @@ class Params(Section):
     threads: Annotated[Threads, Field(description="of PyTorch on the CPU; retrains nothing")]
     ingest: IngestConfig
     features: FeaturesConfig
-    train: Annotated[TrainConfig, WrapValidator(validate_train)]
+    train: Annotated[SerializeAsAny[TrainConfig], WrapValidator(validate_train)]
     monitoring: MonitoringConfig
     evaluate: EvaluateConfig
     register_model: Annotated[RegisterConfig, Field(alias="register")]
