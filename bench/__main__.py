@@ -21,14 +21,14 @@ import torch.nn.functional as F
 
 from bench.evaluation import measure_evaluation
 from clipgan.clip.encoder import ClipEncoder, load_clip
-from clipgan.clip.vit_taps import build_vit_tower
 from clipgan.config import Params, load_params
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
-from clipgan.models.bundle import Generator
-from clipgan.training.fine_tuning import build_networks
-from clipgan.training.galip_networks import build_galip_networks
-from clipgan.training.lafite_step import LafiteStep
+from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.step import LafiteStep
+from clipgan.models.networks import Generator
 from clipgan.training.random_streams import StepRandom
 
 ROUNDS = 3
@@ -62,7 +62,7 @@ def main() -> None:
 def measure_training(params: Params, clip: ClipEncoder) -> list[tuple[str, str, str]]:
     """Images a second of a whole LAFITE step, lazy regularisers included, fp32 beside bf16."""
     steps = {precision: _build_step(params, clip, precision) for precision in ("fp32", "bf16")}
-    interval = params.train.losses.r1_interval
+    interval = params.train.lafite.losses.r1_interval
     seconds = _interleave(
         {name: partial(_run_steps, step, interval) for name, step in steps.items()}
     )

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from open_clip.transformer import VisionTransformer
 
-from clipgan.clip.vit_taps import VitTower
-from clipgan.config.galip import GalipConfig
+from clipgan.families.galip.config import GalipConfig
+from clipgan.families.galip.networks.vit_taps import VitTower
 from clipgan.images import CLIP_MEAN, CLIP_STD
 
 SIDE_PX, GRID, WIDTH, DEPTH, EMBED_DIM = 32, 4, 16, 4, 12

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from clipgan.config import RegisterConfig
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client, sqlite_path
 from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.packaged_model import GeneratorPackage

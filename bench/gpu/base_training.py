@@ -26,12 +26,13 @@ from bench.gpu.results import Deadline, Results, Row
 from clipgan.artifacts import atomic_path
 from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.data.batches import BatchLoader
+from clipgan.families.registry import find_family
 from clipgan.images import to_uint8
 from clipgan.run_logger import NullRunLogger
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
-from clipgan.training.families import choose_family
+from clipgan.training.family import TrainingSpec
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.state import StateTensors
 
@@ -173,9 +174,9 @@ def train_base(
     clip = load_carried_clip(
         prepared, config.precision if device.type == "cuda" else "fp32", device
     )
-    family = choose_family(config, clip)
-    networks: Any = family.build_networks()
-    family.place_networks(networks, device)
+    family: TrainingSpec = find_family(config.family).load("training")
+    networks = family.build_networks(config, clip)
+    networks.move_to(device)
     nothing: Any = None
     conditions = Conditions(clip, nothing, nothing, nothing, None, None)
     store = PackingStore(
@@ -190,7 +191,7 @@ def train_base(
     )
     generator = networks.generator_ema
     loop = TrainingLoop(
-        family.build_step(networks, conditions, SINGLE),
+        family.build_step(config, networks, conditions, SINGLE),
         loader.batch_at,
         schedule=Schedule(ENDLESS, config.batch_size, config.seed),
         monitoring=monitoring,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -14,15 +13,16 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from clipgan.clip.vit_taps import VitTower
 from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
+from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.galip.training.step import GalipStep
+from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
-from clipgan.training.conditions import Conditions
-from clipgan.training.distributed import SINGLE
-from clipgan.training.families import GalipFamily, LafiteFamily
-from clipgan.training.game_step import GameStep
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
@@ -93,9 +93,13 @@ def build_config(
     if not sizes.official:
         narrow = {"channel_base": 128, "channel_max": 16}
         small = {"latent_dim": 16, "style_dim": 16, "text_hidden_dim": 16, "mapping_layers": 2}
-        galip = config.galip
-        changes["generator"] = config.generator.model_copy(update={**narrow, **small})
-        changes["discriminator"] = config.discriminator.model_copy(update=narrow)
+        lafite, galip = config.lafite, config.galip
+        changes["lafite"] = lafite.model_copy(
+            update={
+                "generator": lafite.generator.model_copy(update={**narrow, **small}),
+                "discriminator": lafite.discriminator.model_copy(update=narrow),
+            }
+        )
         drawn = {"base_channels": 2, "bridge_channels": 4, "prompt_tokens": 2, "latent_dim": 8}
         seen = {"tapped_blocks": (0, 1, 3), "channels": 8, "head_channels": 4}
         changes["galip"] = galip.model_copy(
@@ -111,7 +115,7 @@ def build_config(
 class Training:
     """A step with its batch; ``run()`` makes one update after the other."""
 
-    step: GameStep
+    step: AdversarialStep
     clip: RandomClip
     batch: Batch
     device: torch.device
@@ -146,19 +150,22 @@ def build_training(
     """
     config = build_config(family, side_px, precision, sizes, profile)
     clip = RandomClip(sizes, precision if device.type == "cuda" else "fp32", device)
-    builder: Any = (
-        GalipFamily(config, clip.tower)
-        if family == "galip"
-        else LafiteFamily(config, clip.embed_dim)
-    )
-    networks = builder.build_networks()
-    builder.place_networks(networks, device)
+    networks: Any
+    if family == "galip":
+        networks = build_galip_networks(
+            config.galip, clip.tower, resolution_px=side_px, seed=config.seed
+        )
+    else:
+        networks = build_networks(config, clip.embed_dim)
+        set_precision(networks, config)
+    networks.move_to(device)
     if change is not None:
         change(clip, networks)
-    view: Any = SimpleNamespace(side_px=clip.side_px, encode_images=clip.encode_images)
-    nothing: Any = None
-    conditions = Conditions(view, nothing, nothing, nothing, None, None)
-    step = builder.build_step(networks, conditions, SINGLE)
+    step: AdversarialStep = (
+        GalipStep(networks, clip.tower, config)
+        if family == "galip"
+        else LafiteStep(networks, clip.encode_images, config, clip_side_px=clip.side_px)
+    )
     count = config.batch_size
     features = F.normalize(torch.randn(count, clip.embed_dim, device=device), dim=1)
     images = torch.rand(count, 3, side_px, side_px, device=device) * 2 - 1

@@ -7,6 +7,8 @@ dvc.yaml, which lists the same files for DVC, to the same answer.
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from clipgan.artifacts import hash_file, hash_json
 NO_RESULT_DEPENDS_ON = {
     "clipgan.config": "parameters count by their values",
     "clipgan.errors": "words",
+    "clipgan.families.registry": "where the parts of a family lie",
     "clipgan.progress": "a progress bar",
     "clipgan.resume_state": "the life of folders",
     "clipgan.run_logger": "what is logged decides nothing",
@@ -25,22 +28,25 @@ NO_RESULT_DEPENDS_ON = {
 """Modules, and packages with all that is in them, whose edit must not make anything again."""
 
 _ROOT = Path(clipgan.__file__).parents[1]
+_FAMILY_CONFIG = re.compile(r"clipgan\.families\.\w+\.config")
 
 
 @cache
-def hash_sources(module: str) -> str:
-    """SHA-256 over the sources behind ``module``, as they were at the first call."""
-    return hash_json({name: hash_file(_find_file(name)) for name in sorted(list_sources(module))})
+def hash_sources(*modules: str) -> str:
+    """SHA-256 over the sources behind ``modules``, as they were at the first call."""
+    return hash_json({name: hash_file(_find_file(name)) for name in sorted(list_sources(*modules))})
 
 
-def list_sources(module: str) -> frozenset[str]:
-    """Names of the modules that decide what ``module`` computes.
+def list_sources(*modules: str) -> frozenset[str]:
+    """Names of the modules that decide what ``modules`` compute.
+
+    A family's parts are imported by name: whoever uses one names it beside the stage.
 
     Imports inside functions count; a package whose ``__init__.py`` is a docstring does not, nor
     what :data:`NO_RESULT_DEPENDS_ON` names, which is not looked through either.
     """
     found: set[str] = set()
-    waiting = [module]
+    waiting = [*modules]
     while waiting:
         name = waiting.pop()
         if name in found or _is_left_out(name):
@@ -51,7 +57,9 @@ def list_sources(module: str) -> frozenset[str]:
 
 
 def _is_left_out(module: str) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in NO_RESULT_DEPENDS_ON)
+    left_out = any(module == name or module.startswith(f"{name}.") for name in NO_RESULT_DEPENDS_ON)
+    # Parameters of a family count by their values, too.
+    return left_out or _FAMILY_CONFIG.fullmatch(module) is not None
 
 
 def _list_imports(module: str) -> list[str]:
@@ -62,7 +70,8 @@ def _list_imports(module: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # A name may be a module of the package.
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    own = (name for name in imported if name.partition(".")[0] == "clipgan")
+    packages = {"clipgan", module.partition(".")[0]}  # a family may lie in another one
+    own = (name for name in imported if name.partition(".")[0] in packages)
     return [name for name in own if _find_file(name).is_file()]
 
 
@@ -76,5 +85,15 @@ def _parse(module: str) -> ast.Module:
 
 
 def _find_file(module: str) -> Path:
-    path = _ROOT.joinpath(*module.split("."))
+    package = module.partition(".")[0]
+    root = _ROOT if package == "clipgan" else _find_root(package)
+    path = root.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _find_root(package: str) -> Path:
+    """The folder that holds a top-level package; its modules are not imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(next(iter(spec.submodule_search_locations))).parent

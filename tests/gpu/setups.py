@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan import random_draws
-from clipgan.clip.vit_taps import VitTower
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
+from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.galip.training.step import GalipStep
+from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
-from clipgan.training.conditions import Conditions
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.families import GalipFamily, LafiteFamily
-from clipgan.training.game_step import GameStep
 from clipgan.training.random_streams import StepRandom, derive_seed
 from clipgan.training.state import StepLosses
 from tests.galip_parts import TREE, build_tower
@@ -81,7 +82,7 @@ def build_step(
     size_of: torch.device | None = None,
     processes: Processes = SINGLE,
     **changes: Any,
-) -> GameStep:
+) -> AdversarialStep:
     """A step with the weights of its seed on ``device``.
 
     Args:
@@ -93,19 +94,20 @@ def build_step(
     config = build_config(family, size_of, dotted)
     eye = Eye(size_of)
     eye.tower.visual.to(device)
-    builder: Any = (
-        GalipFamily(config, eye.tower) if family == "galip" else LafiteFamily(config, eye.embed_dim)
-    )
-    networks = builder.build_networks()
-    builder.place_networks(networks, device)
-    clip: Any = SimpleNamespace(side_px=eye.side_px, encode_images=eye.encode_images)
-    nothing: Any = None
-    conditions = Conditions(clip, nothing, nothing, nothing, None, None)
-    step: GameStep = builder.build_step(networks, conditions, processes)
-    return step
+    if family == "galip":
+        mates = build_galip_networks(
+            config.galip, eye.tower, resolution_px=config.resolution_px, seed=config.seed
+        )
+        mates.move_to(device)
+        return GalipStep(mates, eye.tower, config, processes=processes)
+    networks = build_networks(config, eye.embed_dim)
+    set_precision(networks, config)
+    networks.move_to(device)
+    side = eye.side_px
+    return LafiteStep(networks, eye.encode_images, config, clip_side_px=side, processes=processes)
 
 
-def place_batch(step: GameStep, device: torch.device, seed: int = 0) -> Batch:
+def place_batch(step: AdversarialStep, device: torch.device, seed: int = 0) -> Batch:
     """Random images and features of a step's size."""
     config, dim = step.config, step.generator.text_dim
     batch = draw_batch(config.batch_size, config.resolution_px, dim, seed=seed)
@@ -117,7 +119,7 @@ def place_batch(step: GameStep, device: torch.device, seed: int = 0) -> Batch:
     )
 
 
-def run_step(step: GameStep, device: torch.device, index: int) -> StepLosses:
+def run_step(step: AdversarialStep, device: torch.device, index: int) -> StepLosses:
     """The step's ``index``-th update, on a batch and random numbers of its own."""
     random = StepRandom(device)
     random.seed(step.config.seed, 0, 0, index)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.checkpoint import CheckpointStore
-from clipgan.training.game_step import GameStep
 from tests.gpu.setups import FAMILIES, build_step, describe_error, run_step
 
 STEPS, CUT = 6, 3
@@ -33,7 +33,7 @@ def deterministic() -> Iterator[None]:
 
 def _train_in_one_piece_and_in_two(
     family: str, device: torch.device, folder: Path
-) -> tuple[GameStep, GameStep]:
+) -> tuple[AdversarialStep, AdversarialStep]:
     whole, first = build_step(family, device), build_step(family, device)
     for index in range(STEPS):
         run_step(whole, device, index).read()

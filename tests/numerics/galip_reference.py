@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgan.clip.vit_taps import VitTower
-from clipgan.images import CLIP_MEAN, CLIP_STD
-from clipgan.interop.galip import (
+from clipgan.families.galip.importer.weights import (
     TOWER_PREFIX,
     translate_discriminator_key,
     translate_generator_key,
 )
-from clipgan.models.galip_discriminator import GalipDiscriminator
-from clipgan.models.galip_generator import GalipGenerator
+from clipgan.families.galip.networks.discriminator import GalipDiscriminator
+from clipgan.families.galip.networks.generator import GalipGenerator
+from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.images import CLIP_MEAN, CLIP_STD
 from tests.numerics.lafite_reference import clip_image_tower, draw, draw_images
 
 DATA = Path(__file__).parent / "data"

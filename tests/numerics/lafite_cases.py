@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clipgan.config import ContrastiveKind, SemanticLogit
-from clipgan.interop.lafite_names import WeightName
+from clipgan.config import ContrastiveKind
+from clipgan.families.lafite.config import SemanticLogit
+from clipgan.families.lafite.importer.names import WeightName
+from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.losses.contrastive import compute_contrastive_loss
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
 from tests.numerics.lafite_reference import build_discriminator, facts, inputs
 

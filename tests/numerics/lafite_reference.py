@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgan.config import ClipViewConfig
-from clipgan.images import to_clip_input
-from clipgan.interop.lafite_names import (
+from clipgan.families.lafite.config import ClipViewConfig
+from clipgan.families.lafite.importer.names import (
     WeightName,
     list_discriminator_names,
     list_generator_names,
     rename_weights,
 )
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
-from clipgan.training.clip_view import draw_clip_views
+from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.generator import LafiteGenerator
+from clipgan.families.lafite.training.clip_view import draw_clip_views
+from clipgan.images import to_clip_input
 from clipgan.training.random_streams import StepRandom
 
 DATA = Path(__file__).parent / "data"

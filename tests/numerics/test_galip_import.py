@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from clipgan.interop.galip import load_official_galip
+from clipgan.families.galip.importer.weights import load_official_galip
 from tests.numerics.galip_reference import (
     assert_matches,
     latents,

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from clipgan.interop.galip import translate_discriminator_key, translate_generator_key
-from clipgan.losses.hinge import (
+from clipgan.families.galip.importer.weights import (
+    translate_discriminator_key,
+    translate_generator_key,
+)
+from clipgan.families.galip.training.hinge import (
     compute_clip_similarity,
     compute_discriminator_hinge,
     compute_fake_hinge,
@@ -17,7 +20,7 @@ from clipgan.losses.hinge import (
     compute_real_hinge,
     mismatch_texts,
 )
-from clipgan.losses.ma_gp import compute_ma_gp
+from clipgan.families.galip.training.ma_gp import compute_ma_gp
 from tests.numerics.galip_reference import (
     arrays,
     assert_matches,

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from clipgan.config import ContrastiveAxis, ContrastiveKind
 from clipgan.data.batches import Batch
+from clipgan.families.lafite.training.losses import LafiteLosses
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.training.augmenter import build_augmenter
-from clipgan.training.lafite_losses import LafiteLosses
 from clipgan.training.random_streams import StepRandom
 from tests.numerics.lafite_cases import condition, synthesise
 from tests.numerics.lafite_reference import (
@@ -98,12 +98,12 @@ def test_generated_images_with_their_real_ones(tag: str, axis: ContrastiveAxis, 
     weight, texts, given = 3.0, condition(tag, "paired"), inputs(tag)
     discriminator = build_discriminator(tag)
     changes = {
-        "train.losses.discriminator_contrastive_weight": 0.0,
-        "train.losses.clip_contrastive_weight": 0.0,
-        "train.losses.reconstruction_weight": 0.0,
-        "train.losses.discriminator_image_contrastive_weight": weight,
-        "train.losses.contrastive": "sharpened",
-        "train.losses.contrastive_axis": axis,
+        "train.lafite.losses.discriminator_contrastive_weight": 0.0,
+        "train.lafite.losses.clip_contrastive_weight": 0.0,
+        "train.lafite.losses.reconstruction_weight": 0.0,
+        "train.lafite.losses.discriminator_image_contrastive_weight": weight,
+        "train.lafite.losses.contrastive": "sharpened",
+        "train.lafite.losses.contrastive_axis": axis,
         "train.augmentation.kind": "none",
     }
     config = params_with(changes).train
@@ -122,7 +122,7 @@ def test_generated_images_with_their_real_ones(tag: str, axis: ContrastiveAxis, 
     batch = Batch(given["images"], given["image_features"], given["text_features"])
     loss = losses.compute_generator_loss(fakes, batch, texts, StepRandom(torch.device("cpu")))
     generated = discriminator(fakes).semantic_features
-    wanted = write_out_official_term(real, generated, config.losses.temperature, lam)
+    wanted = write_out_official_term(real, generated, config.lafite.losses.temperature, lam)
     term = loss.terms["generator_image_contrastive"]
     assert term.item() == pytest.approx(wanted.item(), rel=1e-5)
     adversarial = loss.terms["generator_adversarial"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clipgan.families.lafite.training.clip_view import draw_clip_views
 from clipgan.images import to_clip_input
-from clipgan.training.clip_view import draw_clip_views
 from tests.numerics.lafite_cases import (
     OFFICIAL,
     synthesise,

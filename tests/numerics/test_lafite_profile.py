@@ -11,9 +11,9 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
+from clipgan.families.lafite.training.losses import LafiteLosses
 from clipgan.models.pseudo_text import compute_noise_level
 from clipgan.training.augmenter import build_augmenter
-from clipgan.training.lafite_losses import LafiteLosses
 from clipgan.training.random_streams import StepRandom
 from tests.numerics.lafite_cases import CONDITIONS, condition, synthesise
 from tests.numerics.lafite_reference import (
@@ -46,8 +46,8 @@ def build_losses(tag: str, config: TrainConfig, embeddings: Tensor | None = None
     return LafiteLosses(
         build_discriminator(
             tag,
-            semantic_logit=config.discriminator.semantic_logit,
-            normalize_semantic=config.discriminator.normalize_semantic,
+            semantic_logit=config.lafite.discriminator.semantic_logit,
+            normalize_semantic=config.lafite.discriminator.normalize_semantic,
         ),
         encode,
         224,
@@ -60,7 +60,7 @@ def build_losses(tag: str, config: TrainConfig, embeddings: Tensor | None = None
 @torch.no_grad()
 def test_generator_loss(config: TrainConfig) -> None:
     losses = build_losses("r64", config, arrays()["r64.paired.clip_emb"])
-    generator = build_generator("r64", config.generator.text_concat_max_px)
+    generator = build_generator("r64", config.lafite.generator.text_concat_max_px)
     texts, given = condition("r64", "paired"), inputs("r64")
     batch = Batch(given["images"], given["image_features"], given["text_features"])
     loss = losses.compute_generator_loss(synthesise(generator, "r64", texts), batch, texts, RANDOM)
@@ -79,14 +79,14 @@ def test_discriminator_losses(config: TrainConfig, tag: str, name: str) -> None:
         loss = losses.compute_discriminator_loss(fakes, images, texts, RANDOM)
     wanted = float(arrays()[f"{tag}.{name}.official.Dmain.loss"].mean())
     assert loss.total.item() == pytest.approx(wanted, rel=1e-5)
-    penalty = config.losses.r1_gamma / 2 * losses.compute_r1(images, texts, RANDOM)
+    penalty = config.lafite.losses.r1_gamma / 2 * losses.compute_r1(images, texts, RANDOM)
     wanted = float(arrays()[f"{tag}.{name}.official.Dreg.loss"].mean())
     assert penalty.item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_numbers_are_the_reference_ones(config: TrainConfig) -> None:
     hyper, network = facts()["hyper"]["r64"], facts()["config"]["r64"]
-    losses, generator = config.losses, config.generator
+    losses, generator = config.lafite.losses, config.lafite.generator
     wanted: dict[str, tuple[Any, Any]] = {
         "itd": (losses.discriminator_contrastive_weight, hyper["itd"]),
         "itc": (losses.clip_contrastive_weight, hyper["itc"]),
@@ -101,7 +101,7 @@ def test_numbers_are_the_reference_ones(config: TrainConfig) -> None:
         "w": (generator.style_dim, network["w_dim"]),
         "mapping": (generator.mapping_layers, network["mapping_num_layers"]),
         "change": (generator.text_concat_max_px, network["change"]),
-        "group": (config.discriminator.minibatch_std_group, network["mbstd_group_size"]),
+        "group": (config.lafite.discriminator.minibatch_std_group, network["mbstd_group_size"]),
         "gain": (generator.text_gain, 1.0),
         "text path": (generator.text_learning_rate_multiplier, 0.01),
         "half life": (config.ema.half_life_kimg, config.batch_size * 10 / 32),
@@ -110,4 +110,4 @@ def test_numbers_are_the_reference_ones(config: TrainConfig) -> None:
     assert losses.contrastive_axis == "image", "lam 0"
     levels = config.pseudo_text.noise_level, config.pseudo_text.true_text_noise_level
     assert levels == pytest.approx((compute_noise_level(0.75), compute_noise_level(0.1)), rel=1e-3)
-    assert config.clip_view.model_copy(update={"crops": 1}) == official_view()
+    assert config.lafite.clip_view.model_copy(update={"crops": 1}) == official_view()

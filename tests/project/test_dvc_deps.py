@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from clipgan.families.registry import FAMILIES
 from clipgan.source_code import NO_RESULT_DEPENDS_ON, list_sources
 from clipgan.stages.catalog import STAGES
 
@@ -18,14 +20,25 @@ ROOT = Path(__file__).parents[2]
 CODE = ROOT / "src"
 
 
+FAMILY_PARTS = {"train": "training", "pretrain_generator": "training", "evaluate": "networks"}
+"""What a stage imports of the chosen family, by name."""
+
+
 @cache
-def load_stages(*files: str) -> dict[str, Any]:
-    """The stages of the pipeline and of the recipes; all paths start from the project's root."""
+def load_stages(*files: str, family: str = "lafite") -> dict[str, Any]:
+    """Those of the pipeline and the recipes as DVC fills them in; paths from the project's root."""
     stages: dict[str, Any] = {}
     for file in files or ("dvc.yaml", "recipes/dvc.yaml"):
-        text = (ROOT / file).read_text(encoding="utf-8")
+        text = (ROOT / file).read_text(encoding="utf-8").replace("${train.family}", family)
         stages |= YAML(typ="safe", pure=True).load(text)["stages"]
     return stages
+
+
+def list_stage_sources(name: str, family: str) -> frozenset[str]:
+    modules = [f"clipgan.stages.{name}"]
+    if part := FAMILY_PARTS.get(name):
+        modules.append(f"{FAMILIES[family].package}.{part}")
+    return list_sources(*modules)
 
 
 @cache
@@ -48,14 +61,15 @@ def is_covered(path: Path, dependencies: list[str]) -> bool:
     return any(path.is_relative_to(ROOT / dependency) for dependency in dependencies)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", load_stages())
-def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
-    dependencies = load_stages()[name].get("deps", [])
+def test_dependencies_cover_every_import_of_the_stage(name: str, family: str) -> None:
+    dependencies = load_stages(family=family)[name].get("deps", [])
     if load_stages()[name].get("always_changed"):
         return  # run every time, whatever its code
     missing = {
         module
-        for module in list_sources(f"clipgan.stages.{name}")
+        for module in list_stage_sources(name, family)
         if not is_covered(find_file(module), dependencies)
     }
     assert not missing, f"stage {name} imports these, dvc.yaml lists no dependency for them"
@@ -63,8 +77,10 @@ def test_dependencies_cover_every_import_of_the_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", load_stages())
 def test_no_dependency_on_code_is_superfluous(name: str) -> None:
+    """What only one family imports of the shared code may stand there for all of them."""
+    modules = frozenset().union(*(list_stage_sources(name, family) for family in FAMILIES))
     dependencies = load_stages()[name].get("deps", [])
-    files = {find_file(module) for module in list_sources(f"clipgan.stages.{name}")}
+    files = {find_file(module) for module in modules}
     code = [d for d in dependencies if d.startswith("src/") and "/assets/" not in d]
     superfluous = [d for d in code if not any(f.is_relative_to(ROOT / d) for f in files)]
     assert not superfluous, f"stage {name} imports nothing of these"
@@ -83,7 +99,8 @@ def test_sources_are_those_of_the_import_graph(name: str) -> None:
 
 
 def test_every_dependency_on_code_exists() -> None:
-    for name, stage in load_stages().items():
+    stages = [stage for family in FAMILIES for stage in load_stages(family=family).items()]
+    for name, stage in stages:
         for dependency in stage.get("deps", []):
             if dependency.startswith("src/"):
                 assert (ROOT / dependency).exists(), f"{name}: {dependency}"
@@ -121,3 +138,18 @@ def test_recipes_are_run_from_the_projects_root_and_by_nobody_else() -> None:
 
 def test_bytecode_is_no_dependency() -> None:
     assert "__pycache__/" in (ROOT / ".dvcignore").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dvc_lists_the_code_of_the_chosen_family_alone(family: str, tmp_path: Path) -> None:
+    """By DVC itself: an edit of one family's code leaves another one's training as it is."""
+    from dvc.repo import Repo
+
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("family: lafite", f"family: {family}"))
+    with Repo.init(str(tmp_path), no_scm=True) as repository:
+        stages = {stage.name: stage for stage in repository.index.stages}
+    listed = {str(dep) for name in ("train", "evaluate") for dep in stages[name].deps}
+    found = {part for path in listed if "/families/" in path for part in Path(path).parts}
+    assert found & FAMILIES.keys() == {family}

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
 OTHERS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+ONE_PAGE = re.compile(r"src/clipgan/families/\w+/training/step\.py")
+"""Where the method ``step`` is a paper's algorithm from top to bottom, on one page."""
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -33,7 +35,8 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
             documented = ast.get_docstring(node) is not None
             first = body[1].lineno if documented and len(body) > 1 else node.lineno
             length = (node.end_lineno or node.lineno) - first + 1
-            assert length <= 50, f"{node.name} has {length} lines"
+            is_page = node.name == "step" and ONE_PAGE.fullmatch(identify(path)) is not None
+            assert length <= (100 if is_page else 50), f"{node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=identify)

@@ -24,7 +24,7 @@ def copy(world: Path, tmp_path: Path) -> Path:
 def stable_code() -> Iterator[None]:
     """Sources may be edited while the tests run, and `monkeypatch.undo` in a test keeps that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fingerprint, "hash_sources", lambda module: module)
+        patch.setattr(fingerprint, "hash_sources", lambda *modules: modules)
         yield
 
 

@@ -12,9 +12,9 @@ import torch
 from clipgan.artifacts import write_json
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.study.protocols import EvaluationProtocol
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.stages.champion import measure_version
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.register import register_generator

@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from clipgan.cli.evaluation import compare_subjects
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
+from clipgan.families.lafite.networks.generator import LafiteGenerator
+from clipgan.families.lafite.training.start import build_networks
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import NULL_LOGGER, RunLogger
@@ -29,7 +30,6 @@ from clipgan.tracking.run_contexts import continue_run
 from clipgan.tracking.spool import find_spools
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import describe_subject
-from clipgan.training.fine_tuning import build_networks
 from clipgan.workspace import Workspace
 from tests.metric_values import value_of
 from tests.mlflow_stores import register_values

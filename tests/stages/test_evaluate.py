@@ -13,10 +13,10 @@ import torch
 from clipgan.artifacts import write_json
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, FeatureStoreError
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.metrics.comparison import compare_values
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.models.lafite import LafiteGenerator
 from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
 from clipgan.stages.evaluate import EvaluationReport, evaluate
 from clipgan.stages.report import report as draw_report
@@ -55,7 +55,7 @@ class RecordingLogger(NullRunLogger):
 
 def build_generator(params: Params, seed: int, side_px: int = SIDE_PX) -> LafiteGenerator:
     torch.manual_seed(seed)
-    config = params.train.generator
+    config = params.train.lafite.generator
     return LafiteGenerator(
         resolution_px=side_px,
         text_dim=TinyClip.embed_dim,

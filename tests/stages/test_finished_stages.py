@@ -16,10 +16,10 @@ from clipgan import artifacts
 from clipgan.clip import feature_store
 from clipgan.data import processing
 from clipgan.data.shards import load_manifest
+from clipgan.families.lafite.training import step as lafite_step
 from clipgan.resume_state import hash_like_dvc, is_finished, remove_recorded
 from clipgan.stages import pretrain_generator as stage
 from clipgan.stages.features import extract_features
-from clipgan.training import lafite_step
 from tests.stages.ingest_runs import fill_folder, make_config, run, snapshot
 from tests.stages.tiny_training import (
     TinyClip,

@@ -41,7 +41,7 @@ def _train_from(root: Path, initial: str, uri: str = "unused") -> Any:
     """As `clipgan stage train` does it."""
     params = tiny_params({"train.initial_weights": initial, "train.total_images": 16})
     work = root / "work" / "train"
-    with opened_start(initial, work=work, tracking_uri=uri) as folder:
+    with opened_start(initial, work=work, tracking_uri=uri, family="lafite") as folder:
         report = run_training(root, params, initial_folder=folder)
     (state,) = work.iterdir()
     assert is_finished(state), "what was fetched or converted was left behind"
@@ -125,7 +125,7 @@ def test_frozen_blocks_need_a_discriminator(copy: Path, world: Path) -> None:
     info = json.loads((bundle / "bundle.json").read_text())
     del info["architecture"]["discriminator"]
     (bundle / "bundle.json").write_text(json.dumps(info))
-    changes = {"train.initial_weights": str(bundle), "train.freeze_discriminator_blocks": 1}
+    changes = {"train.initial_weights": str(bundle), "train.lafite.freeze_discriminator_blocks": 1}
     with pytest.raises(CheckpointError, match=r"no discriminator of 8 px.*= 1.*set it to 0"):
         run_training(copy, tiny_params(changes))
 
@@ -133,7 +133,7 @@ def test_frozen_blocks_need_a_discriminator(copy: Path, world: Path) -> None:
 def test_frozen_blocks_stay_as_they_came(copy: Path, world: Path) -> None:
     changes = {
         "train.initial_weights": str(world / "training"),
-        "train.freeze_discriminator_blocks": 1,
+        "train.lafite.freeze_discriminator_blocks": 1,
         "train.total_images": 16,
     }
     run_training(copy, tiny_params(changes))

@@ -11,9 +11,9 @@ import pytest
 from clipgan.artifacts import hash_file
 from clipgan.config import Params
 from clipgan.errors import ConfigError, DataError
+from clipgan.families.lafite.training.start import build_networks
 from clipgan.models.bundle import BundleInfo, load_bundle, load_bundle_info
 from clipgan.stages import pretrain_generator as stage
-from clipgan.training.fine_tuning import build_networks
 from tests.params import params_with
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
 

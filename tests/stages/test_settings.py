@@ -33,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("stable_code", "one_thread")
 STAGES = ("ingest", "features", "train", "evaluate")
 FOLDER = {"ingest.source": "folder", "ingest.folder": "somewhere"}
 LAFITE_KEYS: dict[str, Any] = {
-    "train.reduced_precision_resolutions": 2,
-    "train.clip_view.min_side": 0.5,
-    "train.generator.mapping_layers": 3,
-    "train.discriminator.channel_max": 4,
-    "train.losses.temperature": 0.4,
-    "train.losses.gather_negatives": True,
-    "train.optimizer.beta2": 0.5,
+    "train.lafite.reduced_precision_resolutions": 2,
+    "train.lafite.clip_view.min_side": 0.5,
+    "train.lafite.generator.mapping_layers": 3,
+    "train.lafite.discriminator.channel_max": 4,
+    "train.lafite.losses.temperature": 0.4,
+    "train.lafite.losses.gather_negatives": True,
+    "train.lafite.optimizer.beta2": 0.5,
 }
 GALIP_KEYS: dict[str, Any] = {
     "train.galip.clip_input": "official",
@@ -81,10 +81,10 @@ def read_settings(changes: dict[str, Any], folder: Path, uri: str = "unused") ->
         ({}, ADA_KEYS | {"train.pseudo_text.mapper": "data/mapper"}, ""),
         ({"train.augmentation.kind": "ada"}, ADA_KEYS, "train"),
         ({"train.augmentation.kind": "ada"}, {"train.augmentation.policies": ["color"]}, ""),
-        ({"train.precision": "fp32"}, {"train.reduced_precision_resolutions": 1}, ""),
-        ({}, {"train.reduced_precision_resolutions": 1}, "train"),
-        ({}, {"train.clip_view.crops": 3}, ""),
-        ({"train.clip_view.kind": "full"}, {"train.clip_view.min_side": 0.5}, ""),
+        ({"train.precision": "fp32"}, {"train.lafite.reduced_precision_resolutions": 1}, ""),
+        ({}, {"train.lafite.reduced_precision_resolutions": 1}, "train"),
+        ({}, {"train.lafite.clip_view.crops": 3}, ""),
+        ({"train.lafite.clip_view.kind": "full"}, {"train.lafite.clip_view.min_side": 0.5}, ""),
         ({}, {"monitoring.keep_checkpoints": 9, "register.min_improvement": 1.0}, ""),
         ({}, {"ingest.jpeg_quality": 50, "ingest.folder": "unread"}, ""),
         ({"ingest.encoding": "jpeg"}, {"ingest.jpeg_quality": 50}, "ingest"),
@@ -113,7 +113,10 @@ def test_a_stage_is_decided_by_the_keys_it_reads(
 @pytest.mark.parametrize(
     ("family", "unread"),
     [
-        ("lafite", GALIP_KEYS | ADA_KEYS | {"train.device": "auto", "train.clip_view.crops": 3}),
+        (
+            "lafite",
+            GALIP_KEYS | ADA_KEYS | {"train.device": "auto", "train.lafite.clip_view.crops": 3},
+        ),
         ("galip", LAFITE_KEYS | ADA_KEYS | {"train.device": "auto"}),
     ],
 )

@@ -19,8 +19,10 @@ import torch
 
 from clipgan.artifacts import hash_file
 from clipgan.errors import CheckpointError, ClipganError, DataError, TrainingDivergedError
+from clipgan.families.lafite.training import losses as lafite_losses
+from clipgan.families.lafite.training import step as lafite_step
 from clipgan.models.bundle import load_bundle, load_bundle_info
-from clipgan.training import checkpoint, lafite_losses, lafite_step, output
+from clipgan.training import checkpoint, output
 from clipgan.training.checkpoint import CheckpointStore
 from tests.stages.tiny_training import (
     TinyClip,
@@ -212,7 +214,7 @@ def test_other_parameters_do_not_resume(copy: Path, monkeypatch: pytest.MonkeyPa
         _stop_at(patch, 40)
         with pytest.raises(KeyboardInterrupt):
             run_training(copy, tiny_params())
-    report = run_training(copy, tiny_params({"train.losses.temperature": 0.4}))
+    report = run_training(copy, tiny_params({"train.lafite.losses.temperature": 0.4}))
     assert report.resumed_from is None
 
 
@@ -248,8 +250,8 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_a_copy(copy: Path, world: 
         tiny_params(
             {
                 "train.initial_weights": str(start),
-                "train.optimizer.generator_learning_rate": 1e-12,
-                "train.optimizer.discriminator_learning_rate": 1e-12,
+                "train.lafite.optimizer.generator_learning_rate": 1e-12,
+                "train.lafite.optimizer.discriminator_learning_rate": 1e-12,
             }
         ),
     )
@@ -300,7 +302,7 @@ def _refuse(
 def test_bundle_of_another_width_is_refused(copy: Path, world: Path) -> None:
     changes = {
         "train.initial_weights": str(world / "training"),
-        "train.generator.style_dim": 16,
+        "train.lafite.generator.style_dim": 16,
     }
     _refuse(copy, CheckpointError, r"style_dim = 8, train asks for 16.*none", changes)
 

@@ -132,7 +132,7 @@ class TestModalityGap:
         )
         sampler.sample(["a dot"], seed=0)
         wanted = F.normalize(TinyClip().encode_texts(["a dot"]) - texts.mean(0), dim=1)
-        gain = tiny_params().train.generator.text_gain
+        gain = tiny_params().train.lafite.generator.text_gain
         assert torch.allclose(shown[0], wanted * gain, atol=1e-4)
 
     def test_the_text_mean_keeps_to_the_budget(self, world: Path, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 GATHERED: dict[str, Any] = {
     # Reduced precision would hide what differs.
     "train.precision": "fp32",
-    "train.losses.gather_negatives": True,
-    "train.losses.path_length_interval": 2,
+    "train.lafite.losses.gather_negatives": True,
+    "train.lafite.losses.path_length_interval": 2,
     "train.pseudo_text.pseudo_text_probability": 0.5,
 }
 ADA: dict[str, Any] = GATHERED | {
@@ -43,8 +43,8 @@ ADA: dict[str, Any] = GATHERED | {
     "train.augmentation.ada_kimg": 0.02,
 }
 LONG = ADA | {"train.total_images": 480}
-ALONE = GATHERED | {"train.losses.gather_negatives": False, "train.total_images": 8}
-ODD = {"train.batch_size": 9, "train.discriminator.minibatch_std_group": 1}
+ALONE = GATHERED | {"train.lafite.losses.gather_negatives": False, "train.total_images": 8}
+ODD = {"train.batch_size": 9, "train.lafite.discriminator.minibatch_std_group": 1}
 
 Start = Callable[[str, Path, dict[str, Any]], subprocess.Popen[str]]
 

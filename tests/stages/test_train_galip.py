@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,17 @@ from clipgan.errors import (
     ConfigError,
     TrainingDivergedError,
 )
-from clipgan.models.built_in import BUILT_IN_FOLDERS
+from clipgan.families.galip.networks.generator import GalipGenerator
+from clipgan.families.galip.training import step as galip_step
+from clipgan.families.galip.training.start import GalipNetworks, build_galip_networks
+from clipgan.families.registry import FAMILIES, find_family
 from clipgan.models.bundle import BundleInfo, load_bundle, save_bundle
-from clipgan.models.galip_generator import GalipGenerator
 from clipgan.models.noise_mapper import NoiseMapper, save_mapper
 from clipgan.stages.model_addresses import opened_start
 from clipgan.stages.pretrain_generator import pretrain_generator
-from clipgan.training import galip_step
 from clipgan.training.checkpoint import CheckpointStore
-from clipgan.training.families import choose_family
+from clipgan.training.family import TrainingSpec
 from clipgan.training.fine_tuning import resolve_initial_folder
-from clipgan.training.galip_networks import GalipNetworks, build_galip_networks
 from tests.galip_parts import TREE, build_tower, galip_tree
 from tests.stages.tiny_galip import TinyVitClip, draw_conditions, tiny_galip_params
 from tests.stages.tiny_training import (
@@ -222,7 +223,8 @@ def test_starts_of_another_family_or_shape_are_refused(
 def test_the_built_in_start_is_galips(
     copy: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BUILT_IN_FOLDERS, "galip", world / "training")
+    shipped = replace(FAMILIES["galip"], base=str(world / "training"))
+    monkeypatch.setitem(FAMILIES, "galip", shipped)
     start = {"train.initial_weights": "built-in"}
     assert run_training(copy, tiny_galip_params({**start, **SHORT})).initial_images_seen == 96
 
@@ -230,10 +232,11 @@ def test_the_built_in_start_is_galips(
 def test_the_shipped_generator_fits_the_profile() -> None:
     params = load_profile(ROOT / "profiles" / "emoji-galip.yaml")
     clip = load_clip("clipgan-vit-h32-96", "built-in", precision="fp32", device=torch.device("cpu"))
-    family = choose_family(params.train, clip)
+    family: TrainingSpec = find_family("galip").load("training")
     folder = resolve_initial_folder(params.train.initial_weights, "galip")
     assert folder is not None
-    info = family.load_initial_weights(family.build_networks(), folder, clip.fingerprint)
+    networks = family.build_networks(params.train, clip)
+    info = family.load_initial_weights(params.train, networks, folder, clip.fingerprint)
     assert (info.family, info.resolution_px) == ("galip", 64)
 
 
@@ -286,7 +289,7 @@ def test_a_warm_up_by_reconstruction_becomes_a_start(copy: Path) -> None:
 
 
 def test_only_lafites_generator_grows(copy: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"only LAFITE's generator grows; name {SIDE_PX} alone"):
+    with pytest.raises(ConfigError, match=rf"galip does not grow; name {SIDE_PX} alone"):
         warm_up(copy, [SIDE_PX, 2 * SIDE_PX])
 
 

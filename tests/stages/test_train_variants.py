@@ -12,17 +12,17 @@ from tests.stages.tiny_training import build_world, run_training, tiny_params
 
 VARIANTS: dict[str, Any] = {
     "train.total_images": 16,
-    "train.generator.style_input": "affine",
-    "train.generator.text_concat_max_px": 4,
-    "train.discriminator.semantic_logit": "batch_sum",
-    "train.discriminator.normalize_semantic": True,
-    "train.losses.contrastive": "sharpened",
-    "train.losses.contrastive_axis": "both",
-    "train.losses.discriminator_image_contrastive_weight": 1.0,
-    "train.losses.clip_image_contrastive_weight": 1.0,
-    "train.clip_view.kind": "multi_crop",
-    "train.clip_view.small_images": "pad_white",
-    "train.clip_view.antialias": False,
+    "train.lafite.generator.style_input": "affine",
+    "train.lafite.generator.text_concat_max_px": 4,
+    "train.lafite.discriminator.semantic_logit": "batch_sum",
+    "train.lafite.discriminator.normalize_semantic": True,
+    "train.lafite.losses.contrastive": "sharpened",
+    "train.lafite.losses.contrastive_axis": "both",
+    "train.lafite.losses.discriminator_image_contrastive_weight": 1.0,
+    "train.lafite.losses.clip_image_contrastive_weight": 1.0,
+    "train.lafite.clip_view.kind": "multi_crop",
+    "train.lafite.clip_view.small_images": "pad_white",
+    "train.lafite.clip_view.antialias": False,
 }
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from clipgan.artifacts import measure_size
 from clipgan.errors import CheckpointError
-from clipgan.training import lafite_step
+from clipgan.families.lafite.training import step as lafite_step
+from clipgan.families.registry import find_family
 from clipgan.training.disk_space import estimate_checkpoint_bytes
-from clipgan.training.families import choose_family
 from tests.stages.tiny_training import (
     TinyClip,
     build_world,
@@ -32,6 +32,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     build_world(root)
     return root
+
+
+BUILD_NETWORKS = find_family("lafite").load("training").build_networks
 
 
 def stop_training(root: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,10 +58,11 @@ def test_a_training_that_starts_over_says_so_and_what_changed(
     # The same one again: nothing to say.
     stop_training(copy, {}, monkeypatch)
     assert "starting at image 0" not in capsys.readouterr().out
-    stop_training(copy, {"train.seed": 1, "train.losses.temperature": 0.5}, monkeypatch)
+    stop_training(copy, {"train.seed": 1, "train.lafite.losses.temperature": 0.5}, monkeypatch)
     assert (
-        "parameters changed (train.seed 0 -> 1, train.losses.temperature 0.2 -> 0.5): starting at "
-        f"image 0 (the training of before stays in {before}; `clipgan clean` removes it)"
+        "parameters changed (train.seed 0 -> 1, train.lafite.losses.temperature 0.2 -> 0.5): "
+        f"starting at image 0 (the training of before stays in {before}; `clipgan clean` "
+        "removes it)"
     ) in capsys.readouterr().out
 
 
@@ -66,7 +70,7 @@ def test_a_change_of_other_things_is_said_too(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_training(copy, {}, monkeypatch)
-    monkeypatch.setattr("clipgan.training.fingerprint.hash_sources", lambda module: "other code")
+    monkeypatch.setattr("clipgan.training.fingerprint.hash_sources", lambda *modules: "other code")
     stop_training(copy, {}, monkeypatch)
     said = capsys.readouterr().out
     assert "code, features or initial weights changed: starting at image 0" in said
@@ -76,7 +80,7 @@ def test_the_estimate_is_what_a_checkpoint_takes(copy: Path) -> None:
     params = tiny_params()
     run_training(copy, params)
     found = max(copy.glob("work/train/*/checkpoints/checkpoint-*"))
-    networks = choose_family(params.train, choose_clip(params)).build_networks()  # type: ignore[arg-type]
+    networks = BUILD_NETWORKS(params.train, choose_clip(params))
     # JSON and the headers of tiny tensors weigh here, and nowhere else.
     tensors = sum(
         path.stat().st_size - int.from_bytes(path.read_bytes()[:8], "little") - 8
@@ -92,7 +96,7 @@ def test_a_disk_that_is_too_small_is_said_before_any_step(
     short_by: int, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = tiny_params({"monitoring.keep_checkpoints": 2})
-    networks = choose_family(params.train, TinyClip()).build_networks()  # type: ignore[arg-type]
+    networks = BUILD_NETWORKS(params.train, TinyClip())
     weights = [*networks.generator_ema.state_dict().values()]
     weights += networks.discriminator.state_dict().values()
     needed = 3 * estimate_checkpoint_bytes(networks) + 20 * 3 * 8 * 8
@@ -110,7 +114,7 @@ def test_what_an_interrupted_run_left_is_not_asked_for_again(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_training(copy, tiny_params())
-    networks = choose_family(tiny_params().train, TinyClip()).build_networks()  # type: ignore[arg-type]
+    networks = BUILD_NETWORKS(tiny_params().train, TinyClip())
     # Room for the one checkpoint that is not there and the bundle, not for three.
     free = 2 * estimate_checkpoint_bytes(networks)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, free))

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
+from clipgan.families.registry import FAMILIES
 from tests.params import PARAMS_YAML, params_with, tree_with
 
 
@@ -68,8 +69,8 @@ def test_sections_are_frozen() -> None:
         ),
         (
             {"train.batch_size": 6},
-            "train: batch_size = 6 is not divisible by discriminator.minibatch_std_group = 4: "
-            "change one of them",
+            "train: batch_size = 6 is not divisible by "
+            "lafite.discriminator.minibatch_std_group = 4: change one of them",
         ),
         (
             {"train.augmentation.policies": []},
@@ -77,13 +78,13 @@ def test_sections_are_frozen() -> None:
             "empty: name policies, or set the kind to none",
         ),
         (
-            {"train.freeze_discriminator_blocks": 5},
-            "train: freeze_discriminator_blocks = 5, but the discriminator of 64 px has 4 blocks: "
-            "use at most 4",
+            {"train.lafite.freeze_discriminator_blocks": 5},
+            "train: lafite.freeze_discriminator_blocks = 5, but the discriminator of 64 px has "
+            "4 blocks: use at most 4",
         ),
         (
-            {"train.freeze_discriminator_blocks": 1, "train.initial_weights": "none"},
-            "train: freeze_discriminator_blocks = 1 would freeze random weights, because "
+            {"train.lafite.freeze_discriminator_blocks": 1, "train.initial_weights": "none"},
+            "train: lafite.freeze_discriminator_blocks = 1 would freeze random weights, because "
             "initial_weights = none: set it to 0, or start from trained weights",
         ),
         ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
@@ -101,10 +102,10 @@ def test_sections_are_frozen() -> None:
         ({"ingest.emoji_styles": []}, "ingest.emoji_styles = []: "),
         ({"ingest.emoji_styles": ["apple"]}, "ingest.emoji_styles.0 = 'apple': "),
         (
-            {"train.optimizer.beta2": 1.0},
-            "train.optimizer.beta2 = 1.0: input should be less than 1",
+            {"train.lafite.optimizer.beta2": 1.0},
+            "train.lafite.optimizer.beta2 = 1.0: input should be less than 1",
         ),
-        ({"train.losses.r1_gamma": float("nan")}, "train.losses.r1_gamma = nan: "),
+        ({"train.lafite.losses.r1_gamma": float("nan")}, "train.lafite.losses.r1_gamma = nan: "),
         (
             {"register.model_name": "a b"},
             "register.model_name = 'a b': string should match pattern",
@@ -119,11 +120,11 @@ def test_a_wrong_value_is_named_with_its_key(
 
 def test_a_typo_is_named_and_mended(tmp_path: Path) -> None:
     tree = tree_with()
-    del tree["train"]["losses"]["r1_gamma"]
-    tree["train"]["losses"]["r1_gama"] = 1.0
+    del tree["train"]["lafite"]["losses"]["r1_gamma"]
+    tree["train"]["lafite"]["losses"]["r1_gama"] = 1.0
     with pytest.raises(ConfigError) as caught:
         load_params(save(tmp_path / "params.yaml", tree))
-    assert "train.losses.r1_gama = 1.0 is an unknown key: did you mean r1_gamma?" in str(
+    assert "train.lafite.losses.r1_gama = 1.0 is an unknown key: did you mean r1_gamma?" in str(
         caught.value
     )
 
@@ -173,7 +174,7 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     text = re.sub(r"r1_gamma: \S+", "r1_gamma: 1e-4", PARAMS_YAML.read_text("utf-8"))
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    assert load_params(path).train.losses.r1_gamma == 1e-4
+    assert load_params(path).train.lafite.losses.r1_gamma == 1e-4
 
 
 def test_a_key_of_an_earlier_version_says_what_to_do_with_it(tmp_path: Path) -> None:
@@ -185,3 +186,9 @@ def test_a_key_of_an_earlier_version_says_what_to_do_with_it(tmp_path: Path) -> 
         "register.gate_direction is no key any more: the metric itself knows which values are "
         "better: remove the line"
     )
+
+
+def test_a_dump_holds_every_familys_section() -> None:
+    tree = params_with().model_dump(mode="json", by_alias=True)
+    assert tree["train"].keys() > FAMILIES.keys()
+    assert Params.model_validate(tree) == params_with()

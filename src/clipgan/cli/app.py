@@ -17,6 +17,7 @@ from clipgan.cli.error_reports import (
     exit_on_sigterm,
     reported_errors,
 )
+from clipgan.families.registry import FAMILIES, find_family
 from clipgan.models.addresses import ADDRESS_FORMS
 
 
@@ -43,11 +44,10 @@ class Server(StrEnum):
     prefect = "prefect"
 
 
-class Family(StrEnum):
-    """The papers whose official weights can be imported."""
-
-    lafite = "lafite"
-    galip = "galip"
+Family = StrEnum(  # type: ignore[misc]
+    "Family", [spec.name for spec in FAMILIES.values() if spec.has_importer]
+)
+"""Those whose official weights can be imported."""
 
 
 @app.callback()
@@ -256,11 +256,8 @@ def import_weights(
     ] = "openai",
 ) -> None:
     """Turn official weights into a generator bundle. Nothing in the file is executed."""
-    from clipgan.cli.import_weights import import_official
-
-    print(
-        import_official(family.value, file, out, clip_model=clip_model, clip_weights=clip_weights)
-    )
+    import_official = find_family(family.value).load("importer")
+    print(import_official(file, out, clip_model=clip_model, clip_weights=clip_weights))
 
 
 @app.command()

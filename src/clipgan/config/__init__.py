@@ -7,7 +7,10 @@ that is unknown, missing, of the wrong type or out of range raises
 
 from clipgan.config.evaluation import CustomProtocol, EvaluateConfig
 from clipgan.config.fields import (
+    ContrastiveAxis,
+    ContrastiveKind,
     Device,
+    FamilySection,
     Fraction,
     NonNegative,
     OptimizerConfig,
@@ -19,7 +22,6 @@ from clipgan.config.fields import (
     Seed,
     Threads,
 )
-from clipgan.config.galip import GalipConfig
 from clipgan.config.loading import load_params, parse_params
 from clipgan.config.profiles import load_profile, read_profile
 from clipgan.config.sections import (
@@ -36,17 +38,8 @@ from clipgan.config.sections import (
 from clipgan.config.training import (
     Augmentation,
     AugmentationConfig,
-    ClipViewConfig,
-    ContrastiveAxis,
-    ContrastiveKind,
-    DiscriminatorConfig,
     EmaConfig,
-    Family,
-    GeneratorConfig,
-    LossConfig,
     PseudoTextConfig,
-    SemanticLogit,
-    StyleInput,
     TrainConfig,
     TrainingPrecision,
 )
@@ -54,22 +47,17 @@ from clipgan.config.training import (
 __all__ = [
     "Augmentation",
     "AugmentationConfig",
-    "ClipViewConfig",
     "ContrastiveAxis",
     "ContrastiveKind",
     "CustomProtocol",
     "Device",
-    "DiscriminatorConfig",
     "EmaConfig",
     "EvaluateConfig",
-    "Family",
+    "FamilySection",
     "FeaturesConfig",
     "Fit",
     "Fraction",
-    "GalipConfig",
-    "GeneratorConfig",
     "IngestConfig",
-    "LossConfig",
     "MonitoringConfig",
     "NonNegative",
     "OptimizerConfig",
@@ -85,8 +73,6 @@ __all__ = [
     "RegisterConfig",
     "Section",
     "Seed",
-    "SemanticLogit",
-    "StyleInput",
     "Threads",
     "TrainConfig",
     "TrainingPrecision",

@@ -21,16 +21,8 @@ from clipgan.config.sections import (
     load_source_registry,
 )
 from clipgan.config.training import TrainConfig
+from clipgan.families.registry import FAMILIES
 
-_LAFITE_KEYS = (
-    "reduced_precision_resolutions",
-    "freeze_discriminator_blocks",
-    "clip_view",
-    "generator",
-    "discriminator",
-    "losses",
-    "optimizer",
-)
 _ADA_KEYS = ("ada_target", "ada_interval_steps", "ada_kimg")
 
 Parameters = dict[str, Any]
@@ -52,20 +44,8 @@ def select_features(config: FeaturesConfig) -> Parameters:
 
 
 def select_training(config: TrainConfig) -> Parameters:
-    """Section ``train``, for its family."""
-    selected = _dump(config, "device")
-    if config.family == "galip":
-        _drop(selected, *_LAFITE_KEYS)
-        if config.precision != "fp16":
-            del selected["galip"]["loss_scale"]
-    else:
-        del selected["galip"]
-        if config.precision == "fp32":
-            del selected["reduced_precision_resolutions"]
-        if config.clip_view.kind == "full":
-            del selected["clip_view"]["min_side"]
-        if config.clip_view.kind != "multi_crop":
-            del selected["clip_view"]["crops"]
+    """Section ``train``: the shared keys and the section of its family."""
+    selected = _dump(config, "device", *FAMILIES) | {config.family: config.section.select(config)}
     if config.augmentation.kind != "diffaugment":
         del selected["augmentation"]["policies"]
     if config.augmentation.kind != "ada":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+if TYPE_CHECKING:
+    from clipgan.config.training import TrainConfig
+
 Precision = Literal["fp32", "bf16"]
+ContrastiveKind = Literal["infonce", "sharpened"]
+ContrastiveAxis = Literal["image", "text", "both"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -53,3 +58,48 @@ class OptimizerConfig(Section):
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
     epsilon: Positive
+
+
+class FamilySection(Section):
+    """One family's section of ``train``; a family's own one adds keys and overrides what differs.
+
+    ``losses`` of it has at least a ``reconstruction_weight``, which the warm-up needs.
+    """
+
+    grows: ClassVar[bool] = False
+    """Whether a generator of it can start from one for smaller images."""
+
+    losses: Any
+    optimizer: OptimizerConfig
+
+    @property
+    def frozen_blocks(self) -> int:
+        """Blocks of the discriminator that do not learn, and so must start from trained weights."""
+        return 0
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse shared keys that do not fit this family.
+
+        Raises:
+            ValueError: names the key, its value and the fix.
+        """
+
+    def select(self, train: TrainConfig) -> dict[str, Any]:
+        """The keys that a training with these shared ones reads, with their values."""
+        del train
+        return self.model_dump(mode="json")
+
+    def check_share(self, batch_size: int, num_processes: int) -> None:
+        """Refuse a batch of which one process would get too few images.
+
+        Raises:
+            ConfigError: names the numbers and a batch size that fits.
+        """
+
+    def build_warm_up(self, *, learning_rate: float, beta1: float) -> dict[str, Any]:
+        """The section for a training by reconstruction alone."""
+        tree = self.model_dump(mode="json")
+        tree["optimizer"] |= {"generator_learning_rate": learning_rate, "beta1": beta1}
+        # The only term, whatever it weighs beside others; Adam does not see the factor.
+        tree["losses"]["reconstruction_weight"] = 1.0
+        return tree

@@ -15,10 +15,19 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from clipgan.config.sections import IngestConfig, Params, load_source_registry
+from clipgan.config.training import TrainConfig, build_train_config
 from clipgan.errors import ConfigError
 
 _REMOVED = {
     "register.gate_direction": "the metric itself knows which values are better: remove the line",
+    **{
+        f"train.{key}": f"it is LAFITE's, so it stands in train.lafite.{key} now: move it there"
+        for key in (
+            *("reduced_precision_resolutions", "freeze_discriminator_blocks", "clip_view"),
+            *("generator", "discriminator", "losses", "optimizer"),
+        )
+    },
+    "train.ema.latent_average": "it is LAFITE's: move it to train.lafite.latent_average",
 }
 """Keys of earlier versions, and what to do about them."""
 
@@ -107,11 +116,15 @@ def suggest_key(key: str, known: list[str]) -> str:
 def _section_fields(location: tuple[Any, ...]) -> list[str]:
     model: Any = Params
     for part in location:
+        if model is TrainConfig:
+            model = build_train_config()
         fields = {(f.alias or name): f for name, f in model.model_fields.items()}
         if part not in fields:
             return []
         model = fields[part].annotation
         model = next((a for a in get_args(model) if isinstance(a, type)), model)
+    if model is TrainConfig:
+        model = build_train_config()
     fields = dict(model.model_fields)
     if model is IngestConfig:
         fields |= load_source_registry().build_keys().model_fields

@@ -6,7 +6,14 @@ from importlib import import_module
 from typing import Annotated, Any, Literal, Self
 
 from PIL import ImageColor
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    WrapValidator,
+    model_validator,
+)
 
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
@@ -22,7 +29,7 @@ from clipgan.config.fields import (
     check_power_of_two,
     tuple_of,
 )
-from clipgan.config.training import TrainConfig
+from clipgan.config.training import TrainConfig, validate_train
 
 Fit = Literal["crop", "pad", "squash"]
 
@@ -237,7 +244,7 @@ class Params(Section):
     threads: Annotated[Threads, Field(description="of PyTorch on the CPU; retrains nothing")]
     ingest: IngestConfig
     features: FeaturesConfig
-    train: TrainConfig
+    train: Annotated[SerializeAsAny[TrainConfig], WrapValidator(validate_train)]
     monitoring: MonitoringConfig
     evaluate: EvaluateConfig
     register_model: Annotated[RegisterConfig, Field(alias="register")]

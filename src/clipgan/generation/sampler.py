@@ -18,18 +18,17 @@ from torch import Tensor
 
 from clipgan.config import FeaturesConfig
 from clipgan.errors import ClipError, ConfigError
+from clipgan.families.registry import FAMILIES, find_family
+from clipgan.generation.family_sampling import FamilySampling
 from clipgan.generation.styles import (
     StyleChoice,
     StyleMix,
-    compute_styles,
     draw_latents,
     parse_style_mixes,
 )
-from clipgan.generation.towers import attach_tower
 from clipgan.images import to_uint8
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS
+from clipgan.models.built_in import BUILT_IN, get_base_folder
 from clipgan.models.bundle import BundleInfo, GeneratorBundle, load_bundle
-from clipgan.models.lafite import LafiteGenerator
 
 if TYPE_CHECKING:
     # open_clip takes seconds to import: bad prompts are refused without it.
@@ -58,25 +57,25 @@ class Sampler:
         self.device = device
         self._generator = bundle.generator.to(device).eval().requires_grad_(False)
         self._clip = clip.to(device)
-        attach_tower(bundle, self._clip)
+        self._generator.attach_clip(self._clip)
+        self._family: FamilySampling = find_family(self.info.family).load("sampling")(
+            self._generator
+        )
         self._batch_size = _GPU_BATCH if device.type == "cuda" else 1
 
     @property
     def num_layers(self) -> int:
-        """Layers whose styles can be mixed or truncated apart: 2 * log2(resolution_px) - 2 of
-        LAFITE, none of GALIP."""
-        return self._generator.num_layers if isinstance(self._generator, LafiteGenerator) else 0
+        """Layers whose styles can be mixed or truncated apart; 0 of a family without styles."""
+        return self._family.num_layers
 
     @property
     def latent_average(self) -> Tensor:
         """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to.
 
         Raises:
-            ConfigError: GALIP has no styles.
+            ConfigError: the family has no styles.
         """
-        if not isinstance(self._generator, LafiteGenerator):
-            raise ConfigError("GALIP's generator has no styles and no average of them")
-        return self._generator.latent_average.cpu().clone()
+        return self._family.latent_average
 
     @torch.inference_mode()
     def sample(
@@ -106,11 +105,11 @@ class Sampler:
 
         Raises:
             ConfigError: a prompt is empty or too long, a number is out of range, or styles are
-                asked for and the generator is GALIP's, which has none.
+                asked for and the generator has none.
         """
         choice = StyleChoice(truncation, truncation_layers, latent_truncation, tuple(mixes))
         check_request(prompts, seed=seed, num_images=num_images, choice=choice)
-        self._check_choice(choice)
+        self._family.check(choice)
         # One by one: the rows of a batch may round differently.
         texts = torch.cat([self._bundle.encode_texts(self._clip, [prompt]) for prompt in prompts])
         texts = texts.to(self.device)
@@ -121,7 +120,7 @@ class Sampler:
         parts = []
         for rows in torch.split(torch.arange(len(latents)), self._batch_size):
             others = [other[rows] for other in mixed]
-            images = self._generate(latents[rows], others, texts[rows // num_images], choice)
+            images = self._family.generate(latents[rows], others, texts[rows // num_images], choice)
             parts.append(to_uint8(images).cpu())
         return torch.cat(parts)
 
@@ -141,21 +140,6 @@ class Sampler:
             elif len(group) > 1:
                 sentences.append(f"the CLIP sees no difference between {names}: same pictures")
         return sentences
-
-    def _check_choice(self, choice: StyleChoice) -> None:
-        if isinstance(self._generator, LafiteGenerator):
-            choice.check(self._generator.num_layers)
-        else:
-            choice.refuse_styles()
-
-    def _generate(
-        self, latents: Tensor, mixed: Sequence[Tensor], texts: Tensor, choice: StyleChoice
-    ) -> Tensor:
-        if not isinstance(self._generator, LafiteGenerator):
-            return self._bundle.generate(latents, texts)
-        styles = compute_styles(self._generator, latents, mixed, choice)
-        images: Tensor = self._generator.synthesis(styles, texts, noise="const")
-        return images
 
     def sample_png(
         self,
@@ -191,8 +175,8 @@ class Sampler:
 
 
 def base_generator_folder() -> Path:
-    """Folder of LAFITE's, the one that is used where no other is named."""
-    return BUILT_IN_FOLDERS["lafite"]
+    """Folder of the first family's, the one that is used where no other is named."""
+    return get_base_folder(next(iter(FAMILIES)))
 
 
 def load_sampler(

@@ -1,7 +1,7 @@
 """How latents become the styles of every layer: truncation of either, mixing, the average.
 
-All of it happens before the text comes in: LAFITE's mapping network sees only the latent. GALIP has
-no styles: of all this it knows the truncation of latents.
+All of it happens before the text comes in: LAFITE's mapping network sees only the latent. A
+generator without styles knows the truncation of latents alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from clipgan.errors import ConfigError
-from clipgan.models.lafite import LafiteGenerator
 
 _MIX = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
@@ -68,24 +67,6 @@ class StyleChoice:
         for mix in self.mixes:
             _check_mix(mix, num_layers)
 
-    def refuse_styles(self) -> None:
-        """For a generator without styles.
-
-        Raises:
-            ConfigError: something is asked of them.
-        """
-        asked = {
-            f"truncation = {self.truncation}": self.truncation != 1.0,
-            f"truncation_layers = {self.truncation_layers}": self.truncation_layers is not None,
-            "style mixing": bool(self.mixes),
-        }
-        for what, is_asked in asked.items():
-            if is_asked:
-                raise ConfigError(
-                    f"{what}: GALIP's generator has no styles; leave it out, or use "
-                    "latent_truncation, such as 1.5"
-                )
-
 
 def parse_style_mixes(texts: Sequence[str]) -> tuple[StyleMix, ...]:
     """``SEED:FIRST-LAST`` or ``SEED:LAYER``, such as ``7:0-3`` -> what they say.
@@ -134,22 +115,6 @@ def truncate_latents(latents: Tensor, limit: float) -> Tensor:
     below = torch.special.ndtr(-latents.double().abs())
     cut = torch.special.ndtri(low + below * (high - low)).clamp(-limit, 0.0)
     return torch.where(latents > 0, -cut, cut).to(latents.dtype)
-
-
-def compute_styles(
-    generator: LafiteGenerator, latents: Tensor, mixed: Sequence[Tensor], choice: StyleChoice
-) -> Tensor:
-    """Styles of every layer, (N, num_layers, style_dim) float32.
-
-    Args:
-        latents: (N, latent_dim).
-        mixed: of each of ``choice.mixes``, latents of the same shape.
-    """
-    styles = generator.mapping(latents)
-    for mix, other in zip(choice.mixes, mixed, strict=True):
-        layers = slice(mix.first, mix.last + 1)
-        styles[:, layers] = generator.mapping(other)[:, layers]
-    return generator.truncate(styles, choice.truncation, choice.truncation_layers)
 
 
 def _check_mix(mix: StyleMix, num_layers: int | None) -> None:

@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from clipgan.artifacts import hash_file
-from clipgan.config import Family
 from clipgan.errors import CheckpointError, ImportWeightsError
-from clipgan.models.bundle import (
-    INFO_FILE,
-    BundleInfo,
-    Discriminator,
-    Generator,
-    load_bundle_info,
-    save_bundle,
-)
+from clipgan.models.bundle import INFO_FILE, BundleInfo, load_bundle_info, save_bundle
+from clipgan.models.networks import Discriminator, Generator
 
 
 def save_imported_bundle(
     folder: Path,
-    family: Family,
+    family: str,
     generator: Generator,
     discriminator: Discriminator | None,
     *,
@@ -58,6 +51,12 @@ def save_imported_bundle(
         },
     )
     return save_bundle(folder, generator, discriminator, info, dtype="fp32")
+
+
+def make_absolute(clip_weights: str) -> str:
+    """A bundle is used from anywhere."""
+    local = Path(clip_weights)
+    return str(local.resolve()) if local.exists() else clip_weights
 
 
 def _refuse_to_replace(folder: Path, digest: str) -> None:

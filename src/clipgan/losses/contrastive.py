@@ -48,7 +48,7 @@ def compute_contrastive_loss(
     if len(features) < 2:
         raise ConfigError(
             f"the contrastive terms need two images in a batch, not {len(features)}: raise "
-            "train.batch_size, or set all contrastive weights of train.losses to 0"
+            "train.batch_size, or set all contrastive weights of train.lafite.losses to 0"
         )
     cosines = F.normalize(text_features.float(), dim=1) @ F.normalize(features.float(), dim=1).t()
     similarities, shift = cosines / temperature, 0.0

@@ -6,16 +6,17 @@ What lies in MLflow or is a checkpoint becomes a bundle in :mod:`clipgan.stages.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipgan.artifacts import describe_non_folder
-from clipgan.models.built_in import BUILT_IN, BUILT_IN_FOLDERS, BUILT_IN_NAMES, find_built_in
-
-if TYPE_CHECKING:
-    from clipgan.config import Family
+from clipgan.models.built_in import (
+    BUILT_IN,
+    find_built_in,
+    get_base_folder,
+    list_built_in_names,
+)
 
 ADDRESS_FORMS = (
-    f"{', '.join(BUILT_IN_NAMES)}, the folder of a bundle (such as data/training) or of a "
+    f"{', '.join(list_built_in_names())}, the folder of a bundle (such as data/training) or of a "
     "checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID"
 )
 BUNDLE_FILE, CHECKPOINT_FILE = "bundle.json", "checkpoint.json"
@@ -26,15 +27,15 @@ def is_in_mlflow(address: str) -> bool:
     return address.startswith(("models:/", "runs:/"))
 
 
-def find_folder(address: str, family: Family = "lafite") -> Path | None:
+def find_folder(address: str, family: str | None = None) -> Path | None:
     """The folder that an address names, whether it is there or not; None: it is in MLflow.
 
-    ``family``: whose generator ``built-in`` stands for.
+    ``family``: whose generator ``built-in`` stands for; None: the one that commands call so.
     """
     if is_in_mlflow(address):
         return None
-    if address == BUILT_IN:
-        return BUILT_IN_FOLDERS[family]
+    if address == BUILT_IN and family is not None:
+        return get_base_folder(family)
     return find_built_in(address) or Path(address).expanduser()
 
 

@@ -28,11 +28,9 @@ from torch import Tensor, nn
 
 from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.galip_discriminator import GalipDiscriminator
-from clipgan.models.galip_generator import GalipGenerator
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
+from clipgan.families.registry import FAMILIES, find_family
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.networks import Discriminator, Generator, NetworkSpec
 from clipgan.models.stored_weights import check_shapes, convert_weights, load_weights
 
 FORMAT_VERSION = 1
@@ -40,12 +38,6 @@ INFO_FILE = "bundle.json"
 GENERATOR_FILE = "generator.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 MEANS_FILE = "modality_means.safetensors"
-Generator = LafiteGenerator | GalipGenerator
-Discriminator = LafiteDiscriminator | GalipDiscriminator
-FAMILIES: dict[str, tuple[type[Generator], type[Discriminator]]] = {
-    "lafite": (LafiteGenerator, LafiteDiscriminator),
-    "galip": (GalipGenerator, GalipDiscriminator),
-}
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -54,7 +46,7 @@ class BundleInfo:
     """What a bundle is and where it comes from.
 
     Attributes:
-        family: the paper's network, a key of ``FAMILIES``.
+        family: the paper's network, a name in :data:`~clipgan.families.registry.FAMILIES`.
         clip: fingerprint of the CLIP model whose text features the generator understands.
         resolution_px: side of the images.
         images_seen: real images shown in training so far.
@@ -84,7 +76,7 @@ class TextEncoder(Protocol):
 class GeneratorBundle:
     """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off.
 
-    A GALIP generator draws once CLIP's tower was attached to it (``GalipGenerator.attach_tower``).
+    It draws once its CLIP was lent to it (:meth:`Generator.attach_clip`).
 
     ``means``: None where the generator takes CLIP features as they are.
     """
@@ -102,7 +94,7 @@ class GeneratorBundle:
     @property
     def takes_raw_texts(self) -> bool:
         """Whether text features of any length are wanted, as CLIP gives them, not unit ones."""
-        return isinstance(self.generator, GalipGenerator) and self.generator.text_norm == "raw"
+        return self.generator.takes_raw_texts
 
     def encode_texts(self, clip: TextEncoder, texts: Sequence[str]) -> Tensor:
         """Texts -> (N, D) float32: what the generator was trained to be shown for them."""
@@ -131,24 +123,16 @@ class GeneratorBundle:
             latents: (N, latent_dim) standard normal.
             texts: (N, D) from :meth:`encode_texts`, :meth:`prepare_texts` or
                 :meth:`prepare_images`.
-            truncation: psi of LAFITE's styles; 1 leaves them alone.
+            truncation: psi of the styles; 1 leaves them alone.
 
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
 
         Raises:
-            ConfigError: a truncation other than 1 of GALIP, which has no styles.
+            ConfigError: a truncation other than 1 of a generator without styles.
         """
-        if isinstance(self.generator, LafiteGenerator):
-            images: Tensor = self.generator(latents, texts, truncation=truncation, noise="const")
-            return images
-        if truncation != 1.0:
-            raise ConfigError(
-                f"truncation = {truncation}: GALIP has no styles to truncate; use 1, or truncate "
-                "its latents"
-            )
-        drawn: Tensor = self.generator(latents, texts)
-        return drawn
+        images: Tensor = self.generator(latents, texts, truncation=truncation)
+        return images
 
     def _refuse_unit_features(self) -> None:
         if self.takes_raw_texts:
@@ -243,8 +227,8 @@ def load_bundle(folder: Path, *, with_discriminator: bool = True) -> GeneratorBu
             be built, or the weights do not fit it. The message names the value and the fix.
     """
     info = load_bundle_info(folder)
-    generator_class, discriminator_class = FAMILIES[info.family]
-    generator = _load_module(folder, info, "generator", generator_class)
+    networks: NetworkSpec = find_family(info.family).load("networks")
+    generator = _load_module(folder, info, "generator", networks.generator)
     if generator.resolution_px != info.resolution_px:
         raise CheckpointError(
             f"{folder / INFO_FILE}: resolution_px = {info.resolution_px}, but its generator makes "
@@ -252,7 +236,7 @@ def load_bundle(folder: Path, *, with_discriminator: bool = True) -> GeneratorBu
         )
     discriminator = None
     if with_discriminator and "discriminator" in info.architecture:
-        discriminator = _load_module(folder, info, "discriminator", discriminator_class)
+        discriminator = _load_module(folder, info, "discriminator", networks.discriminator)
     return GeneratorBundle(generator, discriminator, info, _load_means(folder, info, generator))
 
 

@@ -18,7 +18,6 @@ from clipgan.evaluation.report.pictures import Pictures, save_pictures
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
-from clipgan.generation.towers import attach_tower
 from clipgan.metrics.evaluations import (
     EVALUATION_FILE,
     INITIAL,
@@ -134,7 +133,7 @@ class JudgeInputs:
         """
         precision = {"precision": bundle.info.clip.get("precision", "")}
         check_bundle_fits(bundle.info, clip={**self.clip.fingerprint, **precision})
-        attach_tower(bundle, self.encoder)
+        bundle.generator.attach_clip(self.encoder)
         conditions = find_stored_conditions(bundle, self.stored, self.encoder)
         return ModelUnderTest(bundle, self.clip, self.stored.find, conditions)
 

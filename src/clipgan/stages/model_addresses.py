@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipgan.config import Family
 from clipgan.errors import CheckpointError
 from clipgan.models.addresses import (
     BUNDLE_FILE,
@@ -53,7 +52,7 @@ def opened_start(
     *,
     work: Path,
     tracking_uri: str,
-    family: Family = "lafite",
+    family: str,
     processes: Processes = SINGLE,
 ) -> Iterator[Path | None]:
     """As :func:`opened_bundle`, for ``train.initial_weights``; None for ``none``.
@@ -80,7 +79,7 @@ def opened_start(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _find_bundle(address: str, family: Family = "lafite") -> Path | None:
+def _find_bundle(address: str, family: str | None = None) -> Path | None:
     """The folder where it is a bundle already; None: a checkpoint, or in MLflow."""
     folder = find_folder(address, family)
     if folder is None or (folder / CHECKPOINT_FILE).is_file():

@@ -13,7 +13,6 @@ from clipgan.data.shards import load_manifest
 from clipgan.errors import FeatureStoreError
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import find_clip_weights, load_matching_clip
-from clipgan.generation.towers import attach_tower
 from clipgan.models.bundle import load_bundle
 from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
@@ -54,7 +53,7 @@ class ModelLoader:
             bundle = load_bundle(folder, with_discriminator=False)
             weights = clip_weights or find_clip_weights(bundle.info, self._params.features)
             encoder, clip = self._load_clip(bundle.info.clip, str(weights))
-        attach_tower(bundle, encoder)
+        bundle.generator.attach_clip(encoder)
         stored = self._find_stored(bundle.info.clip, encoder)
         if stored is None:
             conditions = encode_conditions(bundle, encoder)

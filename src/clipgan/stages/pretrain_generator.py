@@ -57,13 +57,15 @@ def pretrain_generator(
         clip: the encoder that made the features.
 
     Raises:
-        ConfigError: ``train`` is of another last resolution, or GALIP's sizes are several.
+        ConfigError: ``train`` is of another last resolution, or several are named of a
+            generator that does not grow.
         Others: see :func:`clipgan.stages.train.train`.
     """
-    if train_config.family == "galip" and len(config.resolutions_px) > 1:
+    if not train_config.section.grows and len(config.resolutions_px) > 1:
         raise ConfigError(
-            f"pretrain_generator.resolutions_px = {list(config.resolutions_px)}: only LAFITE's "
-            f"generator grows; name {train_config.resolution_px} alone for family galip"
+            f"pretrain_generator.resolutions_px = {list(config.resolutions_px)}: the "
+            f"generator of family {train_config.family} does not grow; name "
+            f"{train_config.resolution_px} alone"
         )
     if config.resolutions_px[-1] != train_config.resolution_px:
         raise ConfigError(
@@ -113,22 +115,16 @@ def build_warm_up(
     tree = train_config.model_dump(mode="json")
     tree |= {
         "initial_weights": initial_weights,
-        # Nothing is learned from the discriminator here.
-        "freeze_discriminator_blocks": 0,
         "resolution_px": config.resolutions_px[index],
         "total_images": config.images[index],
         "warm_up_images": config.images[index],
         "batch_size": config.batch_size,
+        train_config.family: train_config.section.build_warm_up(
+            learning_rate=config.learning_rates[index], beta1=config.beta1
+        ),
     }
-    family = tree["galip"] if train_config.family == "galip" else tree
-    family["optimizer"] |= {
-        "generator_learning_rate": config.learning_rates[index],
-        "beta1": config.beta1,
-    }
-    # The only term, whatever it weighs in the game; Adam does not see the factor.
-    family["losses"]["reconstruction_weight"] = 1.0
     tree["ema"]["half_life_kimg"] = config.half_life_kimg
-    return TrainConfig.model_validate(tree)
+    return type(train_config).model_validate(tree)
 
 
 def _is_result_of(folder: Path, config: TrainConfig, images: Path, features: Path) -> bool:
@@ -138,6 +134,6 @@ def _is_result_of(folder: Path, config: TrainConfig, images: Path, features: Pat
         config,
         images_fingerprint=load_manifest(images).fingerprint,
         features_dir=features,
-        initial_folder=resolve_initial_folder(config.initial_weights),
+        initial_folder=resolve_initial_folder(config.initial_weights, config.family),
     )
     return load_bundle_info(folder).provenance.get("training") == fingerprint

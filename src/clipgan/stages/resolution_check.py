@@ -53,17 +53,18 @@ def _check_start(config: TrainConfig, root: Path) -> None:
         return
     start = f"train.initial_weights = {config.initial_weights}: a generator of {stored} px"
     fix = f"set train.resolution_px to {stored}, or train.initial_weights to none"
-    if config.family == "galip" or stored > config.resolution_px:
-        allowed = "of another size" if config.family == "galip" else "for larger images"
+    grows = config.section.grows
+    if not grows or stored > config.resolution_px:
+        allowed = "for larger images" if grows else "of another size"
         raise ConfigError(
             f"{start}, and train.resolution_px = {config.resolution_px}: {config.family} takes no "
             f"start {allowed}; {fix}"
         )
-    if config.freeze_discriminator_blocks:
+    if frozen := config.section.frozen_blocks:
         raise ConfigError(
             f"{start} grows to train.resolution_px = {config.resolution_px} with a fresh "
-            f"discriminator, and train.freeze_discriminator_blocks = "
-            f"{config.freeze_discriminator_blocks} would freeze random weights: set it to 0"
+            f"discriminator, and train.{config.family}.freeze_discriminator_blocks = {frozen} "
+            "would freeze random weights: set it to 0"
         )
 
 

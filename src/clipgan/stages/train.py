@@ -1,4 +1,4 @@
-"""Stage train: image shards and CLIP features -> a generator bundle, of LAFITE or GALIP."""
+"""Stage train: image shards and CLIP features -> a generator bundle."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from clipgan.config import FeaturesConfig, MonitoringConfig, Threads, TrainConfi
 from clipgan.config.effective import select_training
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
+from clipgan.families.registry import find_family
 from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
@@ -28,7 +29,7 @@ from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.earlier_runs import announce_start, flatten
 from clipgan.training.early_signs import note_blind_clip
-from clipgan.training.families import TrainingFamily, choose_family
+from clipgan.training.family import TrainingSpec
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.training.fingerprint import compute_training_fingerprint
 from clipgan.training.inputs import (
@@ -91,8 +92,8 @@ def train(
     inputs = _load_inputs(config, features_config, images, features, clip)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = inputs.compute_training_fingerprint(config, features, start)
-    family = choose_family(config, clip)
-    networks, initial = _prepare_networks(family, start, inputs.table, device)
+    family: TrainingSpec = find_family(config.family).load("training")
+    networks, initial = _prepare_networks(config, family, clip, start, inputs.table, device=device)
     conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
     run_folder = work / fingerprint[:16]
     loop = _build_loop(
@@ -138,12 +139,19 @@ def train(
 
 
 def _prepare_networks(
-    family: TrainingFamily, start: Path | None, table: FeatureTable, device: torch.device
+    config: TrainConfig,
+    family: TrainingSpec,
+    clip: ClipEncoder,
+    start: Path | None,
+    table: FeatureTable,
+    *,
+    device: torch.device,
 ) -> tuple[Networks[Any, Any], BundleInfo | None]:
     """Networks on their device, and what the bundle says that they start from."""
-    networks = family.build_networks()
-    initial = None if start is None else family.load_initial_weights(networks, start, table.clip)
-    family.place_networks(networks, device)
+    networks, initial = family.build_networks(config, clip), None
+    if start is not None:
+        initial = family.load_initial_weights(config, networks, start, table.clip)
+    networks.move_to(device)
     return networks, initial
 
 
@@ -191,7 +199,7 @@ def _load_inputs(
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
-    family: TrainingFamily,
+    family: TrainingSpec,
     networks: Networks[Any, Any],
     conditions: Conditions,
     *,
@@ -215,7 +223,7 @@ def _build_loop(
         _check_disk(config, monitoring, networks, run_folder, decoded_bytes=undecoded_bytes)
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
         note_blind_clip(conditions.table, conditions.selected)
-    step = family.build_step(networks, conditions, processes)
+    step = family.build_step(config, networks, conditions, processes)
     loader = build_loader(
         config,
         images,

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipgan.config import Family
 from clipgan.errors import CheckpointError, ConfigError
-from clipgan.models.bundle import FAMILIES, BundleInfo, Discriminator, Generator, save_bundle
+from clipgan.families.registry import find_family
+from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.networks import Discriminator, Generator, NetworkSpec
 from clipgan.training.checkpoint import Checkpoint, Subject, load_checkpoint
 from clipgan.training.fine_tuning import Networks
 
@@ -20,7 +21,7 @@ _MEANS = "modality_means"
 def describe_subject(
     networks: Networks[Generator, Discriminator],
     *,
-    family: Family,
+    family: str,
     clip: dict[str, str],
     initial_images_seen: int,
     training: str,
@@ -73,10 +74,10 @@ def _save_as_bundle(checkpoint: Checkpoint, target: Path) -> BundleInfo:
         images_seen=subject["initial_images_seen"] + checkpoint.images_seen,
         provenance={"training": subject["training"], "checkpoint": checkpoint.images_seen},
     )
-    generator_class, discriminator_class = FAMILIES[info.family]
+    networks: NetworkSpec = find_family(info.family).load("networks")
     with torch.random.fork_rng(devices=[]):
-        generator = generator_class(**subject["generator"])
-        discriminator = discriminator_class(**subject["discriminator"])
+        generator = networks.generator(**subject["generator"])
+        discriminator = networks.discriminator(**subject["discriminator"])
     _load_weights(generator, tensors["generator_ema"])
     _load_weights(discriminator, tensors["discriminator"])
     means = ModalityMeans(**tensors[_MEANS]) if _MEANS in tensors else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipgan.artifacts import format_size, measure_size
 from clipgan.errors import CheckpointError
-from clipgan.models.bundle import Discriminator, Generator
+from clipgan.models.networks import Discriminator, Generator
 from clipgan.training.fine_tuning import Networks
 
 

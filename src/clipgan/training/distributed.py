@@ -183,24 +183,7 @@ def check_batch_fits(config: TrainConfig, processes: Processes) -> None:
             f"train.batch_size = {size} is not divisible by {count} processes: use {fitting} or "
             f"{fitting + count}"
         )
-    if config.family == "lafite":
-        _check_lafite_share(config, size // count, count)
-
-
-def _check_lafite_share(config: TrainConfig, rows: int, count: int) -> None:
-    """A share must hold whole minibatch groups, and two images to contrast."""
-    size, group = config.batch_size, config.discriminator.minibatch_std_group
-    if rows % min(group, rows):
-        raise ConfigError(
-            f"train.batch_size = {size} gives each of {count} processes {rows} images, which "
-            f"discriminator.minibatch_std_group = {group} does not divide: use a batch_size of "
-            f"{group * count}, or another group"
-        )
-    if rows == 1 and not config.losses.gather_negatives:
-        raise ConfigError(
-            f"train.batch_size = {size} gives each of {count} processes one image, and contrast "
-            f"needs two: use {2 * count}, or losses.gather_negatives: true"
-        )
+    config.section.check_share(size, count)
 
 
 def _check_gpus(device: str, local_count: int) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from clipgan.config import Family, TrainConfig
 from clipgan.errors import CheckpointError
 from clipgan.models.addresses import BUNDLE_FILE, describe_missing, find_folder
 from clipgan.models.built_in import NO_WEIGHTS
@@ -23,14 +20,6 @@ from clipgan.models.bundle import (
     load_bundle,
     load_bundle_info,
 )
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
-from clipgan.training.random_streams import derive_seed
-
-logger = logging.getLogger(__name__)
-
-LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
-"""How the discriminator's outputs are put together; its weights serve every form."""
 
 GeneratorT_co = TypeVar("GeneratorT_co", bound=nn.Module, covariant=True)
 DiscriminatorT_co = TypeVar("DiscriminatorT_co", bound=nn.Module, covariant=True)
@@ -44,11 +33,13 @@ class Networks(Generic[GeneratorT_co, DiscriminatorT_co]):
     discriminator: DiscriminatorT_co
     generator_ema: GeneratorT_co
 
+    def move_to(self, device: torch.device) -> None:
+        """Put all of them on ``device``."""
+        for network in (self.generator, self.discriminator, self.generator_ema):
+            network.to(device)
 
-LafiteNetworks = Networks[LafiteGenerator, LafiteDiscriminator]
 
-
-def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> Path | None:
+def resolve_initial_folder(initial_weights: str, family: str) -> Path | None:
     """The bundle's folder behind ``train.initial_weights``; None for ``none``.
 
     What is in MLflow and checkpoints are no bundles yet (:mod:`clipgan.stages.model_addresses`).
@@ -67,79 +58,8 @@ def resolve_initial_folder(initial_weights: str, family: Family = "lafite") -> P
     return folder
 
 
-def build_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
-    """LAFITE's networks with random weights, a function of ``train.seed`` alone, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "initial weights"))
-        generator = LafiteGenerator(
-            resolution_px=config.resolution_px,
-            text_dim=text_dim,
-            **config.generator.model_dump(),
-        )
-        discriminator = LafiteDiscriminator(
-            resolution_px=config.resolution_px,
-            text_dim=text_dim,
-            **config.discriminator.model_dump(),
-        )
-    generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    return Networks(generator, discriminator, generator_ema)
-
-
-def load_initial_weights(
-    networks: LafiteNetworks,
-    folder: Path,
-    clip_fingerprint: Mapping[str, str],
-    *,
-    frozen_blocks: int = 0,
-) -> BundleInfo:
-    """Put a LAFITE bundle's generator into generator and average, its discriminator where it is.
-
-    A generator for smaller images gives the blocks it has, as in progressive growing (Karras et al.
-    2018); the blocks of the higher resolutions and the whole discriminator stay as they are.
-
-    Args:
-        frozen_blocks: so many blocks of the discriminator will not learn.
-
-    Raises:
-        CheckpointError: the bundle is damaged, was made by networks of another family or shape or
-            for another CLIP, or brings no discriminator to freeze; names the key and both values.
-    """
-    bundle = load_start(folder, "lafite", networks.generator.text_dim, clip_fingerprint)
-    stored, wanted = bundle.generator.architecture, networks.generator.architecture
-    grows = stored["resolution_px"] < wanted["resolution_px"]
-    check_architecture(
-        folder, "generator", stored, wanted, ignored={"resolution_px"} if grows else ()
-    )
-    weights = grow_weights(bundle.generator.state_dict(), networks.generator.state_dict())
-    networks.generator.load_state_dict(weights)
-    networks.generator_ema.load_state_dict(weights)
-    if frozen_blocks and (grows or bundle.discriminator is None):
-        raise CheckpointError(
-            f"{folder}: brings no discriminator of {networks.generator.resolution_px} px, and "
-            f"train.freeze_discriminator_blocks = {frozen_blocks} would freeze random weights: "
-            "set it to 0, or start from a bundle that has one"
-        )
-    if grows:
-        logger.info(
-            "%s: %d px blocks taken over, those up to %d px and the discriminator start anew",
-            folder,
-            bundle.info.resolution_px,
-            networks.generator.resolution_px,
-        )
-    elif bundle.discriminator is not None:
-        check_architecture(
-            folder,
-            "discriminator",
-            bundle.discriminator.architecture,
-            networks.discriminator.architecture,
-            ignored=LOGIT_FORMS,
-        )
-        networks.discriminator.load_state_dict(bundle.discriminator.state_dict())
-    return bundle.info
-
-
 def load_start(
-    folder: Path, family: Family, text_dim: int, clip_fingerprint: Mapping[str, str]
+    folder: Path, family: str, text_dim: int, clip_fingerprint: Mapping[str, str]
 ) -> GeneratorBundle:
     """A bundle of the family and the CLIP that are trained; shapes are the caller's to check.
 
@@ -173,20 +93,6 @@ def _check_text_dim(folder: Path, info: BundleInfo, stored: int, wanted: int) ->
             f"{wanted}: its weights cannot be used with them; set features.clip_model to {model} "
             "and run the features stage, or train.initial_weights to none"
         )
-
-
-def grow_weights(smaller: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``larger`` with every weight that ``smaller`` has, both of the same architecture.
-
-    Blocks carry the names of their sides. The text paths of all layers are stacked from the lowest
-    layer up, so the smaller generator's are the first rows.
-    """
-    grown = {name: tensor.clone() for name, tensor in larger.items()}
-    for name, tensor in smaller.items():
-        stacked = name.startswith("text_path.")
-        target = grown[name][: len(tensor)] if stacked else grown[name]
-        target.copy_(tensor)
-    return grown
 
 
 def check_architecture(

@@ -12,6 +12,7 @@ from typing import Any
 from clipgan.artifacts import hash_file, hash_json
 from clipgan.config import TrainConfig
 from clipgan.config.effective import select_training
+from clipgan.families.registry import find_family
 from clipgan.source_code import hash_sources
 
 _DESCRIPTIONS = ("bundle.json", "checkpoint.json")
@@ -56,7 +57,9 @@ def compute_training_fingerprint(
             "settings": describe_training(config, start=start, mapper=_identify_mapper(config)),
             "images": images_fingerprint,
             "features": hash_file(features_dir / "manifest.json"),
-            "code": hash_sources("clipgan.stages.train"),
+            "code": hash_sources(
+                "clipgan.stages.train", f"{find_family(config.family).package}.training"
+            ),
         }
     )
 

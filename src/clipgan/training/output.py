@@ -14,8 +14,9 @@ import torch
 from clipgan.artifacts import replace_folder, write_json
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
-from clipgan.models.bundle import INFO_FILE, BundleInfo, Discriminator, Generator, save_bundle
+from clipgan.models.bundle import INFO_FILE, BundleInfo, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.networks import Discriminator, Generator
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.loop import LoopReport
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
-from clipgan.models.bundle import Generator
+from clipgan.models.networks import Generator
 from clipgan.training.early_signs import SampleWatch
 from clipgan.training.random_streams import derive_seed
 

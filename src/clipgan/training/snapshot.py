@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipgan.config import Family
-from clipgan.models.bundle import BundleInfo, Generator, save_bundle
+from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
+from clipgan.models.networks import Generator
 from clipgan.training.conditions import Conditions
 from clipgan.training.fine_tuning import Networks
 
@@ -41,7 +41,7 @@ def evaluate_snapshots(
     networks: Networks[Any, Any],
     conditions: Conditions,
     *,
-    family: Family,
+    family: str,
     initial: BundleInfo | None,
     folder: Path,
 ) -> Callable[[int], None] | None:

@@ -12,7 +12,7 @@ from clipgan.cli.generate import load_model
 from clipgan.devices import resolve_device
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.models.addresses import ADDRESS_FORMS
-from clipgan.models.built_in import BUILT_IN_NAMES, find_built_in
+from clipgan.models.built_in import find_built_in, list_built_in_names
 from clipgan.models.bundle import BundleInfo, load_bundle, load_bundle_info
 from clipgan.stages.model_addresses import opened_bundle, opened_start
 from clipgan.stages.model_sources import ModelLoader
@@ -98,7 +98,7 @@ def save_checkpoint(bundle: Path, folder: Path) -> Path:
 
 
 def build_networks(bundle: Path) -> Networks:
-    from clipgan.models.lafite_discriminator import LafiteDiscriminator
+    from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 
     generator = load_bundle(bundle).generator
     discriminator = LafiteDiscriminator(
@@ -119,7 +119,7 @@ def test_every_caller_takes_every_form(
 ) -> None:
     for name, address in forms.items():
         assert resolve(address, tracking_uri).resolution_px == 8, name
-    for name in BUILT_IN_NAMES:
+    for name in list_built_in_names():
         found = resolve(name, tracking_uri)
         assert found.family == ("galip" if "galip" in name else "lafite")
 
@@ -143,16 +143,18 @@ def test_what_was_fetched_is_gone_afterwards(forms: dict[str, str], tracking_uri
         with opened_bundle(forms[name], tracking_uri=tracking_uri) as (bundle, _):
             assert bundle.is_dir()
         assert not bundle.exists()
-        with opened_start(forms[name], work=Path("work"), tracking_uri=tracking_uri) as start:
+        with opened_start(
+            forms[name], work=Path("work"), tracking_uri=tracking_uri, family="lafite"
+        ) as start:
             assert start is not None
             assert start.is_dir()
         assert not any(Path("work").iterdir())
 
 
 def test_built_in_is_the_trained_familys_generator() -> None:
-    for family, name in zip(("lafite", "galip"), BUILT_IN_NAMES, strict=True):
+    for family, name in zip(("lafite", "galip"), list_built_in_names(), strict=True):
         with opened_start("built-in", work=Path("work"), tracking_uri="", family=family) as start:
             assert start == find_built_in(name)
-    with opened_start("none", work=Path("work"), tracking_uri="") as start:
+    with opened_start("none", work=Path("work"), tracking_uri="", family="lafite") as start:
         assert start is None
     assert resolve_initial_folder("built-in-galip", "galip") == find_built_in("built-in-galip")

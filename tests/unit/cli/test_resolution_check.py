@@ -53,10 +53,10 @@ def test_what_cannot_be_looked_up_is_left_to_the_train_stage(initial: str, tmp_p
             "train.initial_weights to none",
         ),
         (
-            {"resolution_px": 128, "freeze_discriminator_blocks": 2},
+            {"resolution_px": 128, "lafite.freeze_discriminator_blocks": 2},
             "train.initial_weights = built-in: a generator of 64 px grows to train.resolution_px = "
-            "128 with a fresh discriminator, and train.freeze_discriminator_blocks = 2 would "
-            "freeze random weights: set it to 0",
+            "128 with a fresh discriminator, and train.lafite.freeze_discriminator_blocks = 2 "
+            "would freeze random weights: set it to 0",
         ),
         (
             {"resolution_px": 512},

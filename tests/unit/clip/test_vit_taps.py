@@ -11,8 +11,8 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from clipgan.clip.vit_taps import VitTower, build_vit_tower
 from clipgan.errors import ClipError
+from clipgan.families.galip.networks.vit_taps import VitTower, build_vit_tower
 from clipgan.images import CLIP_MEAN, CLIP_STD
 from tests.galip_parts import DEPTH, EMBED_DIM, GRID, SIDE_PX, WIDTH, build_tower
 

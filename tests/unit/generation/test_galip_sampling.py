@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from clipgan.errors import ClipError, ConfigError
+from clipgan.families.galip.networks.generator import GalipGenerator
 from clipgan.generation.sampler import Sampler
 from clipgan.generation.styles import StyleMix
 from clipgan.models.bundle import BundleInfo, GeneratorBundle, load_bundle, save_bundle
-from clipgan.models.galip_generator import GalipGenerator
 from tests.galip_parts import GRID, TREE, WIDTH
 from tests.mlflow_stores import save_tiny_bundle
 from tests.stages.tiny_galip import TinyVitClip

@@ -23,7 +23,7 @@ from clipgan.generation.sampler import (
     encode_png,
     load_sampler,
 )
-from clipgan.models.built_in import BUILT_IN_NAMES, find_built_in
+from clipgan.models.built_in import find_built_in, list_built_in_names
 from clipgan.models.bundle import load_bundle_info
 from tests.mlflow_stores import save_tiny_bundle
 from tests.unit.clip import tiny_open_clip
@@ -175,13 +175,13 @@ print(hashlib.sha256(files[0]).hexdigest())
 
 
 def test_built_in_names_lead_to_their_families() -> None:
-    folders = {name: find_built_in(name) for name in (*BUILT_IN_NAMES, "base_galip")}
+    folders = {name: find_built_in(name) for name in (*list_built_in_names(), "base_galip")}
     assert folders.pop("base_galip") is None
     families = {name: load_bundle_info(folder).family for name, folder in folders.items() if folder}
     assert families == {"built-in": "lafite", "built-in-galip": "galip"}
 
 
-@pytest.mark.parametrize("name", BUILT_IN_NAMES)
+@pytest.mark.parametrize("name", list_built_in_names())
 def test_a_built_in_generator_gives_the_same_bytes_in_two_processes(name: str) -> None:
     answers = {
         subprocess.run(

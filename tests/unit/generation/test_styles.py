@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clipgan.errors import ConfigError
+from clipgan.families.lafite.sampling import compute_styles
 from clipgan.generation.sampler import Sampler
 from clipgan.generation.styles import (
     StyleChoice,
     StyleMix,
-    compute_styles,
     draw_latents,
     parse_style_mixes,
     truncate_latents,

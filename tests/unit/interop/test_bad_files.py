@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipgan.errors import ImportWeightsError
-from clipgan.interop.lafite import load_lafite_weights
-from clipgan.interop.lafite_names import list_discriminator_names, list_generator_names
+from clipgan.families.lafite.importer.names import list_discriminator_names, list_generator_names
+from clipgan.families.lafite.importer.weights import load_lafite_weights
 from tests.unit.interop import official_pickle as official
 from tests.unit.interop.audit import recorded_events
 from tests.unit.models.released_lafite import build_released_size

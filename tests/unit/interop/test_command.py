@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from clipgan.cli.app import app
-from clipgan.cli.import_weights import import_official
 from clipgan.errors import ClipError, ImportWeightsError
+from clipgan.families.registry import find_family
 from clipgan.generation.sampler import load_sampler
 from tests.unit.clip import tiny_open_clip
 from tests.unit.interop import official_pickle as official
@@ -27,6 +27,9 @@ def clip_file(tmp_path: Path) -> Path:
     return path
 
 
+IMPORT = find_family("lafite").load("importer")
+
+
 def write_snapshot(folder: Path, text_dim: int = TEXT_DIM, clamp: int | None = 256) -> Path:
     tree = official.build_snapshot(
         {**official.TINY, "f_dim": text_dim}, *official.tiny_shapes(text_dim)
@@ -40,9 +43,7 @@ def write_snapshot(folder: Path, text_dim: int = TEXT_DIM, clamp: int | None = 2
 
 
 def import_tiny(source: Path, out: Path, clip_file: Path) -> str:
-    return import_official(
-        "lafite", source, out, clip_model=tiny_open_clip.NAME, clip_weights=str(clip_file)
-    )
+    return str(IMPORT(source, out, clip_model=tiny_open_clip.NAME, clip_weights=str(clip_file)))
 
 
 def test_imported_bundle_draws_prompts(
@@ -71,8 +72,7 @@ def test_clip_of_another_width_is_refused(tmp_path: Path, clip_file: Path) -> No
     with pytest.raises(ImportWeightsError, match=r"text features of 4 numbers.* gives 16"):
         import_tiny(write_snapshot(tmp_path, text_dim=4), out, clip_file)
     with pytest.raises(ClipError, match="neither a file nor a pretrained tag"):
-        import_official(
-            "lafite",
+        IMPORT(
             write_snapshot(tmp_path),
             out,
             clip_model=tiny_open_clip.NAME,

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipgan.clip.vit_taps import VitTower
 from clipgan.errors import ImportWeightsError
-from clipgan.interop.galip import TOWER_PREFIX, load_official_galip
-from clipgan.models.galip_discriminator import GalipDiscriminator
-from clipgan.models.galip_generator import GalipGenerator
+from clipgan.families.galip.importer.weights import TOWER_PREFIX, load_official_galip
+from clipgan.families.galip.networks.discriminator import GalipDiscriminator
+from clipgan.families.galip.networks.generator import GalipGenerator
+from clipgan.families.galip.networks.vit_taps import VitTower
 from tests.galip_parts import EMBED_DIM, GRID, WIDTH, build_tower
 
 DEPTH = 9

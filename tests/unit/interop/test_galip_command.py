@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from clipgan.cli.app import app
-from clipgan.cli.import_weights import import_official
 from clipgan.clip.encoder import ClipEncoder, load_clip
-from clipgan.clip.vit_taps import build_vit_tower
 from clipgan.errors import ClipError, ImportWeightsError
+from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.registry import find_family
 from clipgan.generation.sampler import load_sampler
 from clipgan.generation.styles import draw_latents
 from clipgan.images import to_uint8
@@ -88,7 +88,8 @@ def invoke(file: Path, out: Path, *more: str) -> Result:
 
 
 def import_tiny(file: Path, out: Path, weights: Path) -> str:
-    return import_official("galip", file, out, clip_model=weights.stem, clip_weights=str(weights))
+    import_weights = find_family("galip").load("importer")
+    return str(import_weights(file, out, clip_model=weights.stem, clip_weights=str(weights)))
 
 
 def test_imported_bundle_draws_what_the_official_networks_draw(

@@ -11,7 +11,7 @@ import torch
 
 from clipgan.config import load_profile
 from clipgan.errors import CheckpointError, ImportWeightsError
-from clipgan.interop.lafite import load_lafite_weights, save_lafite_bundle
+from clipgan.families.lafite.importer.weights import load_lafite_weights, save_lafite_bundle
 from clipgan.models.bundle import check_bundle_fits, load_bundle
 from tests.numerics.lafite_reference import TAGS, assert_matches, facts, inputs
 from tests.unit.interop import official_pickle as official
@@ -106,8 +106,8 @@ def test_official_profile_trains_the_same_forms(tmp_path: Path) -> None:
     sizes = {"latent_dim", "style_dim", "text_hidden_dim", "mapping_layers"}
     assert networks.discriminator is not None
     for module, section in (
-        (networks.generator, train.generator),
-        (networks.discriminator, train.discriminator),
+        (networks.generator, train.lafite.generator),
+        (networks.discriminator, train.lafite.discriminator),
     ):
         forms = set(section.model_dump()) - sizes - {"channel_base", "channel_max"}
         assert len(forms) >= 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipgan.errors import ConfigError
-from clipgan.losses.hinge import (
+from clipgan.families.galip.training.hinge import (
     compute_clip_similarity,
     compute_discriminator_hinge,
     compute_fake_hinge,
@@ -14,7 +14,7 @@ from clipgan.losses.hinge import (
     compute_real_hinge,
     mismatch_texts,
 )
-from clipgan.losses.ma_gp import compute_ma_gp
+from clipgan.families.galip.training.ma_gp import compute_ma_gp
 
 
 def test_hinge_stops_at_the_margin() -> None:

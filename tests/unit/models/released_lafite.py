@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 
 
 def build_released_size() -> tuple[LafiteGenerator, LafiteDiscriminator]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clipgan.errors import ConfigError
-from clipgan.models.galip_discriminator import ConditionalHead, GalipDiscriminator
-from clipgan.models.galip_generator import (
+from clipgan.families.galip.networks.discriminator import ConditionalHead, GalipDiscriminator
+from clipgan.families.galip.networks.generator import (
     GalipGenerator,
     compute_block_channels,
     compute_block_sides,

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan.errors import ConfigError
+from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.losses.adversarial import compute_discriminator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
 from tests.unit.models.released_lafite import build_released_size
 
 DTYPES = [torch.float32, torch.bfloat16]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgan.errors import ConfigError
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.text_modulation import (
+from clipgan.families.lafite.networks.generator import LafiteGenerator
+from clipgan.families.lafite.networks.text_modulation import (
     AffineConcatenation,
     LatentConcatenation,
     TextFreeModulation,

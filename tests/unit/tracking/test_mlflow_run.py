@@ -69,7 +69,7 @@ def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_p
     client = open_client(tracking_uri)
     run = client.get_run(logger.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["train.optimizer.beta2"] == "0.99"
+    assert run.data.params["train.lafite.optimizer.beta2"] == "0.99"
     policies = run.data.params["train.augmentation.policies"]
     assert policies == '["color", "translation", "cutout"]'
     assert steps(client, logger.run_id, "loss/generator") == list(range(0, 1600, 16))

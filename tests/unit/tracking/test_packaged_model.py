@@ -142,8 +142,8 @@ def test_packaging_leaves_the_working_directory_alone(
 
 
 def test_the_copied_bundle_is_whole_without_its_discriminator(tmp_path: Path) -> None:
+    from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
     from clipgan.models.bundle import BundleInfo, save_bundle
-    from clipgan.models.lafite_discriminator import LafiteDiscriminator
 
     generator = load_bundle(save_tiny_bundle(tmp_path / "plain")).generator
     discriminator = LafiteDiscriminator(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgan.data.batches import Batch
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import StepLosses
+from clipgan.training.updates import NetworkUpdates
 
 
 def draw_batch(num_images: int, side_px: int, dim: int, *, seed: int = 0) -> Batch:
@@ -44,3 +48,22 @@ def find_changes(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
     """Names whose values are no longer those of ``before``."""
     after = module.state_dict()
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def guard_phases(step: AdversarialStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where the update of one network changes or differentiates the other."""
+
+    def guard(updates: NetworkUpdates, resting: nn.Module) -> None:
+        apply = updates.apply
+
+        def guarded(total: Tensor, terms: dict[str, Tensor], phase: str) -> StepLosses:
+            before = copy_state(resting)
+            losses = apply(total, terms, phase)
+            assert find_changes(resting, before) == set(), phase
+            assert all(p.grad is None for p in resting.parameters()), phase
+            return losses
+
+        monkeypatch.setattr(updates, "apply", guarded)
+
+    guard(step.generator_updates, step.discriminator)
+    guard(step.discriminator_updates, step.generator)

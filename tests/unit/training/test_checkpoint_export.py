@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from clipgan.errors import CheckpointError
+from clipgan.families.lafite.training.start import build_networks
 from clipgan.models.bundle import load_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.checkpoint import CheckpointStore, is_checkpoint
 from clipgan.training.checkpoint_export import describe_subject, export_checkpoint
-from clipgan.training.fine_tuning import Networks, build_networks
+from clipgan.training.fine_tuning import Networks
 from tests.params import params_with
 from tests.unit.training.test_fine_tuning import CLIP, SMALL, TEXT_DIM
 

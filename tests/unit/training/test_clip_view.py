@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipgan.config import ClipViewConfig
-from clipgan.training.clip_view import draw_clip_views
+from clipgan.families.lafite.config import ClipViewConfig
+from clipgan.families.lafite.training.clip_view import draw_clip_views
 from clipgan.training.random_streams import StepRandom
 
 SIDE = 8

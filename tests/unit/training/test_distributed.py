@@ -21,8 +21,8 @@ from tests.params import params_with
 def _config(batch_size: int, group: int = 4, gather: bool = False) -> TrainConfig:
     changes: dict[str, Any] = {
         "train.batch_size": batch_size,
-        "train.discriminator.minibatch_std_group": group,
-        "train.losses.gather_negatives": gather,
+        "train.lafite.discriminator.minibatch_std_group": group,
+        "train.lafite.losses.gather_negatives": gather,
     }
     return params_with(changes).train
 

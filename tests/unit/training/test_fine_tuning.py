@@ -9,26 +9,27 @@ import pytest
 import torch
 
 from clipgan.errors import CheckpointError
+from clipgan.families.lafite.training.start import build_networks, load_initial_weights
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.training.fine_tuning import Networks, build_networks, load_initial_weights
+from clipgan.training.fine_tuning import Networks
 from tests.params import params_with
 
 TEXT_DIM = 12
 CLIP = {"model": "tiny"}
 SMALL: dict[str, Any] = {
-    "train.generator.latent_dim": 8,
-    "train.generator.style_dim": 8,
-    "train.generator.text_hidden_dim": 8,
-    "train.generator.mapping_layers": 2,
-    "train.generator.channel_base": 64,
-    "train.generator.channel_max": 8,
-    "train.discriminator.channel_base": 64,
-    "train.discriminator.channel_max": 8,
+    "train.lafite.generator.latent_dim": 8,
+    "train.lafite.generator.style_dim": 8,
+    "train.lafite.generator.text_hidden_dim": 8,
+    "train.lafite.generator.mapping_layers": 2,
+    "train.lafite.generator.channel_base": 64,
+    "train.lafite.generator.channel_max": 8,
+    "train.lafite.discriminator.channel_base": 64,
+    "train.lafite.discriminator.channel_max": 8,
 }
 
 
 def _build(resolution_px: int, seed: int = 0, **generator: object) -> Networks:
-    changes = {f"train.generator.{key}": value for key, value in generator.items()}
+    changes = {f"train.lafite.generator.{key}": value for key, value in generator.items()}
     params = params_with(
         {**SMALL, "train.resolution_px": resolution_px, "train.seed": seed, **changes}
     )

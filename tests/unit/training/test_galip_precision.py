@@ -39,7 +39,7 @@ def test_nan_stops_before_any_update_of_its_network(
 
 def _spoil_penalty(monkeypatch: pytest.MonkeyPatch, largest_scale: float) -> None:
     """MA-GP overflows wherever the loss scale is above ``largest_scale``."""
-    from clipgan.training import galip_step
+    from clipgan.families.galip.training import step as galip_step
 
     compute = galip_step.compute_ma_gp
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clipgan.data.batches import Batch
 from clipgan.errors import ConfigError
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.galip.training.step import GalipStep
 from clipgan.training.distributed import Processes
-from clipgan.training.galip_networks import build_galip_networks
-from clipgan.training.galip_step import GalipStep
 from clipgan.training.random_streams import StepRandom
 from tests.galip_parts import EMBED_DIM, build_tower, galip_config
-from tests.unit.training.step_parts import copy_state, find_changes, seed_step
+from tests.unit.training.step_parts import copy_state, find_changes, guard_phases, seed_step
 from tests.unit.training.tiny_galip_step import (
     BATCH,
     build_step,
@@ -96,28 +96,13 @@ def _run_with_plain_images(step: GalipStep, images_seen: int) -> float:
     return step.step(batch, images_seen, seed_step(images_seen))["reconstruction"]
 
 
-def _taps(step: GalipStep) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of real and generated images, and text features."""
-    batch, blocks = tiny_batch(), step.discriminator.tapped_blocks
-    texts = batch.text_features
-    fake = step.generator(torch.randn(BATCH, 8), texts)
-    real_taps = step.tower.encode_taps(step.tower.prepare(batch.images, "correct"), blocks)
-    return real_taps, step.tower.encode_taps(step.tower.prepare(fake, "correct"), blocks), texts
-
-
-def test_each_update_leaves_the_other_network_alone() -> None:
+def test_each_update_leaves_the_other_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     step = build_step()
-    real, fake, texts = _taps(step)
+    guard_phases(step, monkeypatch)
     before = copy_state(step.generator), copy_state(step.discriminator)
-    step._update_discriminator(real, fake.detach(), texts)
-    assert find_changes(step.generator, before[0]) == set()
-    assert find_changes(step.discriminator, before[1]) != set()
-    assert all(p.grad is None for p in step.generator.parameters())
-    middle = copy_state(step.discriminator)
-    step._update_generator(fake, None, texts)
-    assert find_changes(step.discriminator, middle) == set()
-    assert all(p.grad is None for p in step.discriminator.parameters())
+    run_step(step)
     assert find_changes(step.generator, before[0]) != set()
+    assert find_changes(step.discriminator, before[1]) != set()
 
 
 def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from clipgan.clip.builtin import BUILTIN_MODEL
 from clipgan.clip.encoder import load_clip
-from clipgan.clip.vit_taps import VitTower, build_vit_tower
-from clipgan.training.galip_networks import build_galip_networks
-from clipgan.training.galip_step import GalipStep
+from clipgan.families.galip.networks.vit_taps import VitTower, build_vit_tower
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.galip.training.step import GalipStep
+from clipgan.training.state import StepLosses
 from tests.galip_parts import build_tower, galip_tree
 from tests.params import params_with
 from tests.unit.training.step_parts import draw_batch, seed_step
@@ -119,13 +120,13 @@ def check_step(tower: VitTower, resolution_px: int) -> None:
     old = {name: tensor.clone() for name, tensor in step.generator.state_dict().items()}
     batch = draw_batch(BATCH, resolution_px, tower.embed_dim)
     discriminators: list[dict[str, torch.Tensor]] = []
-    update = step._update_generator
+    update = step.generator_updates.apply
 
-    def recording(*given: Any) -> dict[str, float]:
+    def recording(*given: Any) -> StepLosses:
         discriminators.append({n: t.clone() for n, t in step.discriminator.state_dict().items()})
         return update(*given)
 
-    step._update_generator = recording  # type: ignore[method-assign]
+    step.generator_updates.apply = recording  # type: ignore[method-assign]
     losses = step.step(batch, 0, seed_step(0))
     after = step.discriminator.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in discriminators[0].items())

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.devices import DTYPES
+from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.stylegan2 import choose_block_dtype
-from clipgan.training.fine_tuning import build_networks
-from clipgan.training.lafite_step import LafiteStep
 from tests.params import params_with
 from tests.unit.training.step_parts import copy_state, draw_batch, seed_step
 from tests.unit.training.test_lafite_step import BATCH, CHANGES, CLIP_SIDE, DIM, Eye
@@ -23,9 +22,7 @@ def _build(changes: dict[str, Any]) -> LafiteStep:
     prefixed = {f"train.{key}": value for key, value in changes.items()}
     config = params_with({**CHANGES, "train.resolution_px": SIDE, **prefixed}).train
     networks = build_networks(config, DIM)
-    for network in (networks.generator, networks.discriminator):
-        network.compute_dtype = DTYPES[config.precision]
-        network.num_reduced_resolutions = config.reduced_precision_resolutions
+    set_precision(networks, config)
     return LafiteStep(networks, Eye(), config, clip_side_px=CLIP_SIDE)
 
 
@@ -64,7 +61,7 @@ def test_only_the_highest_resolutions_are_reduced() -> None:
 
 
 def test_networks_follow_the_number_of_reduced_resolutions() -> None:
-    step = _build({"precision": "fp16", "reduced_precision_resolutions": 1})
+    step = _build({"precision": "fp16", "lafite.reduced_precision_resolutions": 1})
     seen = {}
     for name, block in step.discriminator.blocks.items():
         block.register_forward_hook(
@@ -95,7 +92,7 @@ def test_an_overflowing_path_length_leaves_its_mean_alone(
         return images * float("inf") if len(styles) < BATCH else images
 
     monkeypatch.setattr(step.generator, "synthesis", overflowing)
-    values = _run(step, step.config.losses.path_length_interval)
+    values = _run(step, step.config.lafite.losses.path_length_interval)
     assert BATCH // 2 in calls, "the path length phase did not run"
     assert "path_length_penalty" not in values
     assert torch.equal(step.path_length.mean_length, mean)
@@ -103,7 +100,7 @@ def test_an_overflowing_path_length_leaves_its_mean_alone(
 
 @pytest.mark.parametrize("frozen", [1, 2])
 def test_frozen_blocks_do_not_learn_and_all_others_do(frozen: int) -> None:
-    changes = {"initial_weights": "built-in", "freeze_discriminator_blocks": frozen}
+    changes = {"initial_weights": "built-in", "lafite.freeze_discriminator_blocks": frozen}
     step = _build(changes)
     before = copy_state(step.discriminator)
     for index in range(2):
@@ -124,7 +121,7 @@ def test_frozen_blocks_do_not_learn_and_all_others_do(frozen: int) -> None:
             "augmentation.ada_interval_steps": 2,
             "augmentation.ada_kimg": 0.02,
         },
-        {"freeze_discriminator_blocks": 1, "initial_weights": "built-in"},
+        {"lafite.freeze_discriminator_blocks": 1, "initial_weights": "built-in"},
     ],
     ids=["fp16", "ada", "freeze"],
 )

@@ -11,31 +11,38 @@ from torch import Tensor, nn
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.training import lafite_losses
-from clipgan.training.fine_tuning import Networks, build_networks
-from clipgan.training.lafite_step import LafiteStep
+from clipgan.families.lafite.training import losses as lafite_losses
+from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.step import LafiteStep
+from clipgan.training.fine_tuning import Networks
 from clipgan.training.random_streams import StepRandom
-from clipgan.training.state import NonFiniteLossError
+from clipgan.training.state import NonFiniteLossError, StepLosses
 from tests.params import params_with
-from tests.unit.training.step_parts import copy_state, draw_batch, find_changes, seed_step
+from tests.unit.training.step_parts import (
+    copy_state,
+    draw_batch,
+    find_changes,
+    guard_phases,
+    seed_step,
+)
 
 SIDE, DIM, BATCH, CLIP_SIDE = 8, 6, 4, 12
 CHANGES: dict[str, Any] = {
     "train.precision": "fp32",
     "train.batch_size": BATCH,
     "train.resolution_px": SIDE,
-    "train.generator.latent_dim": 8,
-    "train.generator.style_dim": 8,
-    "train.generator.text_hidden_dim": 8,
-    "train.generator.mapping_layers": 2,
-    "train.generator.channel_base": 64,
-    "train.generator.channel_max": 8,
-    "train.discriminator.channel_base": 64,
-    "train.discriminator.channel_max": 8,
-    "train.losses.reconstruction_weight": 50.0,
+    "train.lafite.generator.latent_dim": 8,
+    "train.lafite.generator.style_dim": 8,
+    "train.lafite.generator.text_hidden_dim": 8,
+    "train.lafite.generator.mapping_layers": 2,
+    "train.lafite.generator.channel_base": 64,
+    "train.lafite.generator.channel_max": 8,
+    "train.lafite.discriminator.channel_base": 64,
+    "train.lafite.discriminator.channel_max": 8,
+    "train.lafite.losses.reconstruction_weight": 50.0,
 }
 
-UNMIXED = {"losses.style_mixing_probability": 0.0}
+UNMIXED = {"lafite.losses.style_mixing_probability": 0.0}
 
 
 def _config(changes: dict[str, Any] | None = None) -> TrainConfig:
@@ -73,7 +80,7 @@ def _run(step: LafiteStep, images_seen: int, seed: int = 0) -> dict[str, float]:
 
 
 def test_lazy_phases_run_on_their_steps() -> None:
-    step = _build({"losses.path_length_interval": 2, "losses.r1_interval": 3})
+    step = _build({"lafite.losses.path_length_interval": 2, "lafite.losses.r1_interval": 3})
     path_length, r1 = [], []
     for index in range(7):
         losses = _run(step, index * BATCH)
@@ -118,18 +125,15 @@ def test_every_weight_learns_and_every_term_is_reported() -> None:
 
 def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() -> None:
     step = _build({"warm_up_images": 2 * BATCH})
-    before = (
-        copy_state(step.discriminator),
-        copy_state(step.generator),
-        copy_state(step.generator_ema),
-    )
+    networks = step.discriminator, step.generator, step.generator_ema
+    before = [copy_state(network) for network in networks]
     for index in range(2):
         losses = _run(step, index * BATCH)
         assert "reconstruction" in losses
         assert not any(name.startswith(("discriminator", "r1", "path")) for name in losses)
-    assert find_changes(step.discriminator, before[0]) == set()
-    assert "constant" in find_changes(step.generator, before[1])
-    assert "constant" in find_changes(step.generator_ema, before[2])
+    resting, *learning = (find_changes(n, old) for n, old in zip(networks, before, strict=True))
+    assert resting == set()
+    assert all("constant" in changes for changes in learning)
     assert "discriminator_adversarial" in _run(step, 2 * BATCH)
 
 
@@ -137,13 +141,13 @@ def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() ->
     ("weight", "terms"),
     [
         (
-            "losses.discriminator_contrastive_weight",
+            "lafite.losses.discriminator_contrastive_weight",
             {"generator_contrastive", "discriminator_contrastive"},
         ),
-        ("losses.clip_contrastive_weight", {"clip_contrastive"}),
-        ("losses.reconstruction_weight", {"reconstruction"}),
-        ("losses.path_length_weight", {"path_length_penalty", "path_length_gradient_norm"}),
-        ("losses.r1_gamma", {"r1_penalty", "r1_gradient_norm"}),
+        ("lafite.losses.clip_contrastive_weight", {"clip_contrastive"}),
+        ("lafite.losses.reconstruction_weight", {"reconstruction"}),
+        ("lafite.losses.path_length_weight", {"path_length_penalty", "path_length_gradient_norm"}),
+        ("lafite.losses.r1_gamma", {"r1_penalty", "r1_gradient_norm"}),
     ],
 )
 def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
@@ -152,56 +156,56 @@ def test_weight_zero_leaves_a_term_out(weight: str, terms: set[str]) -> None:
 
 def test_adam_is_corrected_for_lazy_phases() -> None:
     rates = {
-        "optimizer.generator_learning_rate": 0.0025,
-        "optimizer.discriminator_learning_rate": 0.002,
+        "lafite.optimizer.generator_learning_rate": 0.0025,
+        "lafite.optimizer.discriminator_learning_rate": 0.002,
     }
-    step = _build({**rates, "losses.path_length_interval": 4, "losses.r1_interval": 16})
+    lazy = {"lafite.losses.path_length_interval": 4, "lafite.losses.r1_interval": 16}
+    step = _build({**rates, **lazy})
     generator = step.generator_updates.optimizer.param_groups[0]
     discriminator = step.discriminator_updates.optimizer.param_groups[0]
     assert generator["lr"] == pytest.approx(0.0025 * 4 / 5)
     assert generator["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
     assert discriminator["lr"] == pytest.approx(0.002 * 16 / 17)
     assert discriminator["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
-    plain = _build({**rates, "losses.path_length_weight": 0.0}).generator_updates
+    plain = _build({**rates, "lafite.losses.path_length_weight": 0.0}).generator_updates
     assert plain.optimizer.param_groups[0]["lr"] == 0.0025
 
 
-def test_generator_phase_leaves_the_discriminator_alone_and_the_reverse() -> None:
+def test_each_phase_changes_and_differentiates_its_own_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     step = _build()
-    before = copy_state(step.discriminator)
-    random = seed_step(0)
-    step._train_only(step.generator)
-    step._update_generator(_batch(), _batch().image_features, random)
-    assert find_changes(step.discriminator, before) == set()
-    assert all(p.grad is None for p in step.discriminator.parameters())
-    after = copy_state(step.generator)
-    step._train_only(step.discriminator)
-    step._update_discriminator(_batch().images, _batch().image_features, random)
-    assert find_changes(step.generator, after) == set()
-    assert all(p.grad is None for p in step.generator.parameters())
+    guard_phases(step, monkeypatch)
+    before = copy_state(step.generator), copy_state(step.discriminator)
+    _run(step, 0)
+    assert find_changes(step.generator, before[0]) > {"latent_average"}
+    assert find_changes(step.discriminator, before[1]) != set()
 
 
 def test_r1_gradient_is_the_penalty_times_half_gamma_and_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against the closed form for a discriminator that is linear in the image."""
-    step = _build({"losses.r1_gamma": 6.0, "losses.r1_interval": 5, "augmentation.kind": "none"})
+    r1 = {"lafite.losses.r1_gamma": 6.0, "lafite.losses.r1_interval": 5}
+    plain = {"lafite.losses.discriminator_contrastive_weight": 0.0, "augmentation.kind": "none"}
+    step = _build({**r1, **plain})
     weight = nn.Parameter(torch.full((3, SIDE, SIDE), 0.5))
-    monkeypatch.setattr(
-        step.losses,
-        "discriminate",
-        lambda images, texts, random: (None, (images * weight).sum((1, 2, 3))),
-    )
-    step.discriminator_updates.optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
-    random = StepRandom(torch.device("cpu"))
-    losses = step._regularize_discriminator(_batch().images, _batch().image_features, random)
-    assert losses["r1_penalty"] == pytest.approx(3 * SIDE * SIDE * 0.25)
-    # d/dw of 6 / 2 * 5 * sum(w^2) is 30 w = 15, taken off 0.5.
-    assert torch.allclose(weight, torch.full_like(weight, 0.5 - 15.0))
+    logits = lambda images, *_: (None, (images * weight).sum((1, 2, 3)))  # noqa: E731
+    monkeypatch.setattr(step.losses, "discriminate", logits)
+    gradients: dict[str, Tensor] = {}
+
+    def differentiate(total: Tensor, terms: dict[str, Tensor], phase: str) -> StepLosses:
+        (gradients[phase],) = torch.autograd.grad(total, weight)
+        return StepLosses(list(terms), torch.stack([*terms.values()]))
+
+    monkeypatch.setattr(step.discriminator_updates, "apply", differentiate)
+    assert _run(step, 0)["r1_penalty"] == pytest.approx(3 * SIDE * SIDE * 0.25)
+    # d/dw of 6 / 2 * 5 * sum(w^2) is 30 w = 15.
+    torch.testing.assert_close(gradients["r1"], torch.full_like(weight, 15.0))
 
 
 def test_path_length_uses_its_share_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = _build({"losses.path_length_batch_fraction": 0.5})
+    step = _build({"lafite.losses.path_length_batch_fraction": 0.5})
     counts = []
     synthesis = step.generator.synthesis
 
@@ -216,7 +220,7 @@ def test_path_length_uses_its_share_of_the_batch(monkeypatch: pytest.MonkeyPatch
 
 def test_an_odd_batch_gives_the_path_length_the_smaller_half() -> None:
     """B // 2 in the released code."""
-    step = _build({"batch_size": 7, "discriminator.minibatch_std_group": 7, **UNMIXED})
+    step = _build({"batch_size": 7, "lafite.discriminator.minibatch_std_group": 7, **UNMIXED})
     seen = _record_mapped(step)
     step.step(draw_batch(7, SIDE, DIM), 0, seed_step(0))
     assert [len(styles) for styles in seen] == [7, 3, 7]
@@ -225,7 +229,7 @@ def test_an_odd_batch_gives_the_path_length_the_smaller_half() -> None:
 @pytest.mark.parametrize(("form", "phases"), [("per_step", 1), ("per_phase", 3)])
 def test_the_mean_latent_moves_once_a_step_or_in_every_phase(form: str, phases: int) -> None:
     """Released code: generator, path length (half of the batch), discriminator; 0.995 is kept."""
-    step = _build({"ema.latent_average": form, **UNMIXED})
+    step = _build({"lafite.latent_average": form, **UNMIXED})
     seen = _record_mapped(step)
     _run(step, 0)
     assert [len(styles) for styles in seen] == [BATCH, BATCH // 2, BATCH]
@@ -247,7 +251,7 @@ def _record_mapped(step: LafiteStep) -> list[Tensor]:
 
 @pytest.mark.parametrize(("probability", "mixed"), [(0.0, False), (1.0, True)])
 def test_style_mixing(probability: float, mixed: bool) -> None:
-    step = _build({"losses.style_mixing_probability": probability})
+    step = _build({"lafite.losses.style_mixing_probability": probability})
     random = StepRandom(torch.device("cpu"))
     cutoffs = set()
     for seed in range(40):
@@ -261,7 +265,7 @@ def test_style_mixing(probability: float, mixed: bool) -> None:
 
 
 def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
-    step = _build({"losses.path_length_weight": 0.0})
+    step = _build({"lafite.losses.path_length_weight": 0.0})
     step.losses.encode_images = lambda images: images.mean((2, 3)).repeat(1, 2) * float("inf")
     before = copy_state(step.generator)
     with pytest.raises(NonFiniteLossError) as stop:
@@ -273,7 +277,7 @@ def test_infinite_loss_stops_before_any_update_of_its_network() -> None:
 
 
 def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = _build({"losses.path_length_weight": 0.0})
+    step = _build({"lafite.losses.path_length_weight": 0.0})
     # sqrt has an infinite slope at zero.
     monkeypatch.setattr(
         lafite_losses,
@@ -286,7 +290,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.Monkey
 
 
 def test_captured_state_continues_bit_for_bit() -> None:
-    changes = {"losses.path_length_interval": 2, "losses.r1_interval": 2}
+    changes = {"lafite.losses.path_length_interval": 2, "lafite.losses.r1_interval": 2}
     whole = _build(changes)
     for index in range(6):
         _run(whole, index * BATCH)
@@ -332,14 +336,14 @@ def test_generator_learns_to_please_clip() -> None:
     """With CLIP's term alone, fakes come closer to their texts than chance."""
     step = _build(
         {
-            "losses.clip_contrastive_weight": 10.0,
-            "losses.discriminator_contrastive_weight": 0.0,
-            "losses.reconstruction_weight": 0.0,
-            "losses.path_length_weight": 0.0,
-            "losses.r1_gamma": 0.0,
-            "clip_view.kind": "full",
+            "lafite.losses.clip_contrastive_weight": 10.0,
+            "lafite.losses.discriminator_contrastive_weight": 0.0,
+            "lafite.losses.reconstruction_weight": 0.0,
+            "lafite.losses.path_length_weight": 0.0,
+            "lafite.losses.r1_gamma": 0.0,
+            "lafite.clip_view.kind": "full",
             "pseudo_text.noise_level": 0.0,
-            "optimizer.generator_learning_rate": 0.01,
+            "lafite.optimizer.generator_learning_rate": 0.01,
         }
     )
     values = [_run(step, 0, seed=index)["clip_contrastive"] for index in range(60)]

@@ -13,10 +13,10 @@ from torch import Tensor
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.errors import CheckpointError
+from clipgan.families.lafite.training.start import build_networks, load_initial_weights
+from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.training.fine_tuning import build_networks, load_initial_weights
-from clipgan.training.lafite_step import LafiteStep
 from tests.params import params_with
 from tests.unit.training.step_parts import draw_batch, seed_step
 
@@ -26,29 +26,29 @@ SMALL: dict[str, Any] = {
     "batch_size": BATCH,
     "resolution_px": SIDE,
     "augmentation.kind": "none",
-    "generator.latent_dim": 8,
-    "generator.style_dim": 8,
-    "generator.text_hidden_dim": 8,
-    "generator.mapping_layers": 2,
-    "generator.channel_base": 64,
-    "generator.channel_max": 8,
-    "discriminator.channel_base": 64,
-    "discriminator.channel_max": 8,
+    "lafite.generator.latent_dim": 8,
+    "lafite.generator.style_dim": 8,
+    "lafite.generator.text_hidden_dim": 8,
+    "lafite.generator.mapping_layers": 2,
+    "lafite.generator.channel_base": 64,
+    "lafite.generator.channel_max": 8,
+    "lafite.discriminator.channel_base": 64,
+    "lafite.discriminator.channel_max": 8,
 }
 VARIANTS: list[dict[str, Any]] = [
-    {"losses.contrastive": "sharpened"},
-    {"losses.contrastive_axis": "text"},
-    {"losses.contrastive_axis": "both"},
-    {"losses.discriminator_image_contrastive_weight": 1.0},
-    {"losses.clip_image_contrastive_weight": 1.0},
-    {"discriminator.semantic_logit": "batch_sum"},
-    {"discriminator.normalize_semantic": True},
-    {"generator.style_input": "affine"},
-    {"generator.text_concat_max_px": 8},
-    {"generator.text_max_px": 8},
-    {"clip_view.kind": "multi_crop", "clip_view.crops": 3},
-    {"clip_view.small_images": "pad_white"},
-    {"clip_view.antialias": False},
+    {"lafite.losses.contrastive": "sharpened"},
+    {"lafite.losses.contrastive_axis": "text"},
+    {"lafite.losses.contrastive_axis": "both"},
+    {"lafite.losses.discriminator_image_contrastive_weight": 1.0},
+    {"lafite.losses.clip_image_contrastive_weight": 1.0},
+    {"lafite.discriminator.semantic_logit": "batch_sum"},
+    {"lafite.discriminator.normalize_semantic": True},
+    {"lafite.generator.style_input": "affine"},
+    {"lafite.generator.text_concat_max_px": 8},
+    {"lafite.generator.text_max_px": 8},
+    {"lafite.clip_view.kind": "multi_crop", "lafite.clip_view.crops": 3},
+    {"lafite.clip_view.small_images": "pad_white"},
+    {"lafite.clip_view.antialias": False},
 ]
 
 
@@ -101,7 +101,7 @@ def test_every_variant_trains_and_changes_the_result() -> None:
 
 def _generator_loss(changes: dict[str, Any]) -> tuple[LafiteStep, Tensor, Tensor, dict[str, float]]:
     """The generator's terms for fixed fakes and texts."""
-    step = _build({"clip_view.kind": "full", **changes})
+    step = _build({"lafite.clip_view.kind": "full", **changes})
     draws = torch.Generator().manual_seed(2)
     fake = torch.rand(BATCH, 3, SIDE, SIDE, generator=draws) * 2 - 1
     texts = F.normalize(torch.randn(BATCH, DIM, generator=draws), dim=1)
@@ -113,12 +113,12 @@ def _generator_loss(changes: dict[str, Any]) -> tuple[LafiteStep, Tensor, Tensor
 
 def test_image_terms_compare_fakes_with_their_real_images() -> None:
     changes = {
-        "losses.discriminator_image_contrastive_weight": 3.0,
-        "losses.clip_image_contrastive_weight": 5.0,
+        "lafite.losses.discriminator_image_contrastive_weight": 3.0,
+        "lafite.losses.clip_image_contrastive_weight": 5.0,
     }
     step, fake, _, values = _generator_loss(changes)
     plain = _generator_loss({})[3]
-    temperature = step.config.losses.temperature
+    temperature = step.config.lafite.losses.temperature
     with torch.no_grad():
         fakes = step.discriminator(fake).semantic_features
         reals = step.discriminator(_batch().images).semantic_features
@@ -131,9 +131,9 @@ def test_image_terms_compare_fakes_with_their_real_images() -> None:
 
 def test_an_image_term_needs_no_text_term() -> None:
     changes = {
-        "losses.discriminator_contrastive_weight": 0.0,
-        "losses.clip_contrastive_weight": 0.0,
-        "losses.clip_image_contrastive_weight": 1.0,
+        "lafite.losses.discriminator_contrastive_weight": 0.0,
+        "lafite.losses.clip_contrastive_weight": 0.0,
+        "lafite.losses.clip_image_contrastive_weight": 1.0,
     }
     values = _generator_loss(changes)[3]
     assert "clip_image_contrastive" in values
@@ -141,7 +141,7 @@ def test_an_image_term_needs_no_text_term() -> None:
 
 
 def test_image_terms_leave_the_discriminator_alone() -> None:
-    step = _build({"losses.discriminator_image_contrastive_weight": 1.0})
+    step = _build({"lafite.losses.discriminator_image_contrastive_weight": 1.0})
     step._train_only(step.generator)
     fake = torch.rand(BATCH, 3, SIDE, SIDE, requires_grad=True)
     loss = step.losses.compute_generator_loss(fake, _batch(), _batch().text_features, seed_step(0))
@@ -151,15 +151,15 @@ def test_image_terms_leave_the_discriminator_alone() -> None:
 
 
 def test_several_crops_are_averaged() -> None:
-    changes = {"clip_view.kind": "multi_crop", "clip_view.crops": 3}
+    changes = {"lafite.clip_view.kind": "multi_crop", "lafite.clip_view.crops": 3}
     step, fake, texts, values = _generator_loss(changes)
     random, contrasts = seed_step(0), []
     for _ in range(3):
-        side = random.draw_integer(math.ceil(SIDE * step.config.clip_view.min_side), SIDE)
+        side = random.draw_integer(math.ceil(SIDE * step.config.lafite.clip_view.min_side), SIDE)
         top, left = (random.draw_integer(0, SIDE - side) for _ in range(2))
         view = fake[:, :, top : top + side, left : left + side]
         contrasts.append(
-            compute_contrastive_loss(_encode(view), texts, step.config.losses.temperature)
+            compute_contrastive_loss(_encode(view), texts, step.config.lafite.losses.temperature)
         )
     wanted = torch.stack(contrasts).mean().item()
     assert values["clip_contrastive"] == pytest.approx(wanted, rel=1e-5)
@@ -172,12 +172,12 @@ def test_a_discriminator_goes_on_under_another_form_of_the_logit(tmp_path: Any) 
     )
     save_bundle(tmp_path / "bundle", networks.generator, networks.discriminator, info, dtype="fp32")
     official = build_networks(
-        _config({"seed": 1, "discriminator.semantic_logit": "batch_sum"}), DIM
+        _config({"seed": 1, "lafite.discriminator.semantic_logit": "batch_sum"}), DIM
     )
     load_initial_weights(official, tmp_path / "bundle", {"model": "tiny"})
     assert official.discriminator.semantic_logit == "batch_sum"
     taken, given = official.discriminator.state_dict(), networks.discriminator.state_dict()
     assert all(torch.equal(taken[name], given[name]) for name in given)
-    affine = build_networks(_config({"generator.style_input": "affine"}), DIM)
+    affine = build_networks(_config({"lafite.generator.style_input": "affine"}), DIM)
     with pytest.raises(CheckpointError, match="style_input = latent, train asks for affine"):
         load_initial_weights(affine, tmp_path / "bundle", {"model": "tiny"})

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from clipgan.training.fine_tuning import build_networks
-from clipgan.training.lafite_step import LafiteStep
+from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.step import LafiteStep
 from tests.params import params_with
 from tests.unit.training import tiny_galip_step
 from tests.unit.training.step_parts import draw_batch, mirror_batch, seed_step

@@ -29,7 +29,7 @@ def _build(precision: str) -> tuple[Weight, NetworkUpdates]:
     return weight, NetworkUpdates(
         weight,
         0.1,
-        params_with().train.optimizer,
+        params_with().train.lafite.optimizer,
         loss_scale=LossScale() if precision == "fp16" else None,
         lazy_interval=None,
         processes=SINGLE,

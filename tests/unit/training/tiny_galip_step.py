@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipgan.clip.vit_taps import VitTower
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.training.galip_networks import build_galip_networks
-from clipgan.training.galip_step import GalipStep
+from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.training.start import build_galip_networks
+from clipgan.families.galip.training.step import GalipStep
 from tests.galip_parts import EMBED_DIM, build_tower, galip_tree
 from tests.params import params_with
 from tests.unit.training.step_parts import draw_batch, seed_step

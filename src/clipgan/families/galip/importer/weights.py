@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from clipgan.artifacts import describe_non_file
-from clipgan.clip.vit_taps import VitTower
 from clipgan.errors import ConfigError, ImportWeightsError
-from clipgan.models.galip_discriminator import GalipDiscriminator
-from clipgan.models.galip_generator import GalipGenerator
+from clipgan.families.galip.networks.discriminator import GalipDiscriminator
+from clipgan.families.galip.networks.generator import GalipGenerator
+from clipgan.families.galip.networks.vit_taps import VitTower
 
 OFFICIAL_RESOLUTION_PX: Final = 224
 """Side of the last block, whatever the official configuration says of the image size."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
+from clipgan.families.lafite.networks.discriminator import DiscriminatorOutput, LafiteDiscriminator
+from clipgan.families.lafite.training.clip_view import draw_clip_views
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import compute_r1_penalty
 from clipgan.losses.reconstruction import compute_reconstruction_loss
-from clipgan.models.lafite_discriminator import DiscriminatorOutput, LafiteDiscriminator
 from clipgan.training.augmenter import Augmenter
-from clipgan.training.clip_view import draw_clip_views
 from clipgan.training.random_streams import StepRandom
 
 REAL_LOGITS_SIGN = "real_logits_sign"
@@ -63,7 +63,7 @@ class LafiteLosses:
         self.discriminator = discriminator
         self.encode_images = encode_images
         self.clip_side_px = clip_side_px
-        self.config = config
+        self.config, self.lafite = config, config.lafite
         self.augmenter = augmenter
         self.gather_rows = gather_rows
 
@@ -78,7 +78,7 @@ class LafiteLosses:
             batch: the real images and features that row by row belong to the texts.
             text_features: (N, D) unit vectors.
         """
-        losses = self.config.losses
+        losses = self.lafite.losses
         output, logits = self.discriminate(fake, text_features, random)
         loss = LossSum("generator_adversarial", compute_generator_loss(logits))
         if (weight := losses.discriminator_contrastive_weight) > 0:
@@ -110,7 +110,7 @@ class LafiteLosses:
         output, real_logits = self.discriminate(images, text_features, random)
         adversarial = compute_discriminator_loss(real_logits, fake_logits)
         loss = LossSum("discriminator_adversarial", adversarial)
-        if (weight := self.config.losses.discriminator_contrastive_weight) > 0:
+        if (weight := self.lafite.losses.discriminator_contrastive_weight) > 0:
             contrast = self._contrast(output.semantic_features, text_features)
             loss.add("discriminator_contrastive", contrast, weight)
         loss.terms["real_logits"] = real_logits.mean()
@@ -149,11 +149,11 @@ class LafiteLosses:
         random: StepRandom,
     ) -> None:
         """L_ConG with the texts, and with the features of the real images."""
-        text_weight = self.config.losses.clip_contrastive_weight
-        image_weight = self.config.losses.clip_image_contrastive_weight
+        text_weight = self.lafite.losses.clip_contrastive_weight
+        image_weight = self.lafite.losses.clip_image_contrastive_weight
         if text_weight == 0 and image_weight == 0:
             return
-        views = draw_clip_views(fake, self.config.clip_view, self.clip_side_px, random)
+        views = draw_clip_views(fake, self.lafite.clip_view, self.clip_side_px, random)
         features = [self.encode_images(view) for view in views]
         if text_weight > 0:
             contrast = self._contrast_views(features, text_features)
@@ -167,7 +167,7 @@ class LafiteLosses:
         return contrasts[0] if len(contrasts) == 1 else torch.stack(contrasts).mean()
 
     def _contrast(self, features: Tensor, targets: Tensor) -> Tensor:
-        losses = self.config.losses
+        losses = self.lafite.losses
         if losses.gather_negatives:
             features, targets = self.gather_rows(features), self.gather_rows(targets)
         return compute_contrastive_loss(

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipgan.config import SemanticLogit
 from clipgan.errors import ConfigError
+from clipgan.families.lafite.config import SemanticLogit
+from clipgan.models.networks import Discriminator
 from clipgan.models.stylegan2 import (
     NUM_REDUCED_RESOLUTIONS,
     DiscriminatorBlock,
@@ -32,7 +33,7 @@ class DiscriminatorOutput(NamedTuple):
     semantic_features: Tensor
 
 
-class LafiteDiscriminator(nn.Module):
+class LafiteDiscriminator(Discriminator):
     """Images -> realness and semantic features.
 
     ``compute_dtype`` and ``num_reduced_resolutions`` work as in the generator. One trunk

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from clipgan.config.fields import (
+    FamilySection,
     Fraction,
     NonNegative,
-    OptimizerConfig,
     Positive,
     PositiveInt,
     Section,
     tuple_of,
 )
+
+if TYPE_CHECKING:
+    from clipgan.config.training import TrainConfig
 
 BlockIndex = Annotated[int, Field(ge=0)]
 
@@ -84,7 +87,7 @@ class LossScaleConfig(Section):
     growth_interval_steps: PositiveInt
 
 
-class GalipConfig(Section):
+class GalipConfig(FamilySection):
     """What GALIP needs beside the parameters that every training has."""
 
     clip_input: Annotated[
@@ -95,5 +98,22 @@ class GalipConfig(Section):
     generator: GalipGeneratorConfig
     discriminator: GalipDiscriminatorConfig
     losses: GalipLossConfig
-    optimizer: OptimizerConfig
     loss_scale: LossScaleConfig
+
+    def check(self, train: TrainConfig) -> None:
+        """What somebody switched on and GALIP would leave out without a word."""
+        if train.augmentation.kind == "ada":
+            raise ValueError(
+                "augmentation.kind = ada is LAFITE's alone, its aim is a share of unpaired logits: "
+                "set it to diffaugment or none for family galip"
+            )
+
+    def select(self, train: TrainConfig) -> dict[str, Any]:
+        """See :class:`FamilySection`."""
+        selected = super().select(train)
+        if train.precision != "fp16":
+            del selected["loss_scale"]
+        return selected
+
+
+SPEC = GalipConfig

@@ -8,13 +8,17 @@ tokens, is added to them and drawn by convolutional blocks.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgan.errors import ConfigError
+from clipgan.models.networks import Generator
+
+if TYPE_CHECKING:  # open_clip takes seconds to import
+    from clipgan.clip.encoder import ClipEncoder
 
 LEAKY_SLOPE = 0.2
 WIDEST = 8
@@ -22,7 +26,7 @@ WIDEST = 8
 
 
 class PromptedTower(Protocol):
-    """What the generator asks of CLIP's vision transformer: see ``clipgan.clip.vit_taps``."""
+    """What the generator asks of CLIP's vision transformer: see ``vit_taps``."""
 
     model: str
     width: int
@@ -111,7 +115,7 @@ class GeneratorBlock(nn.Module):
         return changed
 
 
-class GalipGenerator(nn.Module):
+class GalipGenerator(Generator):
     """Latents and text features -> images.
 
     CLIP's tower is not part of it: :meth:`attach_tower` lends it before the first call, and
@@ -181,6 +185,7 @@ class GalipGenerator(nn.Module):
         self.prompt_tokens, self.first_prompted_block = prompt_tokens, first_prompted_block
         self.bridge_weight, self.vit_weight = bridge_weight, vit_weight
         self.text_gain, self.text_norm = text_gain, text_norm
+        self.takes_raw_texts = text_norm == "raw"
         self.vit_width, self.vit_grid_side = vit_width, vit_grid_side
         self.tower: PromptedTower | None = None
         condition_dim = latent_dim + text_dim
@@ -225,19 +230,30 @@ class GalipGenerator(nn.Module):
         self.tower = tower
         return self
 
-    def forward(self, latents: Tensor, text_features: Tensor) -> Tensor:
+    def attach_clip(self, clip: ClipEncoder) -> None:
+        """:meth:`attach_tower` with the vision tower of a CLIP; ClipError where that is no ViT."""
+        from clipgan.families.galip.networks.vit_taps import build_vit_tower
+
+        self.attach_tower(build_vit_tower(clip))
+
+    def forward(self, latents: Tensor, text_features: Tensor, *, truncation: float = 1.0) -> Tensor:
         """Images of latents and texts.
 
         Args:
             latents: (N, latent_dim) standard normal.
             text_features: (N, text_dim), unit norm or not as ``text_norm`` says.
+            truncation: 1 alone: there are no styles.
 
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
 
         Raises:
-            ConfigError: the text features are of another width, or no tower was attached.
+            ConfigError: the text features are of another width, a truncation is asked for, or no
+                tower was attached.
         """
+        if truncation != 1.0:
+            found = f"truncation = {truncation}: GALIP has no styles to truncate"
+            raise ConfigError(f"{found}; use 1, or truncate its latents")
         if text_features.shape[1] != self.text_dim:
             raise ConfigError(
                 f"text features are {text_features.shape[1]} wide, the generator was made for "

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from clipgan.clip.vit_taps import VitTower
-from clipgan.config import GalipConfig
 from clipgan.errors import ConfigError
+from clipgan.families.galip.config import GalipConfig
+from clipgan.families.galip.networks.discriminator import GalipDiscriminator
+from clipgan.families.galip.networks.generator import GalipGenerator
+from clipgan.families.galip.networks.vit_taps import VitTower
 from clipgan.models.bundle import BundleInfo
-from clipgan.models.galip_discriminator import GalipDiscriminator
-from clipgan.models.galip_generator import GalipGenerator
 from clipgan.training.fine_tuning import Networks, check_architecture, load_start
 from clipgan.training.random_streams import derive_seed
 

@@ -12,18 +12,22 @@ import torch
 from torch import Tensor
 
 from clipgan.errors import ConfigError, ImportWeightsError
-from clipgan.interop.imported_bundle import save_imported_bundle
-from clipgan.interop.inert_pickle import describe
-from clipgan.interop.lafite_names import (
+from clipgan.families.lafite.importer.names import (
     WeightName,
     list_discriminator_names,
     list_generator_names,
     rename_weights,
 )
-from clipgan.interop.lafite_pickle import LafiteSnapshot, OfficialNetwork, read_lafite_pickle
+from clipgan.families.lafite.importer.snapshot import (
+    LafiteSnapshot,
+    OfficialNetwork,
+    read_lafite_pickle,
+)
+from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
+from clipgan.families.lafite.networks.generator import LafiteGenerator
+from clipgan.interop.imported_bundle import save_imported_bundle
+from clipgan.interop.inert_pickle import describe
 from clipgan.models.bundle import BundleInfo
-from clipgan.models.lafite import LafiteGenerator
-from clipgan.models.lafite_discriminator import LafiteDiscriminator
 
 MAX_RESOLUTION_PX = 1024
 MAX_SIZE = 2**20

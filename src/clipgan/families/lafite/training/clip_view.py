@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgan.config import ClipViewConfig
+from clipgan.families.lafite.config import ClipViewConfig
 from clipgan.images import resize
 from clipgan.training.random_streams import StepRandom
 

@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clipgan.config import StyleInput
 from clipgan.errors import ConfigError
+from clipgan.families.lafite.config import StyleInput
+from clipgan.families.lafite.networks.text_modulation import Modulation, ModulationPlan
+from clipgan.models.networks import Generator
 from clipgan.models.resampling import ResampleFilter
 from clipgan.models.stylegan2 import (
     NUM_REDUCED_RESOLUTIONS,
@@ -25,7 +27,6 @@ from clipgan.models.stylegan2 import (
     compute_block_channels,
     normalize_second_moment,
 )
-from clipgan.models.text_modulation import Modulation, ModulationPlan
 from clipgan.random_draws import draw_normal
 
 NoiseMode = Literal["random", "const", "none"]
@@ -60,7 +61,7 @@ class SynthesisBlock(nn.Module):
         return layers
 
 
-class LafiteGenerator(nn.Module):
+class LafiteGenerator(Generator):
     """Latents and text features -> images.
 
     ``compute_dtype`` (float32; set it to bfloat16 or float16 to save time and memory) is the number
@@ -81,7 +82,7 @@ class LafiteGenerator(nn.Module):
             ``affine``: an affine map of w, as in the paper.
         text_max_px: text enters the blocks up to this side, those above see the latents alone.
         text_concat_max_px: text enters by concatenation up to this side, above it by scale and
-            shift (:mod:`clipgan.models.text_modulation`); 256 in the paper's code.
+            shift (see ``text_modulation``); 256 in the paper's code.
 
     The defaults are the forms of bundles that were saved before these options existed.
 
@@ -151,7 +152,7 @@ class LafiteGenerator(nn.Module):
         """Move the running average of the styles by one batch (N, num_layers, style_dim).
 
         Called with the output of :meth:`mapping`, before style mixing, once a step or in every
-        phase of it (``ema.latent_average``).
+        phase of it (``train.lafite.latent_average``).
         """
         self.latent_average.lerp_(styles[:, 0].mean(0), 1.0 - LATENT_AVERAGE_DECAY)
 

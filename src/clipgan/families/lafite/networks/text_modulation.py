@@ -23,8 +23,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from clipgan.config import StyleInput
 from clipgan.errors import ConfigError
+from clipgan.families.lafite.config import StyleInput
 from clipgan.models.stylegan2 import EqualizedLinear, LayerwiseLinear
 
 

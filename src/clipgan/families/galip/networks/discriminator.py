@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from clipgan.errors import ConfigError
-from clipgan.models.galip_generator import LEAKY_SLOPE
+from clipgan.families.galip.networks.generator import LEAKY_SLOPE
+from clipgan.models.networks import Discriminator
 
 LARGEST_FIRST_KERNEL = 4
 
@@ -67,7 +68,7 @@ class ConditionalHead(nn.Module):
         return logits.flatten().float()
 
 
-class GalipDiscriminator(nn.Module):
+class GalipDiscriminator(Discriminator):
     """Tapped tokens -> features -> a logit for each sentence.
 
     Args:

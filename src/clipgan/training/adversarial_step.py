@@ -1,0 +1,98 @@
+"""What the training steps of all papers share: conditions, average, state. Each paper's algorithm
+is ``step`` of its own class, ``families/NAME/training/step.py``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from clipgan.config import TrainConfig
+from clipgan.data.batches import Batch
+from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.models.pseudo_text import compute_training_text
+from clipgan.training.augmenter import build_augmenter
+from clipgan.training.distributed import Processes
+from clipgan.training.ema import compute_ema_decay, update_ema
+from clipgan.training.fine_tuning import Networks
+from clipgan.training.random_streams import StepRandom
+from clipgan.training.state import StateTensors, StepLosses
+from clipgan.training.updates import NetworkUpdates, capture_updates, restore_updates
+
+
+class AdversarialStep(ABC):
+    """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
+
+    Subclasses set ``generator_updates`` and ``discriminator_updates``.
+    """
+
+    advice: str
+    generator_updates: NetworkUpdates
+    discriminator_updates: NetworkUpdates
+
+    def __init__(
+        self,
+        networks: Networks[Any, Any],
+        config: TrainConfig,
+        *,
+        mapper: NoiseMapper | None,
+        processes: Processes,
+    ) -> None:
+        """
+        Args:
+            networks: on their device.
+            mapper: makes the pseudo text where ``pseudo_text.kind`` is ``mapper``.
+            processes: train these networks together, each with its rows of the batch.
+        """
+        self.generator = networks.generator
+        self.discriminator = networks.discriminator
+        self.generator_ema = networks.generator_ema
+        self.config, self.mapper, self.processes = config, mapper, processes
+        self.device = next(networks.generator.parameters()).device
+        self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
+
+    @abstractmethod
+    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
+        """Update both networks and the average; see the protocol ``TrainingStep``."""
+
+    def draw_conditions(self, batch: Batch, random: StepRandom) -> Tensor:
+        """(N, D) unit text features, pseudo or true ones as ``train.pseudo_text`` says."""
+        return compute_training_text(
+            batch.image_features,
+            batch.text_features,
+            self.config.pseudo_text,
+            random.device,
+            self.mapper,
+        )
+
+    def update_average(self, images_seen: int) -> None:
+        """Move the average of the generator's weights by one step."""
+        ema, batch_size = self.config.ema, self.config.batch_size
+        decay = compute_ema_decay(images_seen, batch_size, ema.half_life_kimg, ema.ramp_up_fraction)
+        update_ema(self.generator_ema, self.generator, decay)
+
+    def capture_state(self) -> StateTensors:
+        """Networks, average and both Adams; where there are such, loss scales and the state of
+        the augmentation."""
+        state: StateTensors = {
+            "generator": dict(self.generator.state_dict()),
+            "discriminator": dict(self.discriminator.state_dict()),
+            "generator_ema": dict(self.generator_ema.state_dict()),
+            **capture_updates(self._list_updates()),
+        }
+        if augmentation := self.augmenter.capture_state():
+            state["augmentation"] = augmentation
+        return state
+
+    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Undo of :meth:`capture_state`."""
+        self.generator.load_state_dict(tensors["generator"])
+        self.discriminator.load_state_dict(tensors["discriminator"])
+        self.generator_ema.load_state_dict(tensors["generator_ema"])
+        restore_updates(self._list_updates(), tensors)
+        self.augmenter.restore_state(tensors.get("augmentation", {}))
+
+    def _list_updates(self) -> dict[str, NetworkUpdates]:
+        return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
