@@ -56,7 +56,7 @@ def by_evaluate_and_compare(address: str, uri: str) -> BundleInfo:
 
 
 def by_initial_weights(address: str, uri: str) -> BundleInfo:
-    with opened_start(address, work=Path("work"), tracking_uri=uri) as bundle:
+    with opened_start(address, work=Path("work"), tracking_uri=uri, family="lafite") as bundle:
         assert bundle is not None
         return load_bundle_info(bundle)
 
