@@ -102,8 +102,8 @@ class LafiteStep(AdversarialStep):
             self.update_average(images_seen)
             return values
 
-        # Loss of G (equation 7): adversarial term, L_ConD and L_ConG of the fakes with their texts.
-        # Backward pass and Adam, as at the end of each phase.
+        # Loss of G (the paper's L'_G): adversarial term, L_ConD and L_ConG of the fakes with their
+        # texts. Backward pass and Adam, as at the end of each phase.
         loss = self.losses.compute_generator_loss(fake, batch, texts, random)
         values = generator.apply(loss.total, loss.terms, "generator")
 
@@ -121,8 +121,8 @@ class LafiteStep(AdversarialStep):
             finite = torch.isfinite(values.get_on_device("path_length_penalty"))
             mean.copy_(torch.where(finite, mean, before))
 
-        # Loss of D (equation 8): adversarial terms of new fakes and real images, and L_ConD of the
-        # real images with the same texts.
+        # Loss of D (the paper's L'_D): adversarial terms of new fakes and real images, and L_ConD of
+        # the real images with the same texts.
         self._train_only(self.discriminator)
         with torch.no_grad():
             fake, _ = self._draw_fakes(texts, random, update_average=self._averages_every_phase)
