@@ -24,7 +24,7 @@ from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.config import Params, load_params
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
-from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.galip.networks.vit_features import build_vit_tower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.lafite.training.start import build_networks
 from clipgan.families.lafite.training.step import LafiteStep

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clipgan.cli.dvc_graph import Freshness, open_graph
-from clipgan.cli.environment import apply_environment, process_environment
 from clipgan.cli.error_reports import accept_any_encoding, exit_on_sigterm, reported_errors
 from clipgan.cli.models import Registered, explained_outage, find_registered
+from clipgan.cli.process_environment import apply_environment, process_environment
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params

@@ -16,8 +16,15 @@ from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.errors import StageFailedError
 from clipgan.stages.runs import is_anything_waiting
 from clipgan.workspace import Workspace, find_workspace
-from pipelines.artifacts import publish_evaluation
-from pipelines.stages import WAITING, call_task, cancelled_by_ctrl_c, has_run, run_logged, run_stage
+from pipelines.prefect_artifacts import publish_evaluation
+from pipelines.stages import (
+    WAITING,
+    call_task,
+    cancelled_by_ctrl_c,
+    has_run,
+    run_dvc_stage,
+    run_logged,
+)
 
 
 @flow(name="evaluate-generator", persist_result=False)
@@ -44,7 +51,7 @@ def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any
         names = graph.list_stages()
     state: State[Any] | None = None
     for name in names:
-        state = run_stage(workspace.root, name, after=state, timeout_seconds=timeout_seconds)
+        state = run_dvc_stage(workspace.root, name, after=state, timeout_seconds=timeout_seconds)
     if state is not None and has_run(state):
         publish_evaluation(workspace)
     if is_anything_waiting(workspace):

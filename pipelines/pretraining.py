@@ -12,7 +12,7 @@ from prefect import flow
 from clipgan.cli.dvc_graph import open_graph
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.workspace import Workspace, find_workspace
-from pipelines.stages import cancelled_by_ctrl_c, run_stage
+from pipelines.stages import cancelled_by_ctrl_c, run_dvc_stage
 
 
 @flow(name="pretrain-clip", persist_result=False)
@@ -54,4 +54,4 @@ def _run_recipe(workspace: Workspace, name: str) -> None:
             stages = graph.list_stages(recipe=name)
         state = None
         for stage in stages:
-            state = run_stage(workspace.root, stage, after=state)
+            state = run_dvc_stage(workspace.root, stage, after=state)

@@ -23,7 +23,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from clipgan.cli.dvc_graph import describe_blockers, open_graph
-from clipgan.cli.environment import process_environment
+from clipgan.cli.process_environment import process_environment
 from clipgan.cli.stage_process import remove_recorded_state
 from clipgan.errors import StageFailedError
 from clipgan.workspace import Workspace
@@ -61,7 +61,7 @@ def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def run_stage(
+def run_dvc_stage(
     root: Path, name: str, *, after: State[Any] | None = None, timeout_seconds: float | None = None
 ) -> State[Any]:
     """Bring a stage of the project at ``root`` up to date; gives its final state.

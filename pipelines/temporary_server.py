@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from clipgan.cli.environment import process_environment
+from clipgan.cli.process_environment import process_environment
 from clipgan.cli.servers import HOST
 from clipgan.errors import ClipganError
 from pipelines.processes import SUPERVISOR

@@ -8,7 +8,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from clipgan.families.galip.config import GalipConfig
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.images import CLIP_MEAN, CLIP_STD
 
 SIDE_PX, GRID, WIDTH, DEPTH, EMBED_DIM = 32, 4, 16, 4, 12

@@ -21,8 +21,8 @@ from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.tracking.environment import MLFLOW_ENVIRONMENT, open_client, sqlite_path
 from clipgan.tracking.gate import MeasureVersion
+from clipgan.tracking.mlflow_store import MLFLOW_ENVIRONMENT, open_client, sqlite_path
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
 from clipgan.tracking.versions import GATE_TAG, MODEL_FILES, PROMOTED, REASON_TAG, STATE_TAG

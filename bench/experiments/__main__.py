@@ -1,7 +1,7 @@
 """``python -m bench.experiments run|report PLAN``: the evidence in docs/experiments.
 
 ``run`` goes on where it was cut off and writes every finished result to PLAN's JSON file beside its
-page; ``report`` turns that file into the tables, curves and sheets of the page.
+page; ``report`` turns that file into the tables, curves and grids of the page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from bench.experiments.plan import list_runs, load_plan
-from bench.experiments.report import save_curves, save_sheets, write_tables
+from bench.experiments.report import save_curves, save_grids, write_tables
 from bench.experiments.results import FOLDER, Record, load_records, save_records
 from bench.experiments.runs import execute
 
@@ -65,13 +65,13 @@ def run(plan_name: str, study: str | None, workers: int, threads: int) -> None:
 
 
 def report(plan_name: str) -> None:
-    """Tables from the recorded results; sheets from the generators of this machine's runs."""
+    """Tables from the recorded results; grids from the generators of this machine's runs."""
     plan, records = load_plan(PLANS / f"{plan_name}.yaml"), load_records(plan_name)
     write_tables(plan, plan_name, records)
     pictures = FOLDER / plan_name
     pictures.mkdir(exist_ok=True)
     save_curves(pictures, plan, records)
-    save_sheets(pictures, plan, records, WORK)
+    save_grids(pictures, plan, records, WORK)
 
 
 if __name__ == "__main__":

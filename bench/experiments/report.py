@@ -1,4 +1,4 @@
-"""Results of a plan -> the generated parts of its page: a table, curves and a sheet a study.
+"""Results of a plan -> the generated parts of its page: a table, curves and a grid a study.
 
 The page docs/experiments/PLAN.md is written by hand around blocks between two comments, which only
 :func:`write_tables` changes; so the words can interpret figures that no one can mistype.
@@ -21,8 +21,8 @@ from clipgan.config import load_profile
 from clipgan.generation.sampler import load_sampler
 from clipgan.grids import save_grid
 
-SHEET_SEED = 0
-SHEET_SCALE = 2
+GRID_SEED = 0
+GRID_SCALE = 2
 
 
 def write_tables(plan: Plan, name: str, records: Sequence[Record]) -> None:
@@ -142,8 +142,8 @@ def _average(histories: Sequence[list[dict[str, float]]], loss: str) -> list[tup
     return [(seen, statistics.fmean(found)) for seen, found in sorted(values.items())]
 
 
-def save_sheets(folder: Path, plan: Plan, records: Sequence[Record], work: Path) -> None:
-    """One sheet a study: arms x prompts, the same latents everywhere, generators of one seed."""
+def save_grids(folder: Path, plan: Plan, records: Sequence[Record], work: Path) -> None:
+    """One grid a study: arms x prompts, the same latents everywhere, generators of one seed."""
     prompts = load_profile(plan.profile).monitoring.sample_prompts
     for name, study in plan.studies.items():
         rows, labels = [], []
@@ -153,7 +153,7 @@ def save_sheets(folder: Path, plan: Plan, records: Sequence[Record], work: Path)
             if key is not None:
                 bundle = work / "runs" / key / "training"
                 sampler = load_sampler(bundle, device=torch.device("cpu"))
-                rows.append(sampler.sample(prompts, seed=SHEET_SEED))
+                rows.append(sampler.sample(prompts, seed=GRID_SEED))
                 labels.append(arm)
         if rows:
             save_grid(
@@ -161,5 +161,5 @@ def save_sheets(folder: Path, plan: Plan, records: Sequence[Record], work: Path)
                 torch.cat(rows),
                 len(prompts),
                 row_labels=labels,
-                scale=SHEET_SCALE,
+                scale=GRID_SCALE,
             )

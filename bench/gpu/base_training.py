@@ -196,7 +196,7 @@ def train_base(
         schedule=Schedule(ENDLESS, config.batch_size, config.seed),
         monitoring=monitoring,
         checkpoints=store,
-        save_samples=lambda seen: _save_sheet(results.folder, generator, data, seen, device),
+        save_samples=lambda seen: _save_grid(results.folder, generator, data, seen, device),
         run_logger=_RowLogger(results),
         device=device,
     )
@@ -214,7 +214,7 @@ def train_base(
 
 
 @torch.no_grad()
-def _save_sheet(
+def _save_grid(
     folder: Path, generator: Any, data: Prepared, images_seen: int, device: torch.device
 ) -> Path:
     """The prompts' images, a row each, as ``samples.png``."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
 from clipgan.families.lafite.training.start import build_networks, set_precision

@@ -1,4 +1,4 @@
-"""Sheets of images with a label beside each row: prompts x samples, before and after."""
+"""Grids of images with a label beside each row: prompts x samples, before and after."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save_grid(
     row_labels: Sequence[str] = (),
     scale: int = 1,
 ) -> None:
-    """Write a sheet of images as PNG, atomically.
+    """Write a grid of images as PNG, atomically.
 
     Args:
         path: the PNG to write.
@@ -41,15 +41,15 @@ def save_grid(
     Raises:
         ValueError: shapes, dtype or counts do not fit.
     """
-    sheet = build_grid(images_uint8, columns, row_labels=row_labels, scale=scale)
+    grid = build_grid(images_uint8, columns, row_labels=row_labels, scale=scale)
     with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+        grid.save(temporary, format="PNG", optimize=True)
 
 
 def build_grid(
     images_uint8: Tensor, columns: int, *, row_labels: Sequence[str] = (), scale: int = 1
 ) -> Image.Image:
-    """The sheet of :func:`save_grid` as an RGB picture."""
+    """The grid of :func:`save_grid` as an RGB picture."""
     num_rows = _count_rows(images_uint8, columns, row_labels, scale)
     cell_height, cell_width = (side * scale for side in images_uint8.shape[-2:])
     font = _load_font(_choose_font_size(cell_height))
@@ -57,7 +57,7 @@ def build_grid(
     texts = [_wrap(label, font, cell_width, cell_height // line_height) for label in row_labels]
     label_width = _measure_label_width(texts, font)
     row_height = max(cell_height, line_height if texts else 0)
-    sheet = Image.new(
+    grid = Image.new(
         "RGB",
         (
             GAP_PX + label_width + columns * (cell_width + GAP_PX),
@@ -71,8 +71,8 @@ def build_grid(
         picture = Image.fromarray(image).resize((cell_width, cell_height), Image.Resampling.NEAREST)
         left = GAP_PX + label_width + column * (cell_width + GAP_PX)
         top = GAP_PX + row * (row_height + GAP_PX) + (row_height - cell_height) // 2
-        sheet.paste(picture, (left, top))
-    draw = ImageDraw.Draw(sheet)
+        grid.paste(picture, (left, top))
+    draw = ImageDraw.Draw(grid)
     for row, lines in enumerate(texts):
         middle = GAP_PX + row * (row_height + GAP_PX) + row_height / 2
         for number, line in enumerate(lines):
@@ -80,15 +80,15 @@ def build_grid(
             # Right-aligned at the middle of the line: the text sits against its own images.
             x = GAP_PX + label_width - LABEL_PADDING_PX
             draw.text((x, y), line, font=font, fill=LABEL_COLOR, anchor="rm")
-    return sheet
+    return grid
 
 
-def add_title(sheet: Image.Image, title: str) -> Image.Image:
-    """The sheet below one line of text, which is not wrapped."""
+def add_title(grid: Image.Image, title: str) -> Image.Image:
+    """The grid below one line of text, which is not wrapped."""
     font = _load_font(TITLE_FONT_PX)
     height = _measure_line_height(font) + 2 * GAP_PX
-    titled = Image.new("RGB", (sheet.width, sheet.height + height), BACKGROUND)
-    titled.paste(sheet, (0, height))
+    titled = Image.new("RGB", (grid.width, grid.height + height), BACKGROUND)
+    titled.paste(grid, (0, height))
     corner = (LABEL_PADDING_PX, height / 2)
     ImageDraw.Draw(titled).text(corner, title, font=font, fill=LABEL_COLOR, anchor="lm")
     return titled

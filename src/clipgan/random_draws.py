@@ -27,50 +27,48 @@ class ShardedGenerator(torch.Generator):
     num_processes = 1
 
 
-def build_generator(
-    device: torch.device, *, rank: int = 0, num_processes: int = 1
-) -> ShardedGenerator:
+def build_rng(device: torch.device, *, rank: int = 0, num_processes: int = 1) -> ShardedGenerator:
     """A stream on ``device`` for one process's rows; a single process keeps all."""
-    generator = ShardedGenerator(device)
-    generator.rank, generator.num_processes = rank, num_processes
-    return generator
+    rng = ShardedGenerator(device)
+    rng.rank, rng.num_processes = rank, num_processes
+    return rng
 
 
-def draw_normal(shape: Sequence[int], generator: torch.Generator | None, **options: Any) -> Tensor:
+def draw_normal(shape: Sequence[int], rng: torch.Generator | None, **options: Any) -> Tensor:
     """Standard normal numbers, as ``torch.randn``.
 
     Args:
         shape: of this process; the first axis counts samples of the batch.
-        generator: None: PyTorch's own stream.
+        rng: None: PyTorch's own stream.
         options: ``device`` and ``dtype``, as for ``torch.randn``.
     """
-    return _keep_own_rows(torch.randn, shape, generator, options)
+    return _keep_own_rows(torch.randn, shape, rng, options)
 
 
-def draw_uniform(shape: Sequence[int], generator: torch.Generator | None, **options: Any) -> Tensor:
+def draw_uniform(shape: Sequence[int], rng: torch.Generator | None, **options: Any) -> Tensor:
     """Numbers uniform in [0, 1), as ``torch.rand``; arguments as for :func:`draw_normal`."""
-    return _keep_own_rows(torch.rand, shape, generator, options)
+    return _keep_own_rows(torch.rand, shape, rng, options)
 
 
 def draw_integers(
-    low: int, high: int, shape: Sequence[int], generator: torch.Generator | None, **options: Any
+    low: int, high: int, shape: Sequence[int], rng: torch.Generator | None, **options: Any
 ) -> Tensor:
     """Integers uniform in ``low..high``, both included; arguments as for :func:`draw_normal`."""
 
     def draw(size: Sequence[int], **more: Any) -> Tensor:
         return torch.randint(low, high + 1, tuple(size), **more)
 
-    return _keep_own_rows(draw, shape, generator, options)
+    return _keep_own_rows(draw, shape, rng, options)
 
 
 def _keep_own_rows(
     draw: Callable[..., Tensor],
     shape: Sequence[int],
-    generator: torch.Generator | None,
+    rng: torch.Generator | None,
     options: dict[str, Any],
 ) -> Tensor:
-    if not isinstance(generator, ShardedGenerator) or generator.num_processes == 1:
-        return draw(tuple(shape), generator=generator, **options)
-    count = generator.num_processes
-    whole = draw((shape[0] * count, *shape[1:]), generator=generator, **options)
-    return whole[generator.rank :: count].contiguous()
+    if not isinstance(rng, ShardedGenerator) or rng.num_processes == 1:
+        return draw(tuple(shape), generator=rng, **options)
+    count = rng.num_processes
+    whole = draw((shape[0] * count, *shape[1:]), generator=rng, **options)
+    return whole[rng.rank :: count].contiguous()

@@ -14,7 +14,7 @@ from torch import Tensor
 from clipgan import random_draws
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
 from clipgan.families.lafite.training.start import build_networks, set_precision

@@ -48,9 +48,9 @@ def _compute_networks(family: str, device: torch.device, size_of: torch.device) 
         output = step.discriminator(images)
         logits = step.discriminator.compute_logits(output, texts)
     else:
-        taps = step._encode_taps(images, StepRandom(device))
+        intermediates = step._encode_intermediates(images, StepRandom(device))
         sentences = step.discriminator.scale_texts(texts)
-        logits = step.discriminator.compute_logits(step.discriminator(taps), sentences)
+        logits = step.discriminator.compute_logits(step.discriminator(intermediates), sentences)
     logits.square().mean().backward()
     gradients = {
         f"{name}.{key}": weight.grad

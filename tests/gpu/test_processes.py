@@ -47,7 +47,7 @@ def test_a_step_of_a_group_of_one_is_a_step(
     alone = run_step(build_step(family, device), device, 0).read()
     together = build_step(family, device, losses__gather_negatives=True)
     monkeypatch.setattr(Processes, "average", lambda self, v: distributed._Average.apply(v))
-    monkeypatch.setattr(Processes, "gather_rows", lambda self, v: distributed._GatherRows.apply(v))
+    monkeypatch.setattr(Processes, "all_gather", lambda self, v: distributed._GatherRows.apply(v))
     found = run_step(together, device, 0).read()
     assert found.keys() == alone.keys()
     first = "clip_contrastive" if family == "lafite" else "matched_hinge"

@@ -22,7 +22,7 @@ from clipgan.families.galip.importer.weights import (
 )
 from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.images import CLIP_MEAN, CLIP_STD
 from tests.numerics.lafite_reference import clip_image_tower, draw, draw_images
 

@@ -40,9 +40,9 @@ def test_official_file_reproduces_the_official_output(tmp_path: Path) -> None:
         images = found.generator(latents(), sentences())
         assert found.discriminator is not None
         pixels = tower().prepare(real_images(256), found.discriminator.clip_input)
-        taps = tower().encode_taps(pixels, found.discriminator.tapped_blocks)
+        intermediates = tower().encode_intermediates(pixels, found.discriminator.tapped_blocks)
         texts = found.discriminator.scale_texts(sentences())
-        logits = found.discriminator.compute_logits(found.discriminator(taps), texts)
+        logits = found.discriminator.compute_logits(found.discriminator(intermediates), texts)
     assert_matches(images[:, :, ::8, ::8], "G.img_slice")
     assert_matches(statistics(images, 2), "G.img_stats")
     assert_matches(logits[:, None, None, None], "real256.official.C_match")

@@ -1,4 +1,4 @@
-"""CLIP's taps, generator, discriminator and head give the official networks' numbers."""
+"""CLIP's intermediates, generator, discriminator and head give the official networks' numbers."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_clip_input_taps_embedding_and_discriminator(side: int, clip_input: Any)
     discriminator = build_discriminator(clip_input)
     with torch.no_grad():
         found = tower().encode(pixels, discriminator.tapped_blocks)
-        early = tower().encode_taps(pixels, discriminator.tapped_blocks)
-        features = discriminator(found.taps)
+        early = tower().encode_intermediates(pixels, discriminator.tapped_blocks)
+        features = discriminator(found.intermediates)
         texts = discriminator.scale_texts(sentences())
         matched = discriminator.compute_logits(features, texts)
         mismatched = discriminator.compute_logits(features, mismatch_texts(texts))
-    assert torch.equal(early, found.taps)
-    assert_matches(found.taps[:, :, ::32], f"{tag}.feats_slice")
-    assert_matches(statistics(found.taps, 2), f"{tag}.feats_stats")
+    assert torch.equal(early, found.intermediates)
+    assert_matches(found.intermediates[:, :, ::32], f"{tag}.feats_slice")
+    assert_matches(statistics(found.intermediates, 2), f"{tag}.feats_stats")
     assert_matches(found.embeddings, f"{tag}.emb")
     assert_matches(features[:, ::16], f"{tag}.D_slice")
     assert_matches(statistics(features), f"{tag}.D_stats")

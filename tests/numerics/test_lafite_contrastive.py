@@ -113,7 +113,7 @@ def test_generated_images_with_their_real_ones(tag: str, axis: ContrastiveAxis, 
         224,
         config,
         augmenter=build_augmenter(config.augmentation, 4, torch.device("cpu")),
-        gather_rows=lambda rows: rows,
+        all_gather=lambda rows: rows,
     )
     with torch.no_grad():
         fakes = synthesise(build_generator(tag), tag, texts)

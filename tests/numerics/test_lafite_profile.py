@@ -53,7 +53,7 @@ def build_losses(tag: str, config: TrainConfig, embeddings: Tensor | None = None
         224,
         config,
         augmenter=build_augmenter(config.augmentation, config.batch_size, torch.device("cpu")),
-        gather_rows=lambda rows: rows,
+        all_gather=lambda rows: rows,
     )
 
 

@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from clipgan.cli.environment import ALWAYS, UNLESS_SET, apply_environment, process_environment
+from clipgan.cli.process_environment import (
+    ALWAYS,
+    UNLESS_SET,
+    apply_environment,
+    process_environment,
+)
 from pipelines.temporary_server import start_temporary_server
 from tests.params import tree_with
 

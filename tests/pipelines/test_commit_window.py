@@ -19,7 +19,7 @@ import pytest
 
 from clipgan.artifacts import hash_file
 from clipgan.resume_state import hash_like_dvc, list_states
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_store import open_client
 from tests.params import tree_with
 from tests.pipelines.conftest import PATIENCE, wait_until
 from tests.pipelines.test_dvc_project import TINY, YAML, Clone, copy_project

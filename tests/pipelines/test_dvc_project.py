@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from clipgan.cli.environment import QUIET_PREFECT, apply_environment, process_environment
+from clipgan.cli.process_environment import QUIET_PREFECT, apply_environment, process_environment
 from tests.params import tree_with
 from tests.pipelines.conftest import PATIENCE, wait_until
 

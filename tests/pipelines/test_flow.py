@@ -169,7 +169,7 @@ def test_what_waits_for_mlflow_is_sent_at_the_end(
 
 
 def test_the_evaluation_is_published(toy: ToyProject) -> None:
-    from pipelines.artifacts import publish_evaluation
+    from pipelines.prefect_artifacts import publish_evaluation
 
     workspace = Workspace(toy.root)
     values = {

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 
-from clipgan.cli.environment import QUIET_PREFECT
+from clipgan.cli.process_environment import QUIET_PREFECT
 from pipelines.processes import stream
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clipgan.cli.dvc_graph import describe_blockers
-from clipgan.cli.environment import QUIET_PREFECT
+from clipgan.cli.process_environment import QUIET_PREFECT
 from pipelines import supervised
 from pipelines.supervised import stop_group
 from tests.pipelines.conftest import PATIENCE, ToyProject, is_running, wait_until

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clipgan.cli.environment import QUIET_PREFECT, apply_environment
+from clipgan.cli.process_environment import QUIET_PREFECT, apply_environment
 from clipgan.cli.servers import build_command
 from clipgan.workspace import Workspace
 from tests.pipelines.conftest import PATIENCE, ToyProject, wait_until

@@ -18,12 +18,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 
-from clipgan.cli.environment import QUIET_PREFECT
 from clipgan.cli.models import compute_state
+from clipgan.cli.process_environment import QUIET_PREFECT
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.resume_state import has_waiting
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.tracking.spool import RunHeader, Spool
 from clipgan.workspace import Workspace
 from pipelines.__main__ import find_server, main

@@ -19,9 +19,9 @@ from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
-from clipgan.cli.environment import apply_environment
+from clipgan.cli.process_environment import apply_environment
 from clipgan.config import load_profile
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipgan.cli.environment import QUIET_PREFECT
+from clipgan.cli.process_environment import QUIET_PREFECT
 from clipgan.cli.workspace_lock import OWNER_VARIABLE, workspace_lock
 from tests.pipelines.conftest import PATIENCE, ToyProject
 

@@ -18,7 +18,7 @@ from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.stages.champion import measure_version
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.register import register_generator
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.tracking.registry import RegistrationReport
 from clipgan.tracking.versions import list_versions
 from clipgan.workspace import Workspace

@@ -24,12 +24,12 @@ from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.compare import ComparisonReport, measure_models
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.runs import send_waiting
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.run_contexts import continue_run
 from clipgan.tracking.spool import find_spools
 from clipgan.training.checkpoint import CheckpointStore
-from clipgan.training.checkpoint_export import describe_subject
+from clipgan.training.checkpoint_export import build_metadata
 from clipgan.workspace import Workspace
 from tests.metric_values import value_of
 from tests.mlflow_stores import register_values
@@ -172,10 +172,10 @@ def test_what_a_comparison_logs_waits_apart_from_the_pipelines_until_it_is_sent(
 def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Path) -> None:
     bundle = world / "bundle"
     networks = build_networks(tiny_params().train, TinyClip.embed_dim)
-    subject = describe_subject(
+    metadata = build_metadata(
         networks, family="lafite", clip=CLIP, initial_images_seen=0, training="t", means=MEANS
     )
-    store = CheckpointStore(world / "checkpoints", keep=2, fingerprint="t", subject=subject)
+    store = CheckpointStore(world / "checkpoints", keep=2, fingerprint="t", metadata=metadata)
     state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}
     folder = store.save(96, {"seed": 0}, state)
     info = BundleInfo("lafite", CLIP, SIDE_PX, 96)

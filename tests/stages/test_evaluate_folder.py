@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.spaces.extractors import build_judge, register_judge
+from clipgan.evaluation.spaces.extractors import build_extractor, register_extractor
 from clipgan.evaluation.study.image_folder import ImageFolder
 from clipgan.metrics.evaluations import Evaluation
 from clipgan.stages.evaluate_folder import evaluate_folder
@@ -61,11 +61,11 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_values_are_torch_fidelitys_of_the_same_folders(folders: Path) -> None:
-    register_judge()
+    register_extractor()
     theirs = measure_by_fidelity(str(folders / "generated"), str(folders / "reference"), 12)
     cpu = torch.device("cpu")
     tolerances = find_tolerances(
-        *(build_judge(cpu)(draw_images(seed))[0].detach() for seed in (0, 1))
+        *(build_extractor(cpu)(draw_images(seed))[0].detach() for seed in (0, 1))
     )
     values = run(folders).values["trained"]
     for kind, key in (

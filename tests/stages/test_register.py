@@ -169,7 +169,7 @@ def test_a_champion_of_an_older_protocol_is_not_compared(
     tracking_uri: str,
     tmp_path: Path,
 ) -> None:
-    from clipgan.tracking.environment import open_client
+    from clipgan.tracking.mlflow_store import open_client
 
     run(prepare(tmp_path / "1", 3.0, seed=1), tracking_uri)
     old = json.dumps({"value": 3.0, "protocol": {"metric": METRIC}})

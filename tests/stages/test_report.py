@@ -81,8 +81,8 @@ def test_the_report_says_in_words_what_the_values_show(
 
 
 def test_sheets_have_prompts_times_samples(world: Path, report: EvaluationReport) -> None:
-    with Image.open(world / "evaluation-report" / "samples.png") as sheet:
-        width, height = sheet.size
+    with Image.open(world / "evaluation-report" / "samples.png") as grid:
+        width, height = grid.size
     with Image.open(world / "evaluation-report" / "before_after.png") as both:
         assert both.height == pytest.approx(2 * height, abs=8)
     assert width > 4 * 128

@@ -19,7 +19,7 @@ import torch
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import RunLogger
 from clipgan.stages.train import train
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.spool import find_spools
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.snapshot import Snapshot

@@ -25,5 +25,5 @@ if __name__ == "__main__":
             try:
                 run_training(root, tiny_params(changes), output=name, processes=processes)
             except ConfigError as error:
-                if processes.is_lead:
+                if processes.is_main:
                     (root / f"{name}.txt").write_text(str(error))

@@ -51,7 +51,7 @@ class ToyStep(AdversarialStep):
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         texts = self.draw_conditions(batch, random)
-        latents = draw_normal((len(texts), self.generator.latent_dim), random.device)
+        latents = draw_normal((len(texts), self.generator.latent_dim), random.rng)
         fake = self.generator(latents, texts)
         self.discriminator.requires_grad_(False)
         loss = compute_generator_loss(self.discriminator(fake, texts))

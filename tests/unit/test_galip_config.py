@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from clipgan.clip.builtin import BUILTIN_MODEL
 from clipgan.clip.encoder import load_clip
-from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.galip.networks.vit_features import build_vit_tower
 from clipgan.families.galip.training.start import build_galip_networks
 from tests.galip_parts import galip_config
 from tests.params import params_with

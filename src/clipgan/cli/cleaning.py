@@ -19,7 +19,7 @@ from rich.table import Table
 from clipgan.artifacts import format_size, measure_size
 from clipgan.cli.stage_process import locked_project, remove_recorded_state
 from clipgan.resume_state import is_finished, list_states, remove_state
-from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
+from clipgan.tracking.mlflow_store import resolve_tracking_uri, sqlite_path
 from clipgan.workspace import Workspace
 
 _RESULTS = {

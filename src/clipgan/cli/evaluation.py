@@ -11,7 +11,7 @@ from clipgan.cli.generate import check_writable
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 from clipgan.stages.stage_threads import set_stage_threads
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:

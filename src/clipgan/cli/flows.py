@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from clipgan.cli.environment import QUIET_PREFECT, process_environment
 from clipgan.cli.error_reports import debug_is_on
+from clipgan.cli.process_environment import QUIET_PREFECT, process_environment
 from clipgan.config import load_params
 from clipgan.stages.resolution_check import check_resolutions
 from clipgan.workspace import find_workspace

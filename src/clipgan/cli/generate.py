@@ -17,7 +17,7 @@ from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.models.addresses import is_in_mlflow
 from clipgan.models.built_in import BUILT_IN, find_built_in
-from clipgan.tracking.environment import resolve_tracking_uri, sqlite_path
+from clipgan.tracking.mlflow_store import resolve_tracking_uri, sqlite_path
 from clipgan.workspace import find_workspace
 
 if TYPE_CHECKING:

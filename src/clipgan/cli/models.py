@@ -17,7 +17,7 @@ from clipgan.artifacts import hash_file, hash_json
 from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError, RegistryError
 from clipgan.stages.runs import count_waiting
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace, find_workspace
 
 

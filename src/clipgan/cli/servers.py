@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from clipgan.cli.environment import process_environment
+from clipgan.cli.process_environment import process_environment
 from clipgan.errors import ConfigError
-from clipgan.tracking.environment import artifact_location, resolve_tracking_uri, sqlite_path
 from clipgan.tracking.local_store import rebase_artifacts
+from clipgan.tracking.mlflow_store import artifact_location, resolve_tracking_uri, sqlite_path
 from clipgan.workspace import Workspace, find_workspace
 
 HOST = "127.0.0.1"

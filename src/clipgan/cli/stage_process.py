@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipgan.cli.environment import apply_environment
+from clipgan.cli.process_environment import apply_environment
 from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.parent_process import end_with_parent
 from clipgan.resume_state import remove_recorded

@@ -134,7 +134,7 @@ def read_finished_shard(path: Path, fingerprint: str, num_rows: int) -> FeatureS
     return _describe_shard(path, num_rows, num_captions)
 
 
-def save_manifest(
+def save_features_manifest(
     folder: Path,
     shards: Sequence[FeatureShard],
     *,
@@ -156,7 +156,7 @@ def save_manifest(
     return manifest
 
 
-def load_manifest(features_dir: Path) -> FeaturesManifest:
+def load_features_manifest(features_dir: Path) -> FeaturesManifest:
     """Read the manifest and check that every shard is there at its full size.
 
     Raises:
@@ -204,7 +204,7 @@ def load_features(
         FeatureStoreError: a shard is missing or damaged, or the features are of something else;
             both values are named.
     """
-    manifest = load_manifest(features_dir)
+    manifest = load_features_manifest(features_dir)
     if clip_fingerprint is not None:
         check_clip_fingerprint(manifest.clip, clip_fingerprint, features_dir)
     if images_fingerprint not in (None, manifest.images_fingerprint):

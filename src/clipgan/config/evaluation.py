@@ -71,7 +71,7 @@ class EvaluateConfig(Section):
     grid_prompts: PositiveInt
     grid_samples: PositiveInt
     nearest_pictures: Annotated[
-        int, Field(ge=0, description="pairs on the sheet of nearest training images; 0: no search")
+        int, Field(ge=0, description="pairs on the grid of nearest training images; 0: no search")
     ]
     worst_captions: Annotated[int, Field(ge=0, description="lowest CLIP scores in the report")]
 

@@ -26,7 +26,7 @@ from clipgan.data.fitting import ALTERATIONS
 from clipgan.data.ingest_report import (
     FileFinding,
     IngestReport,
-    build_report,
+    build_ingest_report,
     format_counts,
     save_report,
 )
@@ -54,7 +54,7 @@ _RECIPE = frozenset(ALTERATIONS.values())
 
 
 @dataclass
-class Findings:
+class IngestFindings:
     """What was found on a stretch of the source.
 
     ``joined`` are captions of duplicates, by the sample id of the image that is kept.
@@ -66,7 +66,7 @@ class Findings:
     by_design: dict[str, int] = field(default_factory=dict)
     joined: dict[str, list[str]] = field(default_factory=dict)
 
-    def extend(self, other: Findings) -> None:
+    def extend(self, other: IngestFindings) -> None:
         """Add what was found on the next stretch."""
         self.rejected += other.rejected
         self.altered += other.altered
@@ -99,7 +99,7 @@ class Ingestion:
         )
         self._shard_dir, self._journal_dir = self.folder / "shards", self.folder / "journal"
         self._shards: list[ShardEntry] = []
-        self._findings, self._pending = Findings(), Findings()
+        self._findings, self._pending = IngestFindings(), IngestFindings()
         self._kept: dict[str, _Kept] = {}
         self._position = self._num_journals = 0
 
@@ -157,7 +157,7 @@ class Ingestion:
         found = tree["findings"]
         for name in ("rejected", "altered", "captions"):
             found[name] = [FileFinding(**finding) for finding in found[name]]
-        self._findings.extend(Findings(**found))
+        self._findings.extend(IngestFindings(**found))
         self._position = tree["end"]
         return True
 
@@ -179,7 +179,7 @@ class Ingestion:
                 bar.advance()
                 if writer.is_full:
                     self._finish_shard(writer)
-            if writer.num_pending or self._pending != Findings():
+            if writer.num_pending or self._pending != IngestFindings():
                 self._finish_shard(writer)
 
     def _finish_shard(self, writer: ShardWriter) -> None:
@@ -194,7 +194,7 @@ class Ingestion:
         if entry:
             self._shards.append(entry)
         self._findings.extend(self._pending)
-        self._pending = Findings()
+        self._pending = IngestFindings()
 
     def _add(self, processed: ProcessedSample, writer: ShardWriter) -> None:
         sample, found = processed.sample, self._pending
@@ -265,7 +265,7 @@ class Ingestion:
                 entries.append(join_captions(source, target, self._findings.joined, limit=limit))
         manifest = build_manifest(entries, self.config.resolution_px)
         save_manifest(finished, manifest)
-        report = build_report(
+        report = build_ingest_report(
             finished,
             manifest,
             source=self.listing.name,

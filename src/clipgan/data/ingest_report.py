@@ -93,7 +93,7 @@ class IngestReport:
         return "\n".join([counts, self.shapes.describe(), *warnings])
 
 
-def build_report(
+def build_ingest_report(
     images_dir: Path,
     manifest: ImagesManifest,
     *,

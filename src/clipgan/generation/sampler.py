@@ -2,7 +2,7 @@
 
 Image ``j`` of a prompt comes from a latent of its own, drawn from (seed, j) by a counter-based
 generator, and from the stored noise; so it does not depend on the other prompts and images asked
-for at once, and equal columns of a sheet share their latent.
+for at once, and equal columns of a grid share their latent.
 """
 
 from __future__ import annotations

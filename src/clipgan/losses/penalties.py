@@ -73,7 +73,7 @@ class PathLengthPenalty(nn.Module):
         styles: Tensor,
         *,
         noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         scale: float | Tensor = 1.0,
     ) -> Tensor:
         """(N,) penalties, differentiable; the loss is the weight times their mean.
@@ -81,11 +81,11 @@ class PathLengthPenalty(nn.Module):
         Args:
             images: (N, 3, H, W), synthesised from ``styles``.
             styles: (N, slots, D), the generator's mapping of latents.
-            noise: (N, 3, H, W) standard normal; None: drawn with ``generator``.
+            noise: (N, 3, H, W) standard normal; None: drawn with ``rng``.
             scale: as for :func:`compute_r1_penalty`.
         """
         if noise is None:
-            noise = draw_normal(images.shape, generator, device=images.device)
+            noise = draw_normal(images.shape, rng, device=images.device)
         lengths = compute_path_lengths(images, styles, noise, scale=scale)
         fresh = lengths.mean()
         if self.average is not None:

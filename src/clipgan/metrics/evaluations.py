@@ -32,7 +32,7 @@ class Evaluation:
             addresses -> metric -> value.
         skipped: name of an absent metric -> one line of reason.
         warnings: what to know before reading the values.
-        prompts: texts of the data, those of the sample sheet.
+        prompts: texts of the data, those of the sample grid.
         title: of a report.
         baseline: the model that the others are compared with; None: no comparison.
         images_seen: in the training that was evaluated; None: it is none.

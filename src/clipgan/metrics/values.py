@@ -162,7 +162,7 @@ def parse_value(tree: Any, source: str) -> MetricValue:
         ) from None
 
 
-def number_values(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
+def flatten_metrics(values: Mapping[str, MetricValue], folder: str) -> dict[str, float]:
     """``folder/metric`` -> value, with the ends of its interval as ``.low`` and ``.high``."""
     numbers: dict[str, float] = {}
     for name, value in values.items():

@@ -47,7 +47,7 @@ def compute_training_text(
     image_features: Tensor,
     text_features: Tensor,
     config: PseudoTextConfig,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
     mapper: NoiseMapper | None = None,
 ) -> Tensor:
     """Conditions of one batch: pseudo text with ``pseudo_text_probability``, else perturbed text.
@@ -60,13 +60,13 @@ def compute_training_text(
     Args:
         image_features: (N, D) float32, unit norm.
         text_features: (N, D) float32, unit norm or zero.
-        generator: on the features' device.
+        rng: on the features' device.
         mapper: on the features' device; makes the pseudo text where ``config.kind`` is ``mapper``.
 
     Returns:
         (N, D) float32, unit norm.
     """
-    noise = draw_normal(image_features.shape, generator, device=image_features.device)
+    noise = draw_normal(image_features.shape, rng, device=image_features.device)
     probability = config.pseudo_text_probability
     if config.kind == "mapper":
         assert mapper is not None
@@ -78,6 +78,6 @@ def compute_training_text(
     perturbed = compute_pseudo_text(text_features, config.true_text_noise_level, noise)
     takes_pseudo = ~text_features.any(dim=1, keepdim=True)
     if probability > 0.0:
-        chance = draw_uniform((len(pseudo), 1), generator, device=pseudo.device)
+        chance = draw_uniform((len(pseudo), 1), rng, device=pseudo.device)
         takes_pseudo |= chance < probability
     return torch.where(takes_pseudo, pseudo, perturbed)

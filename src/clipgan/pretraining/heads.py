@@ -107,7 +107,7 @@ def train_heads(
     optimizer = torch.optim.AdamW(
         parameters, lr=config.teacher_learning_rate, weight_decay=config.teacher_weight_decay
     )
-    generator = torch.Generator().manual_seed(config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
     captions = CaptionSampler(data)
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(config.seed + 1)  # dropout
@@ -115,11 +115,9 @@ def train_heads(
             factor = compute_rate_factor(step, config.teacher_steps, config.teacher_steps // 10)
             for group in optimizer.param_groups:
                 group["lr"] = config.teacher_learning_rate * factor
-            rows = train[
-                torch.randint(len(train), (config.teacher_batch_size,), generator=generator)
-            ]
-            views = torch.randint(len(features), (len(rows),), generator=generator)
-            chosen = captions.draw(rows, generator).to(device)
+            rows = train[torch.randint(len(train), (config.teacher_batch_size,), generator=rng)]
+            views = torch.randint(len(features), (len(rows),), generator=rng)
+            chosen = captions.draw(rows, rng).to(device)
             images = heads.image(features[views.to(device), rows.to(device)].float())
             loss = compute_concept_contrast(
                 images, heads.text(embeddings[chosen]), concepts[rows.to(device)], heads.logit_scale
@@ -146,9 +144,9 @@ class CaptionSampler:
         self.first = torch.cat([torch.zeros(1, dtype=torch.long), self.counts.cumsum(0)[:-1]])
         self.numbers = torch.tensor([n for numbers in data.caption_numbers for n in numbers])
 
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """Images (B,) -> rows of the text embeddings (B,), uniform over each image's captions."""
-        place = torch.rand(len(rows), generator=generator) * self.counts[rows]
+        place = torch.rand(len(rows), generator=rng) * self.counts[rows]
         return self.numbers[self.first[rows] + place.long()]
 
 

@@ -97,7 +97,7 @@ class MapperTraining:
         self.random.seed("noise mapper", config.seed, number)
         seed = derive_seed("noise mapper batch", config.seed, number)
         images, texts = self.pairs.draw_pairs(config.batch_size, seed, self.device)
-        pseudo = self.mapper(images, _draw_noise(images, self.random.device))
+        pseudo = self.mapper(images, _draw_noise(images, self.random.rng))
         loss = compute_contrastive_loss(
             pseudo, texts, config.temperature, kind=config.contrastive, axis="both"
         )
@@ -143,5 +143,5 @@ def compute_mapper_metrics(
     return {"pairs": count, **{name: round(float(value), 4) for name, value in found.items()}}
 
 
-def _draw_noise(features: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(features.shape, device=features.device, generator=generator)
+def _draw_noise(features: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.randn(features.shape, device=features.device, generator=rng)

@@ -53,8 +53,8 @@ def _make_view(
     device: torch.device,
     view: int,
 ) -> Tensor:
-    generator = torch.Generator(device)
-    generator.manual_seed(config.seed + view)
+    rng = torch.Generator(device)
+    rng.manual_seed(config.seed + view)
     # A copy: the trunk itself stays as precise as its file.
     fast = copy.deepcopy(trunk).to(device, DTYPES[config.precision])
     fast = fast.to(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def _make_view(
     with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
         for batch in torch.split(data.images_uint8, INFERENCE_BATCH):
             images = batch.to(device)
-            pixels = build_views(images, generator) if view else to_unit_range(images)
+            pixels = build_views(images, rng) if view else to_unit_range(images)
             maps = fast.encode_maps(resize(pixels, config.image_side_px))
             found.append(maps.to("cpu", torch.float16).contiguous())
             bar.advance(len(batch))

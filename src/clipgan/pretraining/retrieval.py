@@ -49,9 +49,9 @@ def select_rows(data: PretrainingData, seed: int) -> dict[str, Tensor]:
             plainest[concept] = row
     rows = torch.tensor(sorted(plainest.values()), dtype=torch.long)
     unseen, seen = rows[~data.is_train[rows]], rows[data.is_train[rows]]
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     count = min(len(seen), len(unseen)) or len(seen)
-    sample = seen[torch.randperm(len(seen), generator=generator)[:count]].sort().values
+    sample = seen[torch.randperm(len(seen), generator=rng)[:count]].sort().values
     return {"unseen": unseen, "seen": sample}
 
 

@@ -107,12 +107,12 @@ class TowerTraining:
         return {"distillation": distillation.detach(), "contrastive": contrastive.detach()}
 
     def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = torch.Generator()
-        generator.manual_seed(_derive_seed(self.config.seed, number, "rows"))
-        picks = torch.randint(len(self.train_rows), (self.config.batch_size,), generator=generator)
+        rng = torch.Generator()
+        rng.manual_seed(_derive_seed(self.config.seed, number, "rows"))
+        picks = torch.randint(len(self.train_rows), (self.config.batch_size,), generator=rng)
         rows = self.train_rows[picks]
-        views = torch.randint(len(self.maps), (len(rows),), generator=generator)
-        captions = self.captions.draw(rows, generator)
+        views = torch.randint(len(self.maps), (len(rows),), generator=rng)
+        captions = self.captions.draw(rows, rng)
         maps = self.maps[views, rows].to(self.device).float()
         return rows.to(self.device), captions.to(self.device), maps
 

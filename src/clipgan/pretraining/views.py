@@ -2,7 +2,7 @@
 
 The label of a view comes from the teacher, which sees the same pixels, so the views may be strong:
 what counts is that the student meets many more pictures than the data set holds. All randomness
-comes from the generator passed in.
+comes from the ``rng`` passed in.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ BLURRED_FRACTION = 0.3
 MAX_NOISE = 0.08
 
 
-def build_views(images_uint8: Tensor, generator: torch.Generator) -> Tensor:
+def build_views(images_uint8: Tensor, rng: torch.Generator) -> Tensor:
     """One labelled view of each image.
 
     Args:
         images_uint8: (N, 3, S, S) uint8 icons on white.
-        generator: on the images' device.
+        rng: on the images' device.
 
     Returns:
         (N, 3, S, S) float32 in [-1, 1]: flipped, turned, scaled, sheared and moved on white; then
         some recoloured, on a coloured ground, blurred or noisy.
     """
     ink = 1.0 - images_uint8.float() / 255.0  # white is 0, so that padding is white
-    ink = _warp(ink, generator)
-    pixels = _recolour(1.0 - ink, generator)
-    pixels = _put_on_ground(pixels, generator)
-    pixels = _blur(pixels, generator)
-    return _add_noise(pixels, generator) * 2.0 - 1.0
+    ink = _warp(ink, rng)
+    pixels = _recolour(1.0 - ink, rng)
+    pixels = _put_on_ground(pixels, rng)
+    pixels = _blur(pixels, rng)
+    return _add_noise(pixels, rng) * 2.0 - 1.0
 
 
-def _uniform(like: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
-    values = torch.rand(len(like), generator=generator, device=like.device)
+def _uniform(like: Tensor, rng: torch.Generator, low: float, high: float) -> Tensor:
+    values = torch.rand(len(like), generator=rng, device=like.device)
     return (low + (high - low) * values).view(-1, 1, 1, 1)
 
 
-def _chance(like: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    return (_uniform(like, generator, 0.0, 1.0) < probability).float()
+def _chance(like: Tensor, rng: torch.Generator, probability: float) -> Tensor:
+    return (_uniform(like, rng, 0.0, 1.0) < probability).float()
 
 
-def _warp(ink: Tensor, generator: torch.Generator) -> Tensor:
+def _warp(ink: Tensor, rng: torch.Generator) -> Tensor:
     """Affine map of every image; what comes from outside is 0."""
 
     def draw(low: float, high: float) -> Tensor:
-        return _uniform(ink, generator, low, high).view(-1)
+        return _uniform(ink, rng, low, high).view(-1)
 
     angle = draw(-1.0, 1.0).pow(3) * math.radians(MAX_ROTATION_DEGREES)
     scale = torch.exp(draw(math.log(SCALE_RANGE[0]), math.log(SCALE_RANGE[1])))
@@ -83,48 +83,48 @@ def _warp(ink: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _recolour(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def _recolour(pixels: Tensor, rng: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation and a turn of the hue, pixels in [0, 1]."""
-    chosen = _chance(pixels, generator, RECOLOURED_FRACTION)
+    chosen = _chance(pixels, rng, RECOLOURED_FRACTION)
     luma = pixels.mean(dim=1, keepdim=True)
-    saturation = _uniform(pixels, generator, 0.3, 1.5)
-    hue = _uniform(pixels, generator, -1.0, 1.0).pow(3) * math.pi
+    saturation = _uniform(pixels, rng, 0.3, 1.5)
+    hue = _uniform(pixels, rng, -1.0, 1.0).pow(3) * math.pi
     # A turn about the grey axis keeps luma (here: the plain mean) and saturation.
     chroma = (pixels - luma) * saturation
     turned = chroma * torch.cos(hue) + torch.sin(hue) / math.sqrt(3.0) * (
         chroma.roll(1, dims=1) - chroma.roll(-1, dims=1)
     )
-    contrast = _uniform(pixels, generator, 0.6, 1.3)
-    brightness = _uniform(pixels, generator, -0.15, 0.15)
+    contrast = _uniform(pixels, rng, 0.6, 1.3)
+    brightness = _uniform(pixels, rng, -0.15, 0.15)
     changed = ((luma + turned - 0.5) * contrast + 0.5 + brightness).clamp(0.0, 1.0)
     return pixels + chosen * (changed - pixels)
 
 
-def _put_on_ground(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def _put_on_ground(pixels: Tensor, rng: torch.Generator) -> Tensor:
     """Replace white by a colour, shaded linearly; white inside an icon turns too."""
-    chosen = _chance(pixels, generator, BACKGROUND_FRACTION)
+    chosen = _chance(pixels, rng, BACKGROUND_FRACTION)
     count, device = len(pixels), pixels.device
-    corners = torch.rand(count, 3, 2, 2, generator=generator, device=device)
+    corners = torch.rand(count, 3, 2, 2, generator=rng, device=device)
     ground = F.interpolate(corners, size=pixels.shape[-2:], mode="bilinear", align_corners=True)
     flat = corners.mean(dim=(2, 3), keepdim=True)
-    ground = torch.where(_chance(pixels, generator, 0.5) > 0, ground, flat)
+    ground = torch.where(_chance(pixels, rng, 0.5) > 0, ground, flat)
     # Ink is opaque from a darkness of 1/8 on, so that the ground tints pale edges only.
     opacity = ((1.0 - pixels.amin(dim=1, keepdim=True)) * 8.0).clamp(0.0, 1.0)
     changed = pixels * opacity + ground * (1.0 - opacity)
     return pixels + chosen * (changed - pixels)
 
 
-def _blur(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = _chance(pixels, generator, BLURRED_FRACTION)
-    amount = _uniform(pixels, generator, 0.0, 1.0) * chosen
+def _blur(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    chosen = _chance(pixels, rng, BLURRED_FRACTION)
+    amount = _uniform(pixels, rng, 0.0, 1.0) * chosen
     kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=pixels.device) / 16.0
     weight = (kernel[:, None] * kernel[None, :]).expand(3, 1, 5, 5)
     padded = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
     return pixels + amount * (F.conv2d(padded, weight, groups=3) - pixels)
 
 
-def _add_noise(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    deviation = _uniform(pixels, generator, 0.0, MAX_NOISE)
-    deviation = deviation * _chance(pixels, generator, NOISY_FRACTION)
-    noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
+def _add_noise(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    deviation = _uniform(pixels, rng, 0.0, MAX_NOISE)
+    deviation = deviation * _chance(pixels, rng, NOISY_FRACTION)
+    noise = torch.randn(pixels.shape, generator=rng, device=pixels.device)
     return (pixels + noise * deviation).clamp(0.0, 1.0)

@@ -16,7 +16,7 @@ from clipgan.errors import ConfigError
 from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.resolution_check import check_resolutions, check_stored_size
 from clipgan.stages.stage_threads import set_stage_threads
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace
 
 
@@ -79,7 +79,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
             )
         )
         logger: RunLogger = NULL_LOGGER
-        if processes.is_lead:
+        if processes.is_main:
             logger = stack.enter_context(open_run(params, workspace, initial_folder))
         return train(
             params.train,

@@ -15,7 +15,7 @@ from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.stage_threads import set_stage_threads
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace
 
 

@@ -25,7 +25,7 @@ from clipgan.metrics.evaluations import (
     Evaluation,
     save_evaluation,
 )
-from clipgan.metrics.values import MetricValue, number_values
+from clipgan.metrics.values import MetricValue, flatten_metrics
 from clipgan.models.bundle import (
     BundleInfo,
     GeneratorBundle,
@@ -85,7 +85,9 @@ def evaluate(
     started = time.monotonic()
     protocols = [find_protocol(name, config) for name in config.protocols]
     bundles = _load_bundles(config, training)
-    inputs = load_judge_inputs(config, features_config, images=images, features=features, clip=clip)
+    inputs = load_evaluation_inputs(
+        config, features_config, images=images, features=features, clip=clip
+    )
     models = {name: inputs.describe_model(bundle) for name, bundle in bundles.items()}
     measured = Measurements(config, images, models, inputs.device, FeatureCache(cache))
     measured.warnings += _enlarge_initial(models)
@@ -116,7 +118,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class JudgeInputs:
+class EvaluationInputs:
     """Features and CLIP of one project, and the device to measure on."""
 
     encoder: ClipEncoder
@@ -138,14 +140,14 @@ class JudgeInputs:
         return ModelUnderTest(bundle, self.clip, self.stored.find, conditions)
 
 
-def load_judge_inputs(
+def load_evaluation_inputs(
     config: EvaluateConfig,
     features_config: FeaturesConfig,
     *,
     images: Path,
     features: Path,
     clip: ClipEncoder | None,
-) -> JudgeInputs:
+) -> EvaluationInputs:
     """Image shards' manifest, features and CLIP of one project.
 
     Raises:
@@ -168,7 +170,7 @@ def load_judge_inputs(
     )
     judge = TrainingClip(clip.encode_images, fingerprint)
     stored = StoredFeatures(table, config.prompts, clip.encode_texts)
-    return JudgeInputs(clip, judge, stored, device)
+    return EvaluationInputs(clip, judge, stored, device)
 
 
 def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, GeneratorBundle]:
@@ -205,7 +207,7 @@ def _log(
     folder: Path,
 ) -> None:
     for section, position in ((INITIAL, 0), (TRAINED, images_seen)):
-        if numbers := number_values(values.get(section, {}), LOGGED_FOLDER):
+        if numbers := flatten_metrics(values.get(section, {}), LOGGED_FOLDER):
             logger.log_metrics(numbers, position)
     logger.log_file(folder / EVALUATION_FILE, LOGGED_FOLDER)
     logger.flush()

@@ -137,7 +137,7 @@ class _Extraction:
                 for entry in self.manifest.shards
             ]
         shutil.rmtree(folder / _PARTS_FOLDER, ignore_errors=True)
-        feature_store.save_manifest(
+        feature_store.save_features_manifest(
             folder,
             shards,
             clip=self.clip.fingerprint,
@@ -237,7 +237,7 @@ def _name_shard(entry: ShardEntry) -> str:
 
 
 def _make_report(features: Path, *, num_encoded: int) -> FeaturesReport:
-    manifest = feature_store.load_manifest(features)
+    manifest = feature_store.load_features_manifest(features)
     return FeaturesReport(
         num_images=manifest.num_images,
         num_captions=manifest.num_captions,

@@ -80,7 +80,7 @@ class GeneratorUnderTest:
         latents = draw_latents(self._seed, len(conditions), self._bundle.latent_dim)
         return self._run(conditions, latents)
 
-    def generate_sheet(self, prompts: Sequence[str], columns: int) -> Tensor:
+    def generate_grid(self, prompts: Sequence[str], columns: int) -> Tensor:
         """(prompts, columns, 3, R, R) uint8; the columns share their latents."""
         latents = draw_latents(self._seed, columns, self._bundle.latent_dim)
         repeated = [prompt for prompt in prompts for _ in range(columns)]

@@ -15,7 +15,7 @@ from clipgan.evaluation.report.pictures import Pictures
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.evaluation.study.benchmark import Benchmark, build_benchmark
 from clipgan.evaluation.study.driver import Driver
-from clipgan.evaluation.study.findings import Findings
+from clipgan.evaluation.study.findings import StudyResults
 from clipgan.evaluation.study.protocols import EvaluationProtocol, key_metric
 from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.evaluation.study.shard_study import build_shard_study
@@ -82,8 +82,8 @@ class Measurements:
                 drivers[id(model.clip)] = self._build_driver(model, benchmark)
         is_first = self.pictures is None
         prompts = _choose_prompts(self.config, benchmark)
-        sheets: dict[str, Tensor] = {}
-        findings: dict[str, Findings] = {}
+        grids: dict[str, Tensor] = {}
+        findings: dict[str, StudyResults] = {}
         first = next(iter(drivers.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
@@ -95,11 +95,11 @@ class Measurements:
                 self._keep(name, protocol, found.values)
                 if is_first:
                     findings[name] = found
-                    sheets[name] = generator.generate_sheet(prompts, self.config.grid_samples)
+                    grids[name] = generator.generate_grid(prompts, self.config.grid_samples)
         if is_first:
             self.pictures = Pictures(
                 prompts,
-                sheets,
+                grids,
                 worst={name: found.worst for name, found in findings.items()},
                 nearest={name: found.nearest for name, found in findings.items()},
             )

@@ -68,14 +68,14 @@ def opened_start(
         return
     scratch = work / START_FOLDER
     try:
-        if processes.is_lead:
+        if processes.is_main:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
             _make_bundle(initial_weights, scratch, tracking_uri)
         processes.wait()
         yield scratch / _BUNDLE
     finally:
-        if processes.is_lead:
+        if processes.is_main:
             shutil.rmtree(scratch, ignore_errors=True)
 
 

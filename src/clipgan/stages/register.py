@@ -20,9 +20,9 @@ from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.champion import measure_version
 from clipgan.stages.runs import send_waiting
-from clipgan.tracking.environment import resolve_tracking_uri
 from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
 from clipgan.workspace import Workspace
@@ -79,7 +79,7 @@ def register(
     return register_model(
         config,
         RegistrationRequest(
-            GeneratorPackage(training, SAMPLER_LOADER, find_clip_weights(training, clip_weights)),
+            GeneratorPackage(training, SAMPLER_LOADER, find_clip_files(training, clip_weights)),
             evaluation=load_evaluation(evaluation),
             source=str(evaluation / EVALUATION_FILE),
             run_id=read_run_id(training / RUN_FILE),
@@ -91,7 +91,7 @@ def register(
     )
 
 
-def find_clip_weights(training: Path, clip_weights: str) -> Path | None:
+def find_clip_files(training: Path, clip_weights: str) -> Path | None:
     """The file or folder of the CLIP's weights to copy; None for the built-in ones.
 
     Loaded once from there and compared with the bundle: a weights file alone may give another

@@ -1,4 +1,4 @@
-"""Stage report: what evaluate measured -> report.html, report.md, sheets and curves.
+"""Stage report: what evaluate measured -> report.html, report.md, grids and curves.
 
 Apart from measuring: a change of the page's style measures nothing again.
 """

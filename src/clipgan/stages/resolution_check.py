@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from clipgan.config import Params, TrainConfig
 from clipgan.errors import ConfigError, RegistryError
 from clipgan.models.addresses import BUNDLE_FILE, CHECKPOINT_FILE, find_folder
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 
 
 def check_resolutions(params: Params, root: Path) -> None:

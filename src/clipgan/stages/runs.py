@@ -10,7 +10,7 @@ from pathlib import Path
 from clipgan.config import Params, TrainConfig
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import RunLogger
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.tracking.spool import Spool, Waiting, find_spools, load_header
 from clipgan.workspace import Workspace
 

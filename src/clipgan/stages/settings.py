@@ -64,7 +64,7 @@ _Hashes = dict[Path, str]
 def _list_files(params: Params) -> list[Path]:
     """Every weights file that a parameter names."""
     train = params.train
-    names = [params.features.clip_weights, *_list_judge_weights(params.evaluate)]
+    names = [params.features.clip_weights, *_list_evaluation_weights(params.evaluate)]
     named = [Path(name) for name in names]
     start = _find_start(train)
     if start is not None:
@@ -115,7 +115,7 @@ def _find_start(config: TrainConfig) -> Path | None:
 
 
 def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, Any]:
-    names = _list_judge_weights(config)
+    names = _list_evaluation_weights(config)
     contents = {name: _hash_content(Path(name), hashes) for name in names}
     return {
         **select_evaluation(config),
@@ -123,7 +123,7 @@ def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, A
     }
 
 
-def _list_judge_weights(config: EvaluateConfig) -> list[str]:
+def _list_evaluation_weights(config: EvaluateConfig) -> list[str]:
     """What may be the file of a network that judges."""
     specs = [*config.feature_spaces]
     for protocol in config.custom_protocols:

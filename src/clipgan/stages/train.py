@@ -22,8 +22,8 @@ from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.training.checkpoint import CheckpointStore, Subject
-from clipgan.training.checkpoint_export import describe_subject
+from clipgan.training.checkpoint import CheckpointMetadata, CheckpointStore
+from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
@@ -40,7 +40,7 @@ from clipgan.training.inputs import (
 )
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
-from clipgan.training.sample_sheet import SampleSheet
+from clipgan.training.sample_grid import SampleGrid
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
@@ -122,7 +122,7 @@ def train(
         fingerprint=fingerprint,
         num_processes=processes.count,
     )
-    if processes.is_lead:
+    if processes.is_main:
         place_output(
             output,
             networks,
@@ -218,7 +218,7 @@ def _build_loop(
     check_batch_fits(config, processes)
     parameters = flatten("train", select_training(config))
     logger.log_params(parameters)
-    if processes.is_lead:
+    if processes.is_main:
         undecoded_bytes = count_undecoded_bytes(config, images, conditions, image_store)
         _check_disk(config, monitoring, networks, run_folder, decoded_bytes=undecoded_bytes)
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
@@ -233,7 +233,7 @@ def _build_loop(
         processes=processes,
     )
     folder = run_folder / SAMPLES_FOLDER
-    sheet = SampleSheet(
+    grid = SampleGrid(
         networks.generator_ema,
         conditions,
         config,
@@ -251,9 +251,9 @@ def _build_loop(
             run_folder / "checkpoints",
             keep=monitoring.keep_checkpoints,
             fingerprint=fingerprint,
-            subject=_describe_subject(config, networks, conditions, initial, fingerprint),
+            metadata=_build_metadata(config, networks, conditions, initial, fingerprint),
         ),
-        save_samples=sheet.save,
+        save_samples=grid.save,
         run_logger=logger,
         device=device,
         processes=processes,
@@ -281,14 +281,14 @@ def _check_disk(
     )
 
 
-def _describe_subject(
+def _build_metadata(
     config: TrainConfig,
     networks: Networks[Any, Any],
     conditions: Conditions,
     initial: BundleInfo | None,
     fingerprint: str,
-) -> Subject:
-    return describe_subject(
+) -> CheckpointMetadata:
+    return build_metadata(
         networks,
         family=config.family,
         clip=dict(conditions.table.clip),

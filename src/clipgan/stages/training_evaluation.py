@@ -19,10 +19,10 @@ from clipgan.config import EvaluateConfig, FeaturesConfig
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
 from clipgan.metrics.evaluations import TRAINED, Evaluation, load_evaluation, save_evaluation
-from clipgan.metrics.values import number_values
+from clipgan.metrics.values import flatten_metrics
 from clipgan.models.bundle import load_bundle
 from clipgan.run_logger import RunLogger
-from clipgan.stages.evaluate import LOGGED_FOLDER, JudgeInputs, load_judge_inputs
+from clipgan.stages.evaluate import LOGGED_FOLDER, EvaluationInputs, load_evaluation_inputs
 from clipgan.stages.measurements import Measurements
 from clipgan.training.snapshot import Snapshot
 
@@ -58,7 +58,7 @@ class TrainingEvaluation:
         self._cache, self._run_logger = FeatureCache(cache), run_logger
         # Before the training rather than in its middle.
         self._protocols = [find_protocol(name, config) for name in config.protocols]
-        self._inputs: JudgeInputs = load_judge_inputs(
+        self._inputs: EvaluationInputs = load_evaluation_inputs(
             config, features_config, images=images, features=features, clip=clip
         )
 
@@ -78,7 +78,7 @@ class TrainingEvaluation:
                 evaluation = self._measure(snapshot)
             with built_folder(folder) as building:
                 save_evaluation(building, evaluation)
-        numbers = number_values(evaluation.values[TRAINED], LOGGED_FOLDER)
+        numbers = flatten_metrics(evaluation.values[TRAINED], LOGGED_FOLDER)
         self._run_logger.log_metrics(numbers, snapshot.images_seen)
 
     def _measure(self, snapshot: Snapshot) -> Evaluation:

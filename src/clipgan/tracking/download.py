@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import (
+from clipgan.tracking.mlflow_store import (
     explain_mlflow_errors,
     global_tracking_uri,
     load_mlflow,

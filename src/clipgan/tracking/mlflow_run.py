@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import (
+from clipgan.tracking.mlflow_store import (
     ensure_experiment,
     explain_mlflow_errors,
     is_missing,

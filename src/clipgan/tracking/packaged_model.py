@@ -27,7 +27,7 @@ from clipgan.models.bundle import (
     BundleInfo,
     load_bundle_info,
 )
-from clipgan.tracking.environment import explain_mlflow_errors, load_mlflow
+from clipgan.tracking.mlflow_store import explain_mlflow_errors, load_mlflow
 
 MODEL_CODE = Path(__file__).with_name("served_model.py")
 EXAMPLE_PROMPT = "a red apple"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipgan.tracking.environment import explain_mlflow_errors, open_client
+from clipgan.tracking.mlflow_store import explain_mlflow_errors, open_client
 
 
 def list_pending_models(tracking_uri: str) -> list[str]:

@@ -19,8 +19,8 @@ from clipgan.config import RegisterConfig
 from clipgan.errors import EvaluationError, RegistryError
 from clipgan.metrics.comparison import compare_values
 from clipgan.metrics.values import MetricValue
-from clipgan.tracking.environment import explain_mlflow_errors, open_client, sqlite_path
 from clipgan.tracking.gate import MeasureVersion, PromotionDecision, decide_promotion
+from clipgan.tracking.mlflow_store import explain_mlflow_errors, open_client, sqlite_path
 from clipgan.tracking.versions import (
     CHAMPION,
     GATE_TAG,

@@ -13,15 +13,15 @@ from typing import Any
 from clipgan.config import RegisterConfig
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.models.bundle import load_bundle_info
-from clipgan.tracking.environment import (
+from clipgan.tracking.gate import MeasureVersion, PromotionDecision, find_gate_value
+from clipgan.tracking.mlflow_run import resolve_run
+from clipgan.tracking.mlflow_store import (
     explain_mlflow_errors,
     global_tracking_uri,
     is_missing,
     load_mlflow,
     open_client,
 )
-from clipgan.tracking.gate import MeasureVersion, PromotionDecision, find_gate_value
-from clipgan.tracking.mlflow_run import resolve_run
 from clipgan.tracking.packaged_model import (
     GeneratorPackage,
     compute_data_hash,

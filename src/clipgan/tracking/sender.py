@@ -18,8 +18,8 @@ from typing import Any
 
 from clipgan.errors import RegistryError
 from clipgan.resume_state import has_waiting
-from clipgan.tracking.environment import explain_mlflow_errors, load_mlflow, open_client
 from clipgan.tracking.mlflow_run import find_or_make_run, is_active
+from clipgan.tracking.mlflow_store import explain_mlflow_errors, load_mlflow, open_client
 from clipgan.tracking.spool import (
     DATASET,
     FILE,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clipgan.tracking.environment import load_mlflow
+from clipgan.tracking.mlflow_store import load_mlflow
 from clipgan.tracking.spool import METRICS, Spool
 
 PREFIX = "system/"

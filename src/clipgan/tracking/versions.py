@@ -12,14 +12,14 @@ from typing import Any
 
 from clipgan.errors import EvaluationError
 from clipgan.metrics.values import MetricValue, parse_value
-from clipgan.tracking.environment import (
+from clipgan.tracking.local_store import find_stored_version, read_stored_aliases, rebase_artifacts
+from clipgan.tracking.mlflow_store import (
     explain_mlflow_errors,
     is_missing,
     load_mlflow,
     open_client,
     sqlite_path,
 )
-from clipgan.tracking.local_store import find_stored_version, read_stored_aliases, rebase_artifacts
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 STATE_TAG = "clipgan.state"

@@ -47,10 +47,10 @@ class AdaptiveAugmenter:
             3, dtype=torch.float64, device=device
         ).unbind()
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """(N, 3, R, R) in [-1, 1] -> the same shape; colours may leave the range."""
-        sources = draw_geometry(images, self.probability, generator)
-        colors = draw_colors(images, self.probability, generator)
+        sources = draw_geometry(images, self.probability, rng)
+        colors = draw_colors(images, self.probability, rng)
         return change_colors(warp_images(images, sources), colors)
 
     def observe(self, real_logits_sign: Tensor) -> StepLosses:
@@ -91,41 +91,41 @@ class AdaptiveAugmenter:
 class _Draws:
     """One number for each image, changed with a probability and neutral otherwise."""
 
-    def __init__(self, images: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, images: Tensor, rng: torch.Generator) -> None:
         self.shape = (len(images),)
         self.options = {"device": images.device}
-        self.generator = generator
+        self.rng = rng
 
     def uniform(self, probability: Tensor, low: float, high: float) -> Tensor:
-        drawn = draw_uniform(self.shape, self.generator, **self.options)
+        drawn = draw_uniform(self.shape, self.rng, **self.options)
         return self._apply(low + drawn * (high - low), probability, 0.0)
 
     def normal(self, probability: Tensor, deviation: float) -> Tensor:
-        drawn = draw_normal(self.shape, self.generator, **self.options)
+        drawn = draw_normal(self.shape, self.rng, **self.options)
         return self._apply(drawn * deviation, probability, 0.0)
 
     def log_normal(self, probability: Tensor, deviation: float) -> Tensor:
         """Powers of two with normal exponents."""
-        drawn = draw_normal(self.shape, self.generator, **self.options)
+        drawn = draw_normal(self.shape, self.rng, **self.options)
         return self._apply((drawn * deviation).exp2(), probability, 1.0)
 
     def integer(self, probability: Tensor, high: int) -> Tensor:
         """0..high, as float."""
-        drawn = draw_integers(0, high, self.shape, self.generator, **self.options).float()
+        drawn = draw_integers(0, high, self.shape, self.rng, **self.options).float()
         return self._apply(drawn, probability, 0.0)
 
     def _apply(self, values: Tensor, probability: Tensor, neutral: float) -> Tensor:
-        chance = draw_uniform(self.shape, self.generator, **self.options)
+        chance = draw_uniform(self.shape, self.rng, **self.options)
         return torch.where(chance < probability, values, neutral)
 
 
-def draw_geometry(images: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
+def draw_geometry(images: Tensor, probability: Tensor, rng: torch.Generator) -> Tensor:
     """(N, 3, 3) maps for :func:`~clipgan.training.image_warp.warp_images`, one an image.
 
     In order: flip, quarter turns, whole-pixel shift; scaling, rotation, anisotropic scaling, a
     second rotation, fractional shift. The two rotations together happen with ``probability`` ().
     """
-    draws = _Draws(images, generator)
+    draws = _Draws(images, rng)
     height, width = images.shape[2:]
     sides = (width, height)
     rotating = 1.0 - (1.0 - probability).sqrt()
@@ -146,12 +146,12 @@ def draw_geometry(images: Tensor, probability: Tensor, generator: torch.Generato
     return sources @ _translate(shift[0], shift[1])
 
 
-def draw_colors(images: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
+def draw_colors(images: Tensor, probability: Tensor, rng: torch.Generator) -> Tensor:
     """(N, 4, 4) maps of homogeneous colours (r, g, b, 1), one an image.
 
     In order: brightness, contrast, inversion of luma, hue, saturation.
     """
-    draws = _Draws(images, generator)
+    draws = _Draws(images, rng)
     identity = torch.eye(4, device=images.device)
     # Grey: the axis that luma lies on, that hue turns about and that saturation leaves.
     grey = build_constant((1.0, 1.0, 1.0, 0.0), images.device) / math.sqrt(3.0)

@@ -63,7 +63,7 @@ class AdversarialStep(ABC):
             batch.image_features,
             batch.text_features,
             self.config.pseudo_text,
-            random.device,
+            random.rng,
             self.mapper,
         )
 

@@ -17,7 +17,7 @@ from clipgan.training.state import StepLosses
 class Augmenter(Protocol):
     """Changes all images that the discriminator sees, real and generated."""
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """(N, 3, R, R) in [-1, 1] -> the same shape; can be differentiated twice."""
 
     def observe(self, real_logits_sign: Tensor) -> StepLosses:
@@ -36,9 +36,9 @@ class FixedAugmenter:
     def __init__(self, policies: Sequence[Augmentation]) -> None:
         self.policies = policies
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """See :func:`clipgan.training.augment.augment_images`."""
-        return augment_images(images, self.policies, generator)
+        return augment_images(images, self.policies, rng)
 
     def observe(self, real_logits_sign: Tensor) -> StepLosses:
         """Nothing is learned from it."""

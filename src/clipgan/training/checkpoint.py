@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckpointMetadata:
     """What is trained: ``info``, JSON values, and ``constants``, tensors that never change.
 
     Written into every checkpoint, so that it can be used without its run.
@@ -49,7 +49,7 @@ class Checkpoint:
     images_seen: int
     progress: dict[str, Any]
     tensors: StateTensors
-    subject: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 class _DamagedError(Exception):
@@ -60,11 +60,16 @@ class CheckpointStore:
     """The checkpoints of one run, newest last."""
 
     def __init__(
-        self, folder: Path, *, keep: int, fingerprint: str, subject: Subject | None = None
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        fingerprint: str,
+        metadata: CheckpointMetadata | None = None,
     ) -> None:
         """``keep`` newest ones stay; ``fingerprint`` names the run they belong to."""
         self.folder = folder
-        self.subject = subject or Subject()
+        self.metadata = metadata or CheckpointMetadata()
         self.keep = keep
         self.fingerprint = fingerprint
 
@@ -91,7 +96,7 @@ class CheckpointStore:
             temporary.mkdir()
             files = {
                 f"{name}.safetensors": _write(temporary / f"{name}.safetensors", _serialize(group))
-                for name, group in {**self.subject.constants, **tensors}.items()
+                for name, group in {**self.metadata.constants, **tensors}.items()
             }
             manifest = {
                 "format_version": FORMAT_VERSION,
@@ -99,7 +104,7 @@ class CheckpointStore:
                 "images_seen": images_seen,
                 "files": files,
                 "progress": dict(progress),
-                "subject": dict(self.subject.info),
+                "subject": dict(self.metadata.info),
             }
             text = json.dumps(manifest, allow_nan=False)
             _write(temporary / _MANIFEST, text.encode())

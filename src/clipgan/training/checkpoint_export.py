@@ -12,13 +12,13 @@ from clipgan.families.registry import find_family
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.networks import Discriminator, Generator, NetworkSpec
-from clipgan.training.checkpoint import Checkpoint, Subject, load_checkpoint
+from clipgan.training.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from clipgan.training.fine_tuning import Networks
 
 _MEANS = "modality_means"
 
 
-def describe_subject(
+def build_metadata(
     networks: Networks[Generator, Discriminator],
     *,
     family: str,
@@ -26,7 +26,7 @@ def describe_subject(
     initial_images_seen: int,
     training: str,
     means: ModalityMeans | None,
-) -> Subject:
+) -> CheckpointMetadata:
     """What a checkpoint has to say of its networks, so that it can be used without its run.
 
     Args:
@@ -46,7 +46,7 @@ def describe_subject(
         "discriminator": dict(networks.discriminator.architecture),
     }
     constants = {} if means is None else {_MEANS: {"image": means.image, "text": means.text}}
-    return Subject(info, constants)
+    return CheckpointMetadata(info, constants)
 
 
 def export_checkpoint(folder: Path, target: Path) -> BundleInfo:
@@ -66,18 +66,18 @@ def export_checkpoint(folder: Path, target: Path) -> BundleInfo:
 
 
 def _save_as_bundle(checkpoint: Checkpoint, target: Path) -> BundleInfo:
-    subject, tensors = checkpoint.subject, checkpoint.tensors
+    metadata, tensors = checkpoint.metadata, checkpoint.tensors
     info = BundleInfo(
-        family=subject["family"],
-        clip=subject["clip"],
-        resolution_px=subject["resolution_px"],
-        images_seen=subject["initial_images_seen"] + checkpoint.images_seen,
-        provenance={"training": subject["training"], "checkpoint": checkpoint.images_seen},
+        family=metadata["family"],
+        clip=metadata["clip"],
+        resolution_px=metadata["resolution_px"],
+        images_seen=metadata["initial_images_seen"] + checkpoint.images_seen,
+        provenance={"training": metadata["training"], "checkpoint": checkpoint.images_seen},
     )
     networks: NetworkSpec = find_family(info.family).load("networks")
     with torch.random.fork_rng(devices=[]):
-        generator = networks.generator(**subject["generator"])
-        discriminator = networks.discriminator(**subject["discriminator"])
+        generator = networks.generator(**metadata["generator"])
+        discriminator = networks.discriminator(**metadata["discriminator"])
     _load_weights(generator, tensors["generator_ema"])
     _load_weights(discriminator, tensors["discriminator"])
     means = ModalityMeans(**tensors[_MEANS]) if _MEANS in tensors else None

@@ -44,14 +44,14 @@ class Processes:
     waiting_group: Any = None
 
     @property
-    def is_lead(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def average(self, values: Tensor) -> Tensor:
         """Mean over all processes, element by element; differentiable once."""
         return values if self.count == 1 else _Average.apply(values)
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """(N, ...) of each process -> (N * count, ...) in the order of the whole batch.
 
         Differentiable once: a row's gradient is the sum of what all processes ask of it, so that
@@ -74,7 +74,7 @@ class Processes:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def agree_on_largest(self, value: int, device: torch.device) -> int:
+    def all_reduce_max(self, value: int, device: torch.device) -> int:
         """The largest of the values that the processes give, the same everywhere."""
         if self.count == 1:
             return value

@@ -83,7 +83,7 @@ class SampleWatch:
         self._said: set[str] = set()
 
     def look(self, images_uint8: Tensor, images_seen: int) -> None:
-        """Look at a sheet, (prompts * columns, 3, R, R) uint8, prompt after prompt."""
+        """Look at a grid, (prompts * columns, 3, R, R) uint8, prompt after prompt."""
         if self._is_untrained and not images_seen:
             return
         for sentence in describe_alike(images_uint8, self._columns):

@@ -66,10 +66,10 @@ def build_loader(
     processes: Processes,
 ) -> BatchLoader:
     """The first process decodes the images into a file, the others map it."""
-    if not processes.is_lead:
+    if not processes.is_main:
         processes.wait()
     data = load_training_data(config, images, conditions, image_store)
-    if processes.is_lead:
+    if processes.is_main:
         processes.wait()
     return BatchLoader(
         data,

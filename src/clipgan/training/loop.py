@@ -263,18 +263,18 @@ class TrainingLoop(ResumableLoop):
         self.run_logger.log_metrics(metrics, self.images_seen)
 
     def _measure_pace(self) -> float:
-        """Images a second since the last call, sample sheets and checkpoints included."""
+        """Images a second since the last call, sample grids and checkpoints included."""
         (then, images_then), now = self._pace, time.monotonic()
         self._pace = (now, self.images_seen)
         return (self.images_seen - images_then) / max(now - then, 1e-9)
 
     def _log_samples(self) -> None:
-        if self.processes.is_lead:
+        if self.processes.is_main:
             self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
         self.processes.wait()
 
     def _evaluate(self) -> None:
-        if self.evaluate is not None and self.processes.is_lead:
+        if self.evaluate is not None and self.processes.is_main:
             self.evaluate(self.images_seen)
         self.processes.wait()
 

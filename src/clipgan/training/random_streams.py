@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from clipgan.random_draws import build_generator
+from clipgan.random_draws import build_rng
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -19,24 +19,24 @@ def derive_seed(*parts: int | str) -> int:
 class StepRandom:
     """The random streams of one training step.
 
-    ``device`` draws tensors where the networks are; ``host`` draws the few numbers that steer
+    ``rng`` draws tensors where the networks are; ``host_rng`` draws the few numbers that steer
     Python (crop corners, cutoffs), so that no step waits for the GPU because of them.
     """
 
     def __init__(self, device: torch.device, *, rank: int = 0, num_processes: int = 1) -> None:
         """Processes that share a batch draw the same numbers and keep those of their rows."""
-        self.device = build_generator(device, rank=rank, num_processes=num_processes)
-        self.host = torch.Generator("cpu")
+        self.rng = build_rng(device, rank=rank, num_processes=num_processes)
+        self.host_rng = torch.Generator("cpu")
 
     def seed(self, *parts: int | str) -> None:
         """Start both streams anew, as a function of ``parts`` alone."""
-        self.device.manual_seed(derive_seed("device", *parts))
-        self.host.manual_seed(derive_seed("host", *parts))
+        self.rng.manual_seed(derive_seed("device", *parts))
+        self.host_rng.manual_seed(derive_seed("host", *parts))
 
     def draw_integer(self, low: int, high: int) -> int:
         """Uniform in ``low..high``, both included, from the host stream."""
-        return int(torch.randint(low, high + 1, (), generator=self.host))
+        return int(torch.randint(low, high + 1, (), generator=self.host_rng))
 
     def draw_fraction(self) -> float:
         """Uniform in [0, 1) from the host stream."""
-        return float(torch.rand((), generator=self.host))
+        return float(torch.rand((), generator=self.host_rng))

@@ -84,7 +84,7 @@ class ResumableLoop(ABC):
         done = min(self.position, self.total)
         with (
             progress_bar(
-                self.title, self.total, self.unit, done=done, shown=self.processes.is_lead
+                self.title, self.total, self.unit, done=done, shown=self.processes.is_main
             ) as bar,
             defer_interrupts() as request,
         ):
@@ -116,7 +116,7 @@ class ResumableLoop(ABC):
         if self._saved_at == self.position:
             return
         progress = self.describe_progress()
-        if self.processes.is_lead:
+        if self.processes.is_main:
             self.checkpoints.save(self.position, progress, self._state.capture_state())
         # Not in the next step's collectives, which have a time-out.
         self.processes.wait()
@@ -124,7 +124,7 @@ class ResumableLoop(ABC):
 
     def _check_stop(self, request: StopRequest) -> None:
         # One process asked to stop stops all, at the same step: none waits for the others' rows.
-        number = self.processes.agree_on_largest(request.signal or 0, self.device)
+        number = self.processes.all_reduce_max(request.signal or 0, self.device)
         if not number:
             return
         request.signal = signal.Signals(number)

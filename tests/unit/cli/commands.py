@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clipgan.cli.environment import process_environment
+from clipgan.cli.process_environment import process_environment
 
 ROOT = Path(__file__).parents[3]
 

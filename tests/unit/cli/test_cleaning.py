@@ -14,7 +14,7 @@ import pytest
 from clipgan.cli import cleaning
 from clipgan.cli.cleaning import find_leftovers, find_temporary_folders
 from clipgan.resume_state import hash_like_dvc, mark_finished
-from clipgan.tracking.environment import ensure_experiment, open_client, resolve_tracking_uri
+from clipgan.tracking.mlflow_store import ensure_experiment, open_client, resolve_tracking_uri
 from clipgan.tracking.pending_models import list_pending_models
 from clipgan.workspace import Workspace
 from tests.unit.cli.commands import run_clipgan

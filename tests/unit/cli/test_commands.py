@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from clipgan.cli.environment import process_environment
 from clipgan.cli.error_reports import reported_errors
+from clipgan.cli.process_environment import process_environment
 from clipgan.errors import ConfigError, DataError, TrainingDivergedError
 from clipgan.stages.catalog import run_stage
 from clipgan.workspace import Workspace

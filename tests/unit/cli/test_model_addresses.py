@@ -18,7 +18,7 @@ from clipgan.stages.model_addresses import opened_bundle, opened_start
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.training.checkpoint import CheckpointStore
-from clipgan.training.checkpoint_export import describe_subject
+from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.fine_tuning import Networks, resolve_initial_folder
 from clipgan.workspace import Workspace
 from tests.metric_values import value_of
@@ -89,7 +89,7 @@ def save_checkpoint(bundle: Path, folder: Path) -> Path:
     trained = load_bundle(bundle).generator
     networks = build_networks(bundle)
     networks.generator_ema.load_state_dict(trained.state_dict())
-    subject = describe_subject(
+    subject = build_metadata(
         networks, family="lafite", clip=CLIP, initial_images_seen=0, training="t", means=None
     )
     store = CheckpointStore(folder, keep=2, fingerprint="t", subject=subject)

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from clipgan.artifacts import write_json
-from clipgan.cli import environment as environment_module
-from clipgan.cli.environment import apply_environment, process_environment
+from clipgan.cli import process_environment as environment_module
 from clipgan.cli.models import Registered, compute_state, find_registered
+from clipgan.cli.process_environment import apply_environment, process_environment
 from clipgan.cli.profiles import install_profile
 from clipgan.cli.servers import build_command
 from clipgan.cli.workspace_lock import find_lock_holder, lock_path, workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import ConfigError, PipelineBusyError, RegistryError
-from clipgan.tracking.environment import open_client, resolve_tracking_uri
+from clipgan.tracking.mlflow_store import open_client, resolve_tracking_uri
 from clipgan.tracking.versions import GATE_TAG
 from clipgan.workspace import Workspace, find_workspace
 from tests.mlflow_stores import save_version

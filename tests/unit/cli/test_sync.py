@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from clipgan.cli.environment import process_environment
+from clipgan.cli.process_environment import process_environment
 from clipgan.stages.runs import is_anything_waiting, name_training
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.spool import RunHeader, Spool
 from clipgan.workspace import Workspace
 from tests.params import params_with

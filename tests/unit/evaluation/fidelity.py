@@ -8,7 +8,7 @@ import torch_fidelity
 from torch import Tensor
 
 from clipgan.evaluation.metrics.kernel_distances import build_cubic_kernel
-from clipgan.evaluation.spaces.extractors import JUDGE_NAME
+from clipgan.evaluation.spaces.extractors import EXTRACTOR_NAME
 
 ROUNDING = 1e-6
 """Of a sum in float32, relative to its terms: about ten times what one rounding leaves."""
@@ -27,7 +27,7 @@ def measure_by_fidelity(
     values: dict[str, float] = torch_fidelity.calculate_metrics(
         input1=generated,
         input2=reference,
-        feature_extractor=JUDGE_NAME,
+        feature_extractor=EXTRACTOR_NAME,
         fid=True,
         kid=True,
         prc=True,

@@ -19,7 +19,7 @@ from clipgan.evaluation.spaces.feature_spaces import (
     name_metric_of,
     resize_as_clean_fid,
 )
-from clipgan.evaluation.spaces.text_image import find_judge_clip
+from clipgan.evaluation.spaces.text_image import find_evaluation_clip
 from tests.unit.clip import tiny_open_clip
 
 CPU = torch.device("cpu")
@@ -118,14 +118,14 @@ def test_the_training_clip_never_judges_under_another_name(clip_file: Path) -> N
 
     own = TrainingClip(encode, {"weights_sha256": hash_file(clip_file)})
     other = TrainingClip(encode, {"weights_sha256": "0" * 64})
-    refused = find_judge_clip(tiny_open_clip.NAME, str(clip_file), own, CPU)
+    refused = find_evaluation_clip(tiny_open_clip.NAME, str(clip_file), own, CPU)
     assert isinstance(refused, str)
     assert "no independent judge" in refused
-    judge = find_judge_clip(tiny_open_clip.NAME, str(clip_file), other, CPU)
+    judge = find_evaluation_clip(tiny_open_clip.NAME, str(clip_file), other, CPU)
     assert not isinstance(judge, str)
     assert judge.suffix == "_clip_clipgan_test_vit_weights"
     assert judge.encode_texts(["a cat"]).shape == (1, 16)
-    absent = find_judge_clip("ViT-B-32", "nowhere.pt", other, CPU)
+    absent = find_evaluation_clip("ViT-B-32", "nowhere.pt", other, CPU)
     assert isinstance(absent, str)
     assert "evaluate.judge_clip_weights" in absent
 

@@ -16,12 +16,12 @@ from clipgan.evaluation.metrics.metric import Skip
 from clipgan.evaluation.metrics.object_accuracy import (
     ObjectDetector,
     build_detector,
+    coco_classes,
     compute_object_accuracy,
     find_detector_weights,
-    list_things,
-    name_things,
+    match_classes,
 )
-from clipgan.evaluation.metrics.path_length import compute_path_lengths
+from clipgan.evaluation.metrics.path_length import compute_perceptual_path_lengths
 from clipgan.evaluation.spaces.blur import blur
 from clipgan.evaluation.spaces.inception import WeightsFile
 from clipgan.metrics.grouping import Grouping
@@ -93,7 +93,7 @@ class TestPathLength:
             angle = latents.double() @ weights.double() + texts[:, 0].double()
             return torch.stack([angle.cos(), angle.sin()], dim=1)
 
-        found = compute_path_lengths(
+        found = compute_perceptual_path_lengths(
             generate,
             torch.arange(400.0)[:, None],
             latent_dim=6,
@@ -111,9 +111,9 @@ class TestPathLength:
 
 class TestObjects:
     def test_captions_name_things_in_any_number(self) -> None:
-        things = list_things()
+        things = coco_classes()
         assert len(things) == 80
-        named = name_things(
+        named = match_classes(
             ["Two dogs and a bus", "women with umbrellas", "a hot dog", "a doghouse", "nothing"]
         )
         found = [{name for name, n in things.items() if row[n]} for row in named]
@@ -147,7 +147,7 @@ class TestObjects:
 
     def test_what_is_detected_counts(self) -> None:
         present = torch.zeros(8, 91)
-        present[:, list_things()["dog"]] = 1.0
+        present[:, coco_classes()["dog"]] = 1.0
         found = compute_values(
             ImageInputs(
                 space=SPACE,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.evaluation.spaces.extractors import JUDGE_NAME
+from clipgan.evaluation.spaces.extractors import EXTRACTOR_NAME
 from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
 from clipgan.evaluation.study.real_images import RealImages
 from clipgan.evaluation.study.reference import load_reference_index
@@ -22,7 +22,7 @@ class CountingSpace:
 
     def __init__(self, sha256: str = "0" * 64, resize: str = "none") -> None:
         self.seen = 0
-        self.space = FeatureSpace(JUDGE_NAME, "x", "fd_x", "mean", sha256, resize, self.encode)
+        self.space = FeatureSpace(EXTRACTOR_NAME, "x", "fd_x", "mean", sha256, resize, self.encode)
 
     def encode(self, images: Tensor) -> tuple[Tensor, None]:
         self.seen += len(images)
@@ -40,7 +40,7 @@ def open_images(
         FeatureCache(cache),
         batch_size=4,
         device=CPU,
-        whole=[JUDGE_NAME] if whole else [],
+        whole=[EXTRACTOR_NAME] if whole else [],
     )
 
 

@@ -16,7 +16,7 @@ from clipgan.errors import ImportWeightsError
 from clipgan.families.galip.importer.weights import TOWER_PREFIX, load_official_galip
 from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from tests.galip_parts import EMBED_DIM, GRID, WIDTH, build_tower
 
 DEPTH = 9
@@ -153,9 +153,9 @@ def test_file_gives_the_networks_it_was_written_from(
     latents, texts = torch.randn(1, 6), 5.0 * torch.randn(1, EMBED_DIM)
     assert torch.equal(found.generator(latents, texts), generator(latents, texts))
     assert found.generator.architecture == generator.architecture
-    taps = torch.randn(2, 3, WIDTH, GRID, GRID)
+    intermediates = torch.randn(2, 3, WIDTH, GRID, GRID)
     assert found.discriminator is not None
-    assert torch.equal(found.discriminator(taps), discriminator(taps))
+    assert torch.equal(found.discriminator(intermediates), discriminator(intermediates))
     assert found.discriminator.architecture == discriminator.architecture
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from clipgan.cli.app import app
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.errors import ClipError, ImportWeightsError
-from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.galip.networks.vit_features import build_vit_tower
 from clipgan.families.registry import find_family
 from clipgan.generation.sampler import load_sampler
 from clipgan.generation.styles import draw_latents

@@ -181,23 +181,23 @@ def test_a_generator_without_a_tower_says_so() -> None:
 
 def test_discriminator_starts_as_its_first_tap_and_every_weight_can_learn() -> None:
     discriminator = build_discriminator(channels=WIDTH)
-    taps = torch.randn(2, 3, WIDTH, GRID, GRID)
-    assert torch.equal(discriminator(taps), taps[:, 0])
+    intermediates = torch.randn(2, 3, WIDTH, GRID, GRID)
+    assert torch.equal(discriminator(intermediates), intermediates[:, 0])
     discriminator = build_discriminator()
     with torch.no_grad():
         for parameter in discriminator.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     texts = discriminator.scale_texts(torch.randn(2, EMBED_DIM))
-    discriminator.compute_logits(discriminator(taps), texts).sum().backward()
+    discriminator.compute_logits(discriminator(intermediates), texts).sum().backward()
     still = [n for n, p in discriminator.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
 
 def test_logits_of_a_sample_do_not_depend_on_the_batch() -> None:
     discriminator = build_discriminator()
-    taps, texts = torch.randn(3, 3, WIDTH, GRID, GRID), torch.randn(3, EMBED_DIM)
-    together = discriminator.compute_logits(discriminator(taps), texts)
-    alone = discriminator.compute_logits(discriminator(taps[:1]), texts[:1])
+    intermediates, texts = torch.randn(3, 3, WIDTH, GRID, GRID), torch.randn(3, EMBED_DIM)
+    together = discriminator.compute_logits(discriminator(intermediates), texts)
+    alone = discriminator.compute_logits(discriminator(intermediates[:1]), texts[:1])
     assert together.shape == (3,)
     assert torch.allclose(together[:1], alone, atol=1e-5)
 

@@ -11,7 +11,7 @@ import pytest
 
 from clipgan.artifacts import hash_file
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import (
+from clipgan.tracking.mlflow_store import (
     MLFLOW_ENVIRONMENT,
     ensure_experiment,
     load_mlflow,
@@ -53,7 +53,7 @@ def test_mlflow_is_loaded_with_telemetry_and_pickle_off(tracking_uri: str) -> No
 def test_two_processes_that_meet_a_new_store_both_get_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     code = (
-        "import sys; from clipgan.tracking.environment import *; "
+        "import sys; from clipgan.tracking.mlflow_store import *; "
         "print(ensure_experiment(open_client(sys.argv[1]), sys.argv[1], 'shared'))"
     )
     command = [sys.executable, "-c", code, uri]

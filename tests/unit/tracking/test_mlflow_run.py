@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from clipgan.errors import RegistryError
-from clipgan.tracking.environment import open_client
 from clipgan.tracking.mlflow_run import read_run_id, sweep_stale_runs
+from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.provenance import HOST_TAG, PID_TAG
 from clipgan.tracking.run_contexts import continue_run, open_training_run
 from tests.params import params_with

@@ -11,13 +11,13 @@ import pytest
 from clipgan.errors import RegistryError
 from clipgan.models.bundle import load_bundle
 from clipgan.tracking.download import download_generator
-from clipgan.tracking.environment import (
+from clipgan.tracking.local_store import find_stored_version
+from clipgan.tracking.mlflow_store import (
     open_client,
     resolve_tracking_uri,
     sqlite_address,
     sqlite_path,
 )
-from clipgan.tracking.local_store import find_stored_version
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.registry import RegistrationReport

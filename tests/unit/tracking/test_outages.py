@@ -14,8 +14,8 @@ import pytest
 from clipgan.artifacts import write_json
 from clipgan.errors import RegistryError
 from clipgan.tracking import run_contexts, sender
-from clipgan.tracking.environment import open_client, sqlite_path
 from clipgan.tracking.mlflow_run import KEY_TAG, read_run_id, resolve_run
+from clipgan.tracking.mlflow_store import open_client, sqlite_path
 from clipgan.tracking.run_contexts import (
     continue_run,
     open_comparison_run,

@@ -21,7 +21,7 @@ from PIL import Image
 
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import load_bundle
-from clipgan.tracking.environment import MLFLOW_ENVIRONMENT
+from clipgan.tracking.mlflow_store import MLFLOW_ENVIRONMENT
 from clipgan.tracking.packaged_model import (
     GeneratorPackage,
     compute_data_hash,

@@ -11,7 +11,7 @@ import pytest
 
 from clipgan.errors import RegistryError
 from clipgan.metrics.values import parse_value
-from clipgan.tracking.environment import open_client, sqlite_path
+from clipgan.tracking.mlflow_store import open_client, sqlite_path
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.promotion import promote_version
 from clipgan.tracking.registry import RegistrationReport

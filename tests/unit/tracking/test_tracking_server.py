@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipgan.tracking.download import download_generator
-from clipgan.tracking.environment import open_client
+from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.run_contexts import open_training_run
 from tests.metric_values import value_of

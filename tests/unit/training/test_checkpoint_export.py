@@ -13,7 +13,7 @@ from clipgan.families.lafite.training.start import build_networks
 from clipgan.models.bundle import load_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.checkpoint import CheckpointStore, is_checkpoint
-from clipgan.training.checkpoint_export import describe_subject, export_checkpoint
+from clipgan.training.checkpoint_export import build_metadata, export_checkpoint
 from clipgan.training.fine_tuning import Networks
 from tests.params import params_with
 from tests.unit.training.test_fine_tuning import CLIP, SMALL, TEXT_DIM
@@ -29,10 +29,10 @@ def _build() -> Networks:
 
 
 def _save(folder: Path, networks: Networks) -> Path:
-    subject = describe_subject(
+    metadata = build_metadata(
         networks, family="lafite", clip=CLIP, initial_images_seen=100, training="t", means=MEANS
     )
-    store = CheckpointStore(folder, keep=2, fingerprint="t", subject=subject)
+    store = CheckpointStore(folder, keep=2, fingerprint="t", metadata=metadata)
     state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}
     return store.save(24, {"seed": 0}, state)
 

@@ -54,7 +54,7 @@ def test_without_torchrun_there_is_one_process() -> None:
     with join_processes({}, "auto") as processes:
         assert processes == SINGLE
     with join_processes({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, "cpu") as processes:
-        assert processes.is_lead
+        assert processes.is_main
 
 
 def test_too_few_gpus_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +76,8 @@ def test_too_few_gpus_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_process_talks_to_nobody() -> None:
     values = torch.rand(3)
     assert SINGLE.average(values) is values
-    assert SINGLE.gather_rows(values) is values
-    assert SINGLE.agree_on_largest(15, torch.device("cpu")) == 15
+    assert SINGLE.all_gather(values) is values
+    assert SINGLE.all_reduce_max(15, torch.device("cpu")) == 15
     SINGLE.average_in_place([values])
     SINGLE.wait()
 
@@ -94,7 +94,7 @@ import os
 begin = dist.init_process_group
 dist.init_process_group = lambda backend: begin(backend, timeout=timedelta(seconds=2))
 with join_processes(os.environ, "cpu") as together:
-    if together.is_lead:
+    if together.is_main:
         time.sleep(5)
     together.wait()
     # One write: what two processes print in pieces is mixed.

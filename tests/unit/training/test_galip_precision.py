@@ -25,9 +25,11 @@ def test_nan_stops_before_any_update_of_its_network(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = build_step(train={"precision": precision})
-    encode_taps = step.tower.encode_taps
+    encode_intermediates = step.tower.encode_intermediates
     monkeypatch.setattr(
-        step.tower, "encode_taps", lambda *given: encode_taps(*given) * float("nan")
+        step.tower,
+        "encode_intermediates",
+        lambda *given: encode_intermediates(*given) * float("nan"),
     )
     before = copy_state(step.discriminator)
     with pytest.raises(NonFiniteLossError) as stop:

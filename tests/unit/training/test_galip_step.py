@@ -108,19 +108,19 @@ def test_each_update_leaves_the_other_network_alone(monkeypatch: pytest.MonkeyPa
 def test_no_graph_through_clip_for_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
     step = build_step()
     seen: list[tuple[str, bool]] = []
-    for name in ("encode", "encode_taps"):
+    for name in ("encode", "encode_intermediates"):
         method = getattr(step.tower, name)
 
         def recording(*given: Any, _name: str = name, _method: Any = method) -> Any:
             output = _method(*given)
-            taps = output if isinstance(output, Tensor) else output.taps
-            seen.append((_name, taps.requires_grad))
+            intermediates = output if isinstance(output, Tensor) else output.intermediates
+            seen.append((_name, intermediates.requires_grad))
             return output
 
         monkeypatch.setattr(step.tower, name, recording)
     run_step(step)
     # One pass over fakes with a graph serves both networks; reals stop at the last tapped block.
-    assert seen == [("encode", True), ("encode_taps", False)]
+    assert seen == [("encode", True), ("encode_intermediates", False)]
 
 
 def test_augmented_fakes_are_judged_but_whole_ones_compared_with_their_texts(

@@ -10,7 +10,7 @@ import torch
 
 from clipgan.clip.builtin import BUILTIN_MODEL
 from clipgan.clip.encoder import load_clip
-from clipgan.families.galip.networks.vit_taps import VitTower, build_vit_tower
+from clipgan.families.galip.networks.vit_features import VitTower, build_vit_tower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
 from clipgan.training.state import StepLosses

@@ -6,7 +6,7 @@ from typing import Any
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
 from tests.galip_parts import EMBED_DIM, build_tower, galip_tree

@@ -41,7 +41,7 @@ def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpac
     weights = find_detector_weights()
     if isinstance(weights, str):
         return Skip(weights)
-    if not name_things(captions).any():
+    if not match_classes(captions).any():
         return Skip("no caption names one of COCO's 80 things")
     detector = ObjectDetector(weights).to(device)
     return FeatureSpace(
@@ -58,7 +58,7 @@ def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpac
 @metric("soa", better="higher", value_range=SHARE, needs=ImageInputs, find_network=build_detector)
 def measure_object_accuracy(inputs: ImageInputs) -> Found:
     """SOA-C averages over things, SOA-I over images."""
-    named = name_things(inputs.captions)
+    named = match_classes(inputs.captions)
     found = compute_object_accuracy(named, inputs.features > 0, inputs.grouping)
     settings = {"captions_with_things": int(named.any(1).sum())}
     return {end: replace(estimate, settings=settings) for end, estimate in found.items()}
@@ -90,7 +90,7 @@ class ObjectDetector(nn.Module):
         return present
 
 
-def list_things() -> dict[str, int]:
+def coco_classes() -> dict[str, int]:
     """COCO's 80 things -> their numbers, as torchvision's detectors give them."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
@@ -100,9 +100,9 @@ def list_things() -> dict[str, int]:
     }
 
 
-def name_things(captions: Sequence[str]) -> Tensor:
+def match_classes(captions: Sequence[str]) -> Tensor:
     """(N, 91) bool: the things each caption names."""
-    patterns = {number: _build_pattern(name) for name, number in list_things().items()}
+    patterns = {number: _build_pattern(name) for name, number in coco_classes().items()}
     named = torch.zeros(len(captions), 91, dtype=torch.bool)
     for row, caption in enumerate(captions):
         for number, pattern in patterns.items():

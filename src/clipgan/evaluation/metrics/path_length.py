@@ -33,7 +33,7 @@ def measure_path_length(inputs: GeneratorInputs) -> Found:
     """Where the space takes images that are not rounded to uint8."""
     if inputs.space.encode_float is None:
         return None
-    lengths = compute_path_lengths(
+    lengths = compute_perceptual_path_lengths(
         inputs.latents.generate,
         inputs.latents.encode_texts(inputs.captions),
         latent_dim=inputs.latents.latent_dim,
@@ -72,7 +72,7 @@ class _FeatureDistance(SampleSimilarityBase):  # type: ignore[misc]
         return (a - b).square().sum(dim=1)
 
 
-def compute_path_lengths(
+def compute_perceptual_path_lengths(
     generate: GenerateFloat,
     texts: Tensor,
     *,

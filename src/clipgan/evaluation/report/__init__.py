@@ -1,1 +1,1 @@
-"""An evaluation as files to look at: words, tables, the page, sheets and curves."""
+"""An evaluation as files to look at: words, tables, the page, grids and curves."""

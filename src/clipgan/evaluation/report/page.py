@@ -51,8 +51,7 @@ def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None 
             summary=_summarise(evaluation, table),
             prompts=pictures.prompts,
             samples={
-                model: [_draw_strip(row) for row in sheet]
-                for model, sheet in pictures.sheets.items()
+                model: [_draw_strip(row) for row in grid] for model, grid in pictures.grids.items()
             },
             curves=curves,
             figures=[

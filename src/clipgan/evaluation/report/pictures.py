@@ -46,14 +46,14 @@ class Pictures:
     """Of every model.
 
     Attributes:
-        prompts: rows of the sheets.
-        sheets: model -> (prompts, columns, 3, R, R) uint8; columns share their latents.
+        prompts: rows of the grids.
+        grids: model -> (prompts, columns, 3, R, R) uint8; columns share their latents.
         worst: model -> captions whose images fit them least, lowest score first.
         nearest: model -> images closest to a training image, closest first.
     """
 
     prompts: Sequence[str] = ()
-    sheets: Mapping[str, Tensor] = field(default_factory=dict)
+    grids: Mapping[str, Tensor] = field(default_factory=dict)
     worst: Mapping[str, Sequence[WorstCaption]] = field(default_factory=dict)
     nearest: Mapping[str, Sequence[NearestPair]] = field(default_factory=dict)
 
@@ -62,8 +62,8 @@ def save_pictures(folder: Path, pictures: Pictures) -> None:
     """Write pictures.safetensors into ``folder``, atomically: images as tensors, words as JSON."""
     tensors: dict[str, Tensor] = {}
     words: dict[str, Any] = {"prompts": list(pictures.prompts), "worst": {}, "nearest": {}}
-    for model, sheet in pictures.sheets.items():
-        tensors[f"sheet/{model}"] = sheet
+    for model, grid in pictures.grids.items():
+        tensors[f"grid/{model}"] = grid
     for model, worst in pictures.worst.items():
         words["worst"][model] = [(found.caption, found.score) for found in worst]
         if worst:
@@ -98,9 +98,9 @@ def load_pictures(folder: Path) -> Pictures:
     return Pictures(
         words["prompts"],
         {
-            name.removeprefix("sheet/"): tensor
+            name.removeprefix("grid/"): tensor
             for name, tensor in tensors.items()
-            if name.startswith("sheet/")
+            if name.startswith("grid/")
         },
         worst={
             model: [

@@ -17,8 +17,8 @@ from clipgan.metrics.values import MetricValue, find_difference
 
 PAGE_FILE = "report.html"
 REPORT_FILE = "report.md"
-SHEET_CELL_PX = 128
-"""Small images are enlarged to about this side on the sheets."""
+GRID_CELL_PX = 128
+"""Small images are enlarged to about this side on the grids."""
 EVALUATIONS_FOLDER = "evaluations"
 """Of a training that was evaluated in its middle: a folder for each time."""
 
@@ -26,7 +26,7 @@ EVALUATIONS_FOLDER = "evaluations"
 def write_report(
     folder: Path, evaluation: Evaluation, pictures: Pictures, *, training: Path | None = None
 ) -> None:
-    """Write report.md and report.html; sheets and curves where there is something to draw.
+    """Write report.md and report.html; grids and curves where there is something to draw.
 
     Args:
         training: the train stage's folder, whose losses and evaluations become curves.
@@ -38,22 +38,22 @@ def write_report(
     if training is not None:
         _save_history(folder, training, evaluation)
         curves = (folder / "history.png").read_bytes()
-    if TRAINED in pictures.sheets:
-        _save_sheets(folder, pictures)
+    if TRAINED in pictures.grids:
+        _save_grids(folder, pictures)
     _save_nearest(folder, pictures.nearest.get(TRAINED, ()))
     write_bytes(folder / REPORT_FILE, format_report(evaluation).encode())
     write_bytes(folder / PAGE_FILE, build_page(evaluation, pictures, curves).encode())
 
 
-def _save_sheets(folder: Path, pictures: Pictures) -> None:
+def _save_grids(folder: Path, pictures: Pictures) -> None:
     """samples.png, and before_after.png where there is an initial generator."""
-    trained, prompts = pictures.sheets[TRAINED], pictures.prompts
-    columns, scale = trained.shape[1], max(1, SHEET_CELL_PX // trained.shape[-1])
+    trained, prompts = pictures.grids[TRAINED], pictures.prompts
+    columns, scale = trained.shape[1], max(1, GRID_CELL_PX // trained.shape[-1])
     path = folder / "samples.png"
     save_grid(path, trained.flatten(0, 1), columns, row_labels=prompts, scale=scale)
-    if INITIAL not in pictures.sheets:
+    if INITIAL not in pictures.grids:
         return
-    both = torch.stack([pictures.sheets[INITIAL], trained], dim=1)
+    both = torch.stack([pictures.grids[INITIAL], trained], dim=1)
     labels = [f"{prompt} ({when})" for prompt in prompts for when in ("before", "after")]
     path = folder / "before_after.png"
     save_grid(path, both.flatten(0, 2), columns, row_labels=labels, scale=scale)
@@ -65,7 +65,7 @@ def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
         return
     images = torch.stack([image for pair in pairs for image in (pair.generated, pair.training)])
     labels = [pair.condition for pair in pairs]
-    scale = max(1, SHEET_CELL_PX // images.shape[-1])
+    scale = max(1, GRID_CELL_PX // images.shape[-1])
     save_grid(folder / "nearest.png", images, 2, row_labels=labels, scale=scale)
 
 

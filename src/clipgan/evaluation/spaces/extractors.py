@@ -12,9 +12,9 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 from clipgan.images import resize, to_unit_range
 from clipgan.pretrained.efficientnet_lite import load_efficientnet_lite
 
-JUDGE_NAME = "efficientnet-lite0"
-JUDGE_LAYER = "pooled-1280"
-JUDGE_RESIZE = "bicubic, antialias, to 224 px"
+EXTRACTOR_NAME = "efficientnet-lite0"
+EXTRACTOR_LAYER = "pooled-1280"
+EXTRACTOR_RESIZE = "bicubic, antialias, to 224 px"
 CPU_BATCH = 4
 """More images at once fall out of the CPU's cache: 4 take 19 ms each, 64 take 34."""
 
@@ -32,12 +32,12 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        return (JUDGE_LAYER,)
+        return (EXTRACTOR_LAYER,)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
         del metric
-        return JUDGE_LAYER
+        return EXTRACTOR_LAYER
 
     @staticmethod
     def can_be_compiled() -> bool:
@@ -62,19 +62,19 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]
         return features
 
 
-def register_judge() -> None:
+def register_extractor() -> None:
     """Make the judge known to torch-fidelity by name; a second call does nothing."""
-    if JUDGE_NAME not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(JUDGE_NAME, EfficientNetLite0Extractor)
+    if EXTRACTOR_NAME not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(EXTRACTOR_NAME, EfficientNetLite0Extractor)
 
 
-def build_judge(device: torch.device) -> EfficientNetLite0Extractor:
+def build_extractor(device: torch.device) -> EfficientNetLite0Extractor:
     """The judge on ``device``, frozen.
 
     Raises:
         ClipError: the package with the weights is not installed or damaged.
     """
-    register_judge()
-    judge = EfficientNetLite0Extractor(JUDGE_NAME, [JUDGE_LAYER])
+    register_extractor()
+    judge = EfficientNetLite0Extractor(EXTRACTOR_NAME, [EXTRACTOR_LAYER])
     judge.to(device)
     return judge

@@ -29,7 +29,12 @@ from torch import Tensor
 
 from clipgan.artifacts import hash_file
 from clipgan.errors import ClipError, EvaluationError
-from clipgan.evaluation.spaces.extractors import JUDGE_LAYER, JUDGE_NAME, JUDGE_RESIZE, build_judge
+from clipgan.evaluation.spaces.extractors import (
+    EXTRACTOR_LAYER,
+    EXTRACTOR_NAME,
+    EXTRACTOR_RESIZE,
+    build_extractor,
+)
 from clipgan.evaluation.spaces.inception import (
     CPU_BATCH,
     SIDE_PX,
@@ -107,7 +112,7 @@ def find_space(
         find, build = _INCEPTIONS[spec]
         weights = find()
         return weights if isinstance(weights, str) else build(weights, device)
-    if spec == JUDGE_NAME:
+    if spec == EXTRACTOR_NAME:
         return _build_lite(device)
     if spec == TRAINING_CLIP:
         if training_clip is None:
@@ -118,7 +123,7 @@ def find_space(
     if kind == "timm" and rest:
         return _find_timm(spec, rest, device)
     raise EvaluationError(
-        f"feature space {spec!r} is unknown: use {JUDGE_NAME}, {', '.join(_INCEPTIONS)}, "
+        f"feature space {spec!r} is unknown: use {EXTRACTOR_NAME}, {', '.join(_INCEPTIONS)}, "
         f"{TRAINING_CLIP}, open_clip:MODEL:WEIGHTS or timm:NAME"
     )
 
@@ -134,14 +139,14 @@ def name_metric_of(spec: str) -> str:
 
 
 def _build_lite(device: torch.device) -> FeatureSpace:
-    judge = build_judge(device)
+    judge = build_extractor(device)
     return FeatureSpace(
-        spec=JUDGE_NAME,
+        spec=EXTRACTOR_NAME,
         slug="efficientnet_lite0",
         fd_name="fd_efficientnet_lite0",
-        extractor=f"{JUDGE_NAME}/{JUDGE_LAYER}",
+        extractor=f"{EXTRACTOR_NAME}/{EXTRACTOR_LAYER}",
         weights_sha256=judge.weights_sha256,
-        resize=JUDGE_RESIZE,
+        resize=EXTRACTOR_RESIZE,
         encode=lambda images: (judge(images)[0], None),
         encode_float=judge.encode_float,
     )

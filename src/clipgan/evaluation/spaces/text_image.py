@@ -38,7 +38,7 @@ def build_training_model(clip: TrainingClip, encode_texts: EncodeTexts) -> TextI
     return TextImageModel(build_training_clip(clip), encode_texts, "")
 
 
-def find_judge_clip(
+def find_evaluation_clip(
     model: str, weights: str, training: TrainingClip, device: torch.device
 ) -> TextImageModel | str:
     """The CLIP of ``evaluate.judge_clip_model``, or one line that says why there is none.

@@ -13,8 +13,8 @@ from clipgan.evaluation.metrics.r_precision import choose_distractors
 from clipgan.evaluation.study.protocols import EvaluationProtocol
 from clipgan.evaluation.study.reference import (
     ConceptGallery,
-    ReferenceChoice,
     ReferenceIndex,
+    ReferenceRows,
     choose_for_protocol,
     choose_gallery,
     load_reference_index,
@@ -38,7 +38,7 @@ class Benchmark:
     reference: ReferenceIndex
     captions: ReferenceIndex
     training: ReferenceIndex | None
-    choice: ReferenceChoice
+    choice: ReferenceRows
     candidates: list[list[str]] | None
     gallery: ConceptGallery | None
     prompts: tuple[str, ...]
@@ -125,7 +125,7 @@ def _explain_no_captions(split: str, prompts: tuple[str, ...]) -> dict[str, str]
 
 
 def _choose_candidates(
-    config: EvaluateConfig, captions: ReferenceIndex, choice: ReferenceChoice, seed: int
+    config: EvaluateConfig, captions: ReferenceIndex, choice: ReferenceRows, seed: int
 ) -> list[list[str]]:
     return choose_distractors(
         choice.conditions,

@@ -27,7 +27,7 @@ from clipgan.evaluation.metrics.inputs import (
 from clipgan.evaluation.metrics.metric import METRICS, Metric, Skip
 from clipgan.evaluation.spaces.extraction import FeatureCollector, SpaceFeatures
 from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
-from clipgan.evaluation.study.findings import Findings, pick_nearest, pick_worst
+from clipgan.evaluation.study.findings import StudyResults, pick_nearest, pick_worst
 from clipgan.evaluation.study.image_store import ImageStore, open_image_store
 from clipgan.evaluation.study.study import Reference, Study, TextSet
 from clipgan.metrics.values import MetricValue
@@ -65,7 +65,7 @@ class Driver:
         """Metric -> one line why it cannot be measured here; complete once something was."""
         return {**self.study.skipped, **self.study.recorder.skipped}
 
-    def measure(self, source: ImageSource) -> Findings:
+    def measure(self, source: ImageSource) -> StudyResults:
         """Generate what the study asks for, and compute every metric.
 
         Raises:
@@ -74,25 +74,25 @@ class Driver:
         """
         study = self.study
         radii = study.protocol.blur_radii_px
-        takers = [self._collect(reference.space, radii) for reference in study.references]
-        clip_takers = [self._collect(texts.model.space) for texts in study.texts]
-        own_takers = [self._collect(space) for _, space in self._networks]
+        collectors = [self._collect(reference.space, radii) for reference in study.references]
+        clip_collectors = [self._collect(texts.model.space) for texts in study.texts]
+        own_collectors = [self._collect(space) for _, space in self._networks]
         with self._open_store(len(study.conditions)) as images:
             batches = source.generate(study.conditions)
             for batch in images.fill(batches) if images else batches:
-                for taker in (*takers, *clip_takers, *own_takers):
-                    taker.add(batch)
+                for collector in (*collectors, *clip_collectors, *own_collectors):
+                    collector.add(batch)
                 self.advance(len(batch))
-            features = [taker.collect(GENERATED) for taker in takers]
+            features = [collector.collect(GENERATED) for collector in collectors]
             nearest = self._compute_distances(features)
-            scores = self._compute_texts([t.collect(GENERATED).plain for t in clip_takers])
-            for (metric, space), taker in zip(self._networks, own_takers, strict=True):
+            scores = self._compute_texts([t.collect(GENERATED).plain for t in clip_collectors])
+            for (metric, space), collector in zip(self._networks, own_collectors, strict=True):
                 study.recorder.compute(
                     metric,
                     ImageInputs(
                         space=space,
                         grouping=study.group(),
-                        features=taker.collect(GENERATED).plain,
+                        features=collector.collect(GENERATED).plain,
                         captions=study.captions or (),
                     ),
                 )
@@ -100,8 +100,8 @@ class Driver:
             self._measure_latents(source.latents)
             values = study.recorder.take()
             if images is None:
-                return Findings(values)
-            return Findings(
+                return StudyResults(values)
+            return StudyResults(
                 values,
                 pick_worst(study.conditions, scores, images, study.config.worst_captions),
                 pick_nearest(study, nearest, images),
@@ -172,14 +172,14 @@ class Driver:
 
     def _measure_prompts(self, source: ImageSource) -> None:
         for prompt_set in self.study.prompt_sets:
-            takers = [self._collect(space) for space in prompt_set.spaces]
+            collectors = [self._collect(space) for space in prompt_set.spaces]
             with self._open_store(len(prompt_set.prompts)) as images:
                 batches = source.generate(prompt_set.prompts)
                 for batch in images.fill(batches) if images else batches:
-                    for taker in takers:
-                        taker.add(batch)
+                    for collector in collectors:
+                        collector.add(batch)
                     self.advance(len(batch))
-            for inputs in prompt_set.build([t.collect(GENERATED).plain for t in takers]):
+            for inputs in prompt_set.build([t.collect(GENERATED).plain for t in collectors]):
                 self.study.recorder.compute_all(inputs)
 
     def _measure_latents(self, latents: LatentAccess | None) -> None:

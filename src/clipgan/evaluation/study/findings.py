@@ -16,7 +16,7 @@ from clipgan.metrics.values import MetricValue
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudyResults:
     """Metric name -> value; worst captions, lowest score first; closest pairs first."""
 
     values: dict[str, MetricValue]

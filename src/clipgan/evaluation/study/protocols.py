@@ -14,7 +14,7 @@ from clipgan.config import CustomProtocol, EvaluateConfig
 from clipgan.errors import EvaluationError
 
 Split = Literal["train", "validation", "all"]
-ReferenceChoice = Literal["captioned", "whole"]
+ReferenceRows = Literal["captioned", "whole"]
 OFFLINE = "fd-offline"
 
 
@@ -43,7 +43,7 @@ class EvaluationProtocol:
     summary: str
     spaces: tuple[str, ...]
     reference_split: Split
-    reference: ReferenceChoice
+    reference: ReferenceRows
     captions_split: Split
     num_generated: int | None
     is_strict: bool

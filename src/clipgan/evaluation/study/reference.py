@@ -50,7 +50,7 @@ class ReferenceIndex:
 
 
 @dataclass(frozen=True)
-class ReferenceChoice:
+class ReferenceRows:
     """Rows of the reference images, and for each image to generate a condition with its row.
 
     ``conditions`` are captions; where the split has none, sample ids of the images whose CLIP
@@ -127,7 +127,7 @@ def load_reference_images(index: ReferenceIndex, rows: Sequence[int], resolution
         return torch.from_numpy(np.array(mapped))
 
 
-def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> ReferenceChoice:
+def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> ReferenceRows:
     """``num_generated`` conditions, and the images they belong to as reference.
 
     Images are shuffled and the first ``num_generated`` taken (all, where the split is smaller);
@@ -140,17 +140,17 @@ def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> Re
     captioned = captioned or [row for row in shuffled if index.captions[row]][:num_generated]
     rows = list(islice(cycle(captioned or image_rows), num_generated))
     if not captioned:
-        return ReferenceChoice(image_rows, [index.sample_ids[row] for row in rows], rows, False)
+        return ReferenceRows(image_rows, [index.sample_ids[row] for row in rows], rows, False)
     captions = []
     for row in rows:
         texts = index.captions[row]
         captions.append(texts[int(rng.integers(len(texts)))])
-    return ReferenceChoice(image_rows, captions, rows, True)
+    return ReferenceRows(image_rows, captions, rows, True)
 
 
 def choose_for_protocol(
     reference: ReferenceIndex, captions: ReferenceIndex, protocol: EvaluationProtocol
-) -> ReferenceChoice:
+) -> ReferenceRows:
     """What a protocol asks for: rows of ``reference``, conditions and their rows of ``captions``.
 
     Raises:

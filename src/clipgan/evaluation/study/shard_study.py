@@ -19,7 +19,7 @@ from clipgan.evaluation.spaces.text_image import (
     EncodeTexts,
     TextImageModel,
     build_training_model,
-    find_judge_clip,
+    find_evaluation_clip,
 )
 from clipgan.evaluation.study.benchmark import Benchmark
 from clipgan.evaluation.study.driver import build_text_inputs
@@ -161,7 +161,7 @@ class _Builder:
             return []
         models = [build_training_model(self._clip, self._encode_texts)]
         config = self._config
-        found = find_judge_clip(
+        found = find_evaluation_clip(
             config.judge_clip_model, config.judge_clip_weights, self._clip, self._device
         )
         if isinstance(found, str):

@@ -23,7 +23,7 @@ def import_galip(file: Path, out: Path, *, clip_model: str, clip_weights: str) -
 
     # open_clip takes seconds to import.
     from clipgan.clip.encoder import load_clip
-    from clipgan.families.galip.networks.vit_taps import build_vit_tower
+    from clipgan.families.galip.networks.vit_features import build_vit_tower
 
     clip = load_clip(clip_model, clip_weights, precision="fp32", device=torch.device("cpu"))
     networks = build_official_galip(read, build_vit_tower(clip))

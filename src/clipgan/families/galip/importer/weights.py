@@ -21,7 +21,7 @@ from clipgan.artifacts import describe_non_file
 from clipgan.errors import ConfigError, ImportWeightsError
 from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 
 OFFICIAL_RESOLUTION_PX: Final = 224
 """Side of the last block, whatever the official configuration says of the image size."""

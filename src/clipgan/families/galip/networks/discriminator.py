@@ -111,11 +111,11 @@ class GalipDiscriminator(Discriminator):
         self.output = MateOutput(vit_width, channels)
         self.head = ConditionalHead(channels, text_dim, head_channels, vit_grid_side)
 
-    def forward(self, taps: Tensor) -> Tensor:
-        """(N, taps, W, g, g) float32 -> features (N, channels, g, g) that know no text."""
-        features = taps[:, 0]
+    def forward(self, intermediates: Tensor) -> Tensor:
+        """(N, intermediates, W, g, g) float32 -> features (N, channels, g, g) that know no text."""
+        features = intermediates[:, 0]
         for index, block in enumerate(self.blocks, start=1):
-            features = block(features, taps[:, index])
+            features = block(features, intermediates[:, index])
         found: Tensor = self.output(features)
         return found
 

@@ -26,7 +26,7 @@ WIDEST = 8
 
 
 class PromptedTower(Protocol):
-    """What the generator asks of CLIP's vision transformer: see ``vit_taps``."""
+    """What the generator asks of CLIP's vision transformer: see ``vit_features``."""
 
     model: str
     width: int
@@ -232,7 +232,7 @@ class GalipGenerator(Generator):
 
     def attach_clip(self, clip: ClipEncoder) -> None:
         """:meth:`attach_tower` with the vision tower of a CLIP; ClipError where that is no ViT."""
-        from clipgan.families.galip.networks.vit_taps import build_vit_tower
+        from clipgan.families.galip.networks.vit_features import build_vit_tower
 
         self.attach_tower(build_vit_tower(clip))
 
@@ -314,7 +314,7 @@ def compute_block_sides(grid_side: int, resolution_px: int) -> list[int]:
     return sides if sides[-1] == resolution_px else [*sides, resolution_px]
 
 
-def compute_block_channels(num_blocks: int, base_channels: int) -> list[int]:
+def compute_galip_channels(num_blocks: int, base_channels: int) -> list[int]:
     """Channels before the first and after each block: halved towards the last, which has
     ``base_channels``, and never more than eight times as many."""
     multiples = [min(WIDEST, 2 ** (num_blocks - 1 - index)) for index in range(num_blocks)]
@@ -324,7 +324,7 @@ def compute_block_channels(num_blocks: int, base_channels: int) -> list[int]:
 def _build_drawing(
     vit_width: int, sides: list[int], base_channels: int, condition_dim: int
 ) -> tuple[nn.Conv2d, nn.ModuleList, nn.Conv2d]:
-    channels = compute_block_channels(len(sides), base_channels)
+    channels = compute_galip_channels(len(sides), base_channels)
     blocks = nn.ModuleList(
         GeneratorBlock(before, after, side, condition_dim)
         for (before, after), side in zip(pairwise(channels), sides, strict=True)

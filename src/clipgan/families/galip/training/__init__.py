@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
-from clipgan.families.galip.networks.vit_taps import build_vit_tower
+from clipgan.families.galip.networks.vit_features import build_vit_tower
 from clipgan.families.galip.training.start import (
     GalipNetworks,
     build_galip_networks,

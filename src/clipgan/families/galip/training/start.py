@@ -13,7 +13,7 @@ from clipgan.errors import ConfigError
 from clipgan.families.galip.config import GalipConfig
 from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.models.bundle import BundleInfo
 from clipgan.training.fine_tuning import Networks, check_architecture, load_start
 from clipgan.training.random_streams import derive_seed
@@ -35,7 +35,7 @@ def build_galip_networks(
         ConfigError: a tapped or prompted block is beyond the tower's depth, or the resolution is
             below that of the first block.
     """
-    _check_taps(config, tower)
+    _check_blocks(config, tower)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial weights"))
         generator = GalipGenerator(
@@ -91,7 +91,7 @@ def load_galip_weights(
     return bundle.info
 
 
-def _check_taps(config: GalipConfig, tower: VitTower) -> None:
+def _check_blocks(config: GalipConfig, tower: VitTower) -> None:
     blocks = config.discriminator.tapped_blocks
     if blocks[-1] >= tower.depth:
         raise ConfigError(

@@ -22,7 +22,7 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.families.galip.config import GalipConfig
-from clipgan.families.galip.networks.vit_taps import VitTower
+from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.hinge import (
     compute_clip_similarity,
     compute_discriminator_hinge,
@@ -100,7 +100,7 @@ class GalipStep(AdversarialStep):
 
         # Fakes G(z, e), with a graph to G.
         latents = draw_normal(
-            (len(texts), self.generator.latent_dim), random.device, device=random.device.device
+            (len(texts), self.generator.latent_dim), random.rng, device=random.rng.device
         )
         with self._autocast():
             fake = self.generator(latents, texts)
@@ -114,19 +114,21 @@ class GalipStep(AdversarialStep):
             return values
 
         # What CLIP sees: tokens for D, embeddings of the fakes for the similarity.
-        fake_taps, embeddings = self._encode_fakes(fake, random)
+        fake_intermediates, embeddings = self._encode_fakes(fake, random)
         with torch.no_grad():
-            real_taps = self._encode_taps(batch.images, random)
+            real_intermediates = self._encode_intermediates(batch.images, random)
 
         # Loss of D (section 3.4): hinge on matched, mismatched and fake pairs.
         network.requires_grad_(True)
-        real_taps = real_taps.detach().requires_grad_()
+        real_intermediates = real_intermediates.detach().requires_grad_()
         sentences = network.scale_texts(texts).requires_grad_()
         with self._autocast():
-            features = network(real_taps)
+            features = network(real_intermediates)
             matched = network.compute_logits(features, sentences)
             mismatched = network.compute_logits(features, self._mismatch(sentences))
-            unreal = network.compute_logits(network(fake_taps.detach()), sentences.detach())
+            unreal = network.compute_logits(
+                network(fake_intermediates.detach()), sentences.detach()
+            )
         terms = {
             "matched_hinge": compute_real_hinge(matched),
             "mismatched_hinge": compute_fake_hinge(mismatched),
@@ -140,7 +142,7 @@ class GalipStep(AdversarialStep):
         if weights.ma_gp_weight > 0:
             penalty = compute_ma_gp(
                 matched,
-                (real_taps, sentences),
+                (real_intermediates, sentences),
                 power=weights.ma_gp_power,
                 gradient_scale=discriminator.scale,
             )
@@ -156,7 +158,7 @@ class GalipStep(AdversarialStep):
         network.requires_grad_(False)
         sentences = network.scale_texts(texts)
         with self._autocast():
-            unreal = network.compute_logits(network(fake_taps), sentences)
+            unreal = network.compute_logits(network(fake_intermediates), sentences)
         total = compute_generator_hinge(unreal)
         terms = {"generator_adversarial": total}
         if embeddings is not None:
@@ -175,26 +177,26 @@ class GalipStep(AdversarialStep):
         self.update_average(images_seen)
         return values
 
-    def _encode_taps(self, images: Tensor, random: StepRandom) -> Tensor:
+    def _encode_intermediates(self, images: Tensor, random: StepRandom) -> Tensor:
         """Tokens of the tapped blocks, after augmentation; later blocks are not run."""
-        return self.tower.encode_taps(
-            self._prepare(self.augmenter.augment(images, random.device)),
+        return self.tower.encode_intermediates(
+            self._prepare(self.augmenter.augment(images, random.rng)),
             self.discriminator.tapped_blocks,
         )
 
     def _encode_fakes(self, fake: Tensor, random: StepRandom) -> tuple[Tensor, Tensor | None]:
         """Tokens for the discriminator and, where it is weighted, the embedding of whole fakes."""
         if not self.galip.losses.clip_similarity_weight:
-            return self._encode_taps(fake, random), None
+            return self._encode_intermediates(fake, random), None
         blocks = self.discriminator.tapped_blocks
         whole = self.tower.encode(self._prepare(fake), blocks)
         if self.config.augmentation.kind != "none":
-            return self._encode_taps(fake, random), whole.embeddings
-        return whole.taps, whole.embeddings
+            return self._encode_intermediates(fake, random), whole.embeddings
+        return whole.intermediates, whole.embeddings
 
     def _mismatch(self, sentences: Tensor) -> Tensor:
         """Each row's sentence from the next row of the whole batch, whoever holds it."""
-        everybodys = self.processes.gather_rows(sentences.detach())
+        everybodys = self.processes.all_gather(sentences.detach())
         return self.processes.keep_own_rows(mismatch_texts(everybodys))
 
     def _prepare(self, images: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class LafiteLosses:
             differentiable with respect to the images.
         clip_side_px: side of CLIP's input.
         augmenter: changes all images that the discriminator sees.
-        gather_rows: rows of this process -> those of all processes, differentiable.
+        all_gather: rows of this process -> those of all processes, differentiable.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class LafiteLosses:
         config: TrainConfig,
         *,
         augmenter: Augmenter,
-        gather_rows: Callable[[Tensor], Tensor],
+        all_gather: Callable[[Tensor], Tensor],
     ) -> None:
         self.discriminator = discriminator
         self.encode_images = encode_images
         self.clip_side_px = clip_side_px
         self.config, self.lafite = config, config.lafite
         self.augmenter = augmenter
-        self.gather_rows = gather_rows
+        self.all_gather = all_gather
 
     def compute_generator_loss(
         self, fake: Tensor, batch: Batch, text_features: Tensor, random: StepRandom
@@ -136,7 +136,7 @@ class LafiteLosses:
         self, images: Tensor, text_features: Tensor, random: StepRandom
     ) -> tuple[DiscriminatorOutput, Tensor]:
         """D(x, h') of the augmented images: its output, and (N,) logits."""
-        augmented = self.augmenter.augment(images, random.device)
+        augmented = self.augmenter.augment(images, random.rng)
         output = self.discriminator(augmented)
         return output, self.discriminator.compute_logits(output, text_features)
 
@@ -169,7 +169,7 @@ class LafiteLosses:
     def _contrast(self, features: Tensor, targets: Tensor) -> Tensor:
         losses = self.lafite.losses
         if losses.gather_negatives:
-            features, targets = self.gather_rows(features), self.gather_rows(targets)
+            features, targets = self.all_gather(features), self.all_gather(targets)
         return compute_contrastive_loss(
             features,
             targets,

@@ -75,7 +75,7 @@ class LafiteStep(AdversarialStep):
             clip_side_px,
             config,
             augmenter=self.augmenter,
-            gather_rows=processes.gather_rows,
+            all_gather=processes.all_gather,
         )
         self._averages_every_phase = lafite.latent_average == "per_phase"
         self.path_length = PathLengthPenalty(weights.path_length_decay, processes.average).to(
@@ -112,17 +112,15 @@ class LafiteStep(AdversarialStep):
             few = texts[: max(1, int(len(texts) * weights.path_length_batch_fraction))]
             fake, styles = self._draw_fakes(few, random, update_average=self._averages_every_phase)
             mean, before = self.path_length.mean_length, self.path_length.mean_length.clone()
-            penalty = self.path_length(
-                fake, styles, generator=random.device, scale=generator.scale
-            ).mean()
+            penalty = self.path_length(fake, styles, rng=random.rng, scale=generator.scale).mean()
             total = weights.path_length_weight * weights.path_length_interval * penalty
             values |= generator.apply(total, {"path_length_penalty": penalty}, "path_length")
             # Where the lengths overflowed the running mean must not keep them.
             finite = torch.isfinite(values.get_on_device("path_length_penalty"))
             mean.copy_(torch.where(finite, mean, before))
 
-        # Loss of D (the paper's L'_D): adversarial terms of new fakes and real images, and L_ConD of
-        # the real images with the same texts.
+        # Loss of D (the paper's L'_D): adversarial terms of new fakes and real images, and L_ConD
+        # of the real images with the same texts.
         self._train_only(self.discriminator)
         with torch.no_grad():
             fake, _ = self._draw_fakes(texts, random, update_average=self._averages_every_phase)
@@ -146,9 +144,7 @@ class LafiteStep(AdversarialStep):
     ) -> tuple[Tensor, Tensor]:
         """Images (N, 3, R, R) of new latents, and their styles."""
         styles = self._draw_styles(len(texts), random, update_average=update_average)
-        fake: Tensor = self.generator.synthesis(
-            styles, texts, noise="random", generator=random.device
-        )
+        fake: Tensor = self.generator.synthesis(styles, texts, noise="random", rng=random.rng)
         return fake, styles
 
     def _draw_styles(self, count: int, random: StepRandom, *, update_average: bool) -> Tensor:
@@ -156,7 +152,7 @@ class LafiteStep(AdversarialStep):
         generator = self.generator
         styles: Tensor = generator.mapping(self._draw_latents(count, random))
         if update_average:
-            generator.update_latent_average(self.processes.gather_rows(styles.detach()))
+            generator.update_latent_average(self.processes.all_gather(styles.detach()))
         if random.draw_fraction() < self.lafite.losses.style_mixing_probability:
             cutoff = random.draw_integer(1, generator.num_layers - 1)
             other = generator.mapping(self._draw_latents(count, random))
@@ -165,7 +161,7 @@ class LafiteStep(AdversarialStep):
 
     def _draw_latents(self, count: int, random: StepRandom) -> Tensor:
         shape = (count, self.lafite.generator.latent_dim)
-        return draw_normal(shape, random.device, device=random.device.device)
+        return draw_normal(shape, random.rng, device=random.rng.device)
 
     def _train_only(self, network: nn.Module) -> None:
         self.generator.requires_grad_(network is self.generator)

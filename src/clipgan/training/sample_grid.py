@@ -1,4 +1,4 @@
-"""Samples of fixed prompts and latents: the same sheet again and again while a generator learns."""
+"""Samples of fixed prompts and latents: the same grid again and again while a generator learns."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ SAMPLE_SCALE_SIDE_PX = 128
 """Samples smaller than this are shown enlarged by a whole factor."""
 
 
-class TextEncoder(Protocol):
+class PromptEncoder(Protocol):
     """Whatever turns prompts into what the generator is conditioned on."""
 
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions -> (N, D) float32, unit norm."""
 
 
-class SampleSheet:
+class SampleGrid:
     """The averaged generator's images of fixed prompts and latents, prompts by rows."""
 
     def __init__(
         self,
         generator_ema: Generator,
-        encoder: TextEncoder,
+        encoder: PromptEncoder,
         config: TrainConfig,
         monitoring: MonitoringConfig,
         folder: Path,
         *,
         is_untrained: bool,
     ) -> None:
-        """``is_untrained``: see :class:`SampleWatch`, which looks at every sheet."""
+        """``is_untrained``: see :class:`SampleWatch`, which looks at every grid."""
         self.watch = SampleWatch(monitoring.samples_per_prompt, is_untrained=is_untrained)
         self.generator = generator_ema
         self.prompts = monitoring.sample_prompts
@@ -48,7 +48,7 @@ class SampleSheet:
         self.batch_size = config.batch_size
         self.folder = folder
         self.scale = max(1, SAMPLE_SCALE_SIDE_PX // config.resolution_px)
-        draws = torch.Generator().manual_seed(derive_seed(config.seed, "sample sheet"))
+        draws = torch.Generator().manual_seed(derive_seed(config.seed, "sample grid"))
         latents = torch.randn(self.columns, generator_ema.latent_dim, generator=draws)
         device = next(self.generator.parameters()).device
         self.latents = latents.repeat(len(self.prompts), 1).to(device)
@@ -56,7 +56,7 @@ class SampleSheet:
         self.text_features = text_features.repeat_interleave(self.columns, dim=0)
 
     def save(self, images_seen: int) -> Path:
-        """Write ``images-<images_seen>.png`` into the sheet's folder."""
+        """Write ``images-<images_seen>.png`` into the grid's folder."""
         path = self.folder / f"images-{images_seen:08d}.png"
         images = to_uint8(self.draw()).cpu()
         self.watch.look(images, images_seen)

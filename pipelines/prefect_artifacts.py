@@ -15,7 +15,7 @@ from prefect.artifacts import (
 from clipgan.cli.servers import HOST, PORTS
 from clipgan.evaluation.report.summary import summarise
 from clipgan.metrics.table import build_table
-from clipgan.tracking.environment import resolve_tracking_uri
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace
 from pipelines.console import list_metric_rows, load_outcome
 

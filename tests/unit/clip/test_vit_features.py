@@ -1,4 +1,4 @@
-"""The frozen tower: taps, prompts, input forms, precision, and what it refuses."""
+"""The frozen tower: intermediates, prompts, input forms, precision, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from clipgan.errors import ClipError
-from clipgan.families.galip.networks.vit_taps import VitTower, build_vit_tower
+from clipgan.families.galip.networks.vit_features import VitTower, build_vit_tower
 from clipgan.images import CLIP_MEAN, CLIP_STD
 from tests.galip_parts import DEPTH, EMBED_DIM, GRID, SIDE_PX, WIDTH, build_tower
 
@@ -46,16 +46,16 @@ def test_taps_and_embedding_are_those_of_an_ordinary_pass(pool_type: str) -> Non
     tower, pixels = build_tower(pool_type=pool_type), draw_pixels()
     tokens = record_tokens(tower, pixels)
     found = tower.encode(pixels, (0, 3))
-    assert torch.allclose(found.taps, torch.stack([tokens[0], tokens[3]], 1), atol=1e-6)
+    assert torch.allclose(found.intermediates, torch.stack([tokens[0], tokens[3]], 1), atol=1e-6)
     assert torch.allclose(found.embeddings, tower.visual(pixels), atol=1e-6)
-    early = tower.encode_taps(pixels, (0, 2))
+    early = tower.encode_intermediates(pixels, (0, 2))
     assert torch.allclose(early, torch.stack([tokens[0], tokens[2]], 1), atol=1e-6)
 
 
 def test_blocks_after_the_last_tap_are_not_run() -> None:
     tower = build_tower()
     tower.visual.transformer.resblocks[3].register_forward_hook(lambda *_: pytest.fail("run"))
-    assert tower.encode_taps(draw_pixels(), (1, 2)).shape == (2, 2, WIDTH, GRID, GRID)
+    assert tower.encode_intermediates(draw_pixels(), (1, 2)).shape == (2, 2, WIDTH, GRID, GRID)
 
 
 def test_patch_embeddings_without_prompts_go_through_as_an_image_does() -> None:
@@ -83,7 +83,7 @@ def test_gradients_reach_the_inputs_and_no_weight() -> None:
     bridge = torch.randn(2, WIDTH, GRID, GRID, requires_grad=True)
     prompts = torch.randn(2, 2, WIDTH, requires_grad=True)
     found = tower.encode(pixels, (0, 1))
-    total = found.taps.sum() + found.embeddings.sum()
+    total = found.intermediates.sum() + found.embeddings.sum()
     (total + tower.run_prompted(bridge, prompts, 1).square().sum()).backward()
     for given in (pixels, bridge, prompts):
         assert given.grad is not None
@@ -115,7 +115,7 @@ def test_a_half_precision_tower_takes_and_gives_float32_whatever_autocast_says()
     with torch.autocast("cpu", torch.float16):
         found = tower.encode(draw_pixels(), (0,))
         seen = tower.run_prompted(torch.randn(1, WIDTH, GRID, GRID), torch.zeros(1, 1, WIDTH), 0)
-    assert {found.taps.dtype, found.embeddings.dtype, seen.dtype} == {torch.float32}
+    assert {found.intermediates.dtype, found.embeddings.dtype, seen.dtype} == {torch.float32}
     assert dtypes == {torch.bfloat16}
 
 

@@ -25,9 +25,9 @@ SUGGESTED_VITS: Final = "clipgan-vit-h32-96, ViT-B-32, ViT-B-16 or ViT-L-14"
 
 
 class TowerOutput(NamedTuple):
-    """Tapped patch tokens (N, taps, width, grid, grid) and embeddings (N, embed_dim), float32."""
+    """Patch tokens (N, blocks, width, grid, grid) and embeddings (N, embed_dim), float32."""
 
-    taps: Tensor
+    intermediates: Tensor
     embeddings: Tensor
 
 
@@ -97,7 +97,7 @@ class VitTower:
         unit = F.interpolate(images * 0.5 + 0.5, size=(self.side_px, self.side_px), mode="nearest")
         return normalize(unit, self.mean, self.std)
 
-    def encode_taps(self, pixels: Tensor, tapped_blocks: Sequence[int]) -> Tensor:
+    def encode_intermediates(self, pixels: Tensor, tapped_blocks: Sequence[int]) -> Tensor:
         """Patch tokens after the given blocks; later blocks are not run.
 
         Args:
@@ -105,7 +105,7 @@ class VitTower:
             tapped_blocks: zero-based, growing.
 
         Returns:
-            (N, taps, width, grid_side, grid_side) float32, without the class token.
+            (N, intermediates, width, grid_side, grid_side) float32, without the class token.
             Differentiable with respect to ``pixels``.
         """
         with _without_autocast(pixels):
@@ -115,17 +115,17 @@ class VitTower:
                 stop_early=True,
                 intermediates_only=True,
             )
-            taps = torch.stack(output["image_intermediates"], dim=1)
-        return taps.float()
+            intermediates = torch.stack(output["image_intermediates"], dim=1)
+        return intermediates.float()
 
     def encode(self, pixels: Tensor, tapped_blocks: Sequence[int]) -> TowerOutput:
-        """:meth:`encode_taps` and the projected embedding, not normalised, in one pass."""
+        """:meth:`encode_intermediates` and the projected embedding, not normalised, in one pass."""
         with _without_autocast(pixels):
             output = self.visual.forward_intermediates(
                 pixels.to(self._dtype), indices=list(tapped_blocks)
             )
-            taps = torch.stack(output["image_intermediates"], dim=1)
-        return TowerOutput(taps.float(), output["image_features"].float())
+            intermediates = torch.stack(output["image_intermediates"], dim=1)
+        return TowerOutput(intermediates.float(), output["image_features"].float())
 
     def run_prompted(
         self, bridge_features: Tensor, prompts: Tensor, first_prompted_block: int
