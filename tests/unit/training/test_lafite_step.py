@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training import losses as lafite_losses
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.random_streams import StepRandom
@@ -68,7 +68,9 @@ class Eye(nn.Module):
 
 def _build(changes: dict[str, Any] | None = None, eye: Eye | None = None) -> LafiteStep:
     config = _config(changes)
-    return LafiteStep(build_networks(config, DIM), eye or Eye(), config, clip_side_px=CLIP_SIDE)
+    return LafiteStep(
+        build_lafite_networks(config, DIM), eye or Eye(), config, clip_side_px=CLIP_SIDE
+    )
 
 
 def _batch(seed: int = 0) -> Batch:
@@ -321,9 +323,12 @@ def test_step_does_not_touch_the_global_random_state() -> None:
 
 def test_networks_are_a_function_of_the_seed_alone() -> None:
     torch.manual_seed(1)
-    first = build_networks(_config(), DIM)
+    first = build_lafite_networks(_config(), DIM)
     torch.manual_seed(2)
-    again, other = build_networks(_config(), DIM), build_networks(_config({"seed": 1}), DIM)
+    again, other = (
+        build_lafite_networks(_config(), DIM),
+        build_lafite_networks(_config({"seed": 1}), DIM),
+    )
 
     def constant(networks: Networks) -> Tensor:
         return networks.generator.constant
