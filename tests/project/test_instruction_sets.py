@@ -21,7 +21,7 @@ ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("setting", "threads", "tests"),
     [
@@ -36,7 +36,11 @@ def test_numbers_hold_with_other_instructions(
     setting: Mapping[str, str], threads: int, tests: tuple[str, ...]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900", *tests],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900"),
+            *("--numprocesses", str(max(1, os.cpu_count() or 1) // threads), "--dist", "loadfile"),
+            *tests,
+        ],
         env={**os.environ, **setting, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
