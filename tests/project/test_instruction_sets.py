@@ -38,10 +38,21 @@ def test_numbers_hold_with_other_instructions(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900"),
-            *("--numprocesses", str(max(1, os.cpu_count() or 1) // threads), "--dist", "loadfile"),
+            *("-m", "not slow and not long and not gpu and not browser"),
+            *(
+                "--numprocesses",
+                str(max(1, (os.cpu_count() or 1) // threads)),
+                "--dist",
+                "loadfile",
+            ),
             *tests,
         ],
-        env={**os.environ, **setting, "OMP_NUM_THREADS": str(threads)},
+        # Without what says that this test itself may run in a worker of another pytest.
+        env={
+            **{name: value for name, value in os.environ.items() if "PYTEST" not in name},
+            **setting,
+            "OMP_NUM_THREADS": str(threads),
+        },
         capture_output=True,
         text=True,
         check=False,
