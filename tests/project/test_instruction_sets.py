@@ -35,13 +35,13 @@ ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 def test_numbers_hold_with_other_instructions(
     setting: Mapping[str, str], threads: int, tests: tuple[str, ...]
 ) -> None:
+    workers = max(1, (os.cpu_count() or 1) // threads)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900"),
-            *("-m", "not slow and not long and not gpu and not browser"),
             *(
                 "--numprocesses",
-                str(max(1, (os.cpu_count() or 1) // threads)),
+                str(workers),
                 "--dist",
                 "loadfile",
             ),
