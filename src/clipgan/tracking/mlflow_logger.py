@@ -1,4 +1,4 @@
-"""The :class:`~clipgan.run_logger.RunLogger` of an MLflow run: everything goes to its spool first.
+"""The :class:`~clipgan.run_logger.RunLogger` of an MLflow run. It writes to the run's spool.
 
 No call waits for MLflow, and none fails because of it.
 """
@@ -16,14 +16,14 @@ from clipgan.tracking.sender import Sender
 from clipgan.tracking.spool import DATASET, METRICS, PARAMS, STATUS, TAGS, Spool
 
 RUN_ID_SECONDS = 10.0
-"""To wait for MLflow's first answer when the run's id is asked for."""
+"""How long to wait for MLflow's first answer when the run's id is asked for."""
 
 
 class MlflowRunLogger:
     """Logs into one run; ``images_seen`` is the step.
 
-    No point stands twice: a training that was killed or rolled back repeats steps, and the first
-    point of a metric at a step stands. Where ``renewed``, a later one that differs is added: an
+    A training that was killed or rolled back repeats steps: of a metric at a step only the first
+    point is logged. With ``renewed`` a later point is added where its value differs, because an
     evaluation of the same step may have another protocol.
     """
 
@@ -36,7 +36,7 @@ class MlflowRunLogger:
 
     @property
     def run_key(self) -> str:
-        """Names the run before MLflow has given it an id."""
+        """Identifies the run before MLflow has given it an id."""
         return self._spool.header.key
 
     @property
@@ -54,7 +54,7 @@ class MlflowRunLogger:
         self._spool.append(PARAMS, values=flatten_params(params))
 
     def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
-        """Log one point of each metric that has none at this step yet."""
+        """Log a point of each metric that has none at this step yet."""
         known = self._known.setdefault(images_seen, {})
         values = {
             name: float(value)
@@ -70,7 +70,7 @@ class MlflowRunLogger:
         self._spool.append_file(path, folder)
 
     def log_dataset(self, name: str, source: Path, digest: str, *, context: str) -> None:
-        """Link the data that went in.
+        """Record which data the run has read.
 
         Args:
             name: shown name, such as ``images``.
@@ -91,7 +91,7 @@ class MlflowRunLogger:
         self._spool.append(STATUS, status=status)
 
     def flush(self) -> None:
-        """Write what a full disk has kept from being written; everything else is on it."""
+        """Write what did not fit on a full disk; everything else has been written already."""
         self._spool.flush()
 
 
