@@ -3,8 +3,8 @@
 DVC's own locks fail in the middle of a run, with a message about files. This one is taken first,
 needs no server, and the kernel frees it when its last holder dies, kill -9 included. Holders are
 the process that took it and the supervisors of its stages, which inherit the open file: while a
-stage of a killed run still saves its state, the lock is held. filelock does not serve here: its
-descriptor cannot be inherited, and it cannot tell who holds a lock.
+stage of a killed run still saves its state, the lock is held. filelock does not serve here: it
+offers no descriptor to inherit and does not tell who holds a lock.
 
 A process that a holder starts (``dvc repro``, ``clipgan stage``) finds the holder's process id in
 the environment and works under its lock.

@@ -91,10 +91,10 @@ class _StorageReader:
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise ValueError("a storage of big-endian numbers")
         names: Constructors = {name: lambda: None for name in _STORAGE_DTYPES}
-        found = read_inert_pickle(file, names, load_persistent=_read_storage_id)
-        if not isinstance(found, _StorageId) or read_inert_pickle(file, {}) != [found.key]:
+        storage = read_inert_pickle(file, names, load_persistent=_read_storage_id)
+        if not isinstance(storage, _StorageId) or read_inert_pickle(file, {}) != [storage.key]:
             raise ValueError("no single storage")
-        return _read_numbers(file, found)
+        return _read_numbers(file, storage)
 
 
 @dataclass(frozen=True, slots=True)

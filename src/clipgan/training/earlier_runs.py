@@ -1,4 +1,4 @@
-"""What a training that starts anew says of the one that it does not go on from."""
+"""Explains why a training starts at image 0 although an earlier one left checkpoints."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_DIFFERENCES = 3
 def announce_start(run_folder: Path, identity: Mapping[str, Any]) -> None:
     """Print a line where this training starts at image 0 although another one left checkpoints.
 
-    ``identity`` is kept in ``run_folder``: JSON values by name, for the line of the training after
-    this one.
+    ``identity``, JSON values by name, is kept in ``run_folder`` for the comparison with the next
+    training.
     """
     write_json(run_folder / IDENTITY_FILE, dict(identity))
     earlier = [folder for folder in list_states(run_folder.parent) if _has_checkpoint(folder)]
