@@ -22,7 +22,7 @@ def listing(folder: Path) -> SourceListing:
 
 
 def reasons(found: SourceListing) -> dict[str, str]:
-    return {rejection.key: rejection.reason for rejection in found.rejected}
+    return {finding.file: finding.reason for finding in found.rejected}
 
 
 def test_files_are_listed_by_relative_path_whatever_their_ending(tmp_path: Path) -> None:
