@@ -6,21 +6,22 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 
-class RunLogger(Protocol):
-    """Receiver of parameters, metrics and files of one training run."""
+class RunLogger:
+    """Receiver of parameters, metrics and files of one training run; this one logs nothing."""
 
     @property
     def run_id(self) -> str | None:
         """The MLflow run's id; None where nothing is tracked or MLflow has not answered."""
+        return None
 
     @property
     def run_key(self) -> str | None:
         """Identifies the run while it has no id; None where nothing is tracked."""
+        return None
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Flat names to values; logging the same value twice is fine."""
@@ -35,25 +36,10 @@ class RunLogger(Protocol):
         """Write to the disk what has not been written. Called after every checkpoint."""
 
 
-class NullRunLogger:
-    """Logs nothing: for tests and for stages that make no run."""
-
-    run_id: str | None = None
-    run_key: str | None = None
-
-    def log_params(self, params: Mapping[str, object]) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None: ...
-
-    def log_file(self, path: Path, folder: str) -> None: ...
-
-    def flush(self) -> None: ...
+NULL_LOGGER = RunLogger()
 
 
-NULL_LOGGER = NullRunLogger()
-
-
-class UnfailingRunLogger:
+class UnfailingRunLogger(RunLogger):
     """Passes everything on to a logger; a failure of it becomes a warning."""
 
     def __init__(self, inner: RunLogger) -> None:

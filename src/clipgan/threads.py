@@ -126,23 +126,20 @@ def follow_load(threads: Threads) -> Iterator[None]:
     With ``auto``, :func:`renew_threads` may change the number every few minutes.
     """
     global _renewal  # noqa: PLW0603 - the number of threads belongs to the process as well
-    before = torch.get_num_threads()
-    if threads == "auto":
-        _renewal = _Renewal(list_candidates(before))
-    else:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        _renewal = None
-        torch.set_num_threads(before)
+    with keep_threads(threads):
+        if threads == "auto":
+            _renewal = _Renewal(list_candidates(torch.get_num_threads()))
+        try:
+            yield
+        finally:
+            _renewal = None
 
 
 @contextmanager
 def keep_threads(threads: Threads) -> Iterator[None]:
     """Inside, PyTorch computes with the given number of threads; ``auto`` leaves its own number.
 
-    For stages that go on to the bit and record no number.
+    For stages whose resumed results are equal to the bit and that record no number.
     """
     before = torch.get_num_threads()
     if threads != "auto":

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
-
+from clipgan.run_logger import RunLogger
 from clipgan.tracking.sender import Sender
 from clipgan.tracking.spool import DATASET, METRICS, PARAMS, STATUS, TAGS, Spool
 
@@ -19,7 +18,7 @@ RUN_ID_SECONDS = 10.0
 """How long to wait for MLflow's first answer when the run's id is asked for."""
 
 
-class MlflowRunLogger:
+class MlflowRunLogger(RunLogger):
     """Logs into one run; ``images_seen`` is the step.
 
     A training that was killed or rolled back repeats steps: of a metric at a step only the first
@@ -46,12 +45,14 @@ class MlflowRunLogger:
         return self._spool.header.run_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters, nested ones as ``section.key``.
+        """Log parameters; lists become JSON, other values text.
 
         MLflow's parameters cannot change: a value that differs from the logged one (a monitoring
         key edited before a resume) is kept as a tag ``changed.NAME``.
         """
-        self._spool.append(PARAMS, values=flatten_params(params))
+        self._spool.append(
+            PARAMS, values={name: _format_param(value) for name, value in params.items()}
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
         """Log a point of each metric that has none at this step yet."""
@@ -99,15 +100,5 @@ def _is_same(first: float, second: float) -> bool:
     return first == second or (math.isnan(first) and math.isnan(second))
 
 
-def flatten_params(tree: Mapping[str, object]) -> dict[str, str]:
-    """``{"train": {"seed": 0}}`` -> ``{"train.seed": "0"}``; lists become JSON."""
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        node = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        if isinstance(node, Mapping):
-            flat.update({f"{name}.{key}": text for key, text in flatten_params(node).items()})
-        elif isinstance(node, Sequence) and not isinstance(node, str):
-            flat[name] = json.dumps(list(node), ensure_ascii=False)
-        else:
-            flat[name] = str(node)
-    return flat
+def _format_param(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
