@@ -64,7 +64,7 @@ def test_mixing_by_probability() -> None:
     def condition(probability: float, **changes: Any) -> torch.Tensor:
         seeded = torch.Generator().manual_seed(5)
         given = {"image_features": images, "text_features": texts, **changes}
-        return compute_training_text(**given, config=config(probability), generator=seeded)
+        return compute_training_text(**given, config=config(probability), rng=seeded)
 
     pseudo, perturbed, mixed = condition(1.0), condition(0.0), condition(0.3)
     from_images = (mixed == pseudo).all(1)
