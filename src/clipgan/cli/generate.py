@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgan.artifacts import write_bytes
+from clipgan.cli.models import find_champion
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.models.addresses import is_in_mlflow
 from clipgan.models.built_in import BUILT_IN, find_built_in
-from clipgan.tracking.mlflow_store import resolve_tracking_uri, sqlite_path
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import find_workspace
 
 if TYPE_CHECKING:
@@ -145,16 +146,10 @@ def _find_champion() -> tuple[str, str]:
         workspace = find_workspace(Path.cwd())
     except ConfigError:
         return BUILT_IN, "outside a project; --model names another"
-    name = load_params(workspace.params_file).register_model.model_name
-    uri = resolve_tracking_uri(workspace.root, os.environ)
-    database = sqlite_path(uri)
-    # Nothing is registered where there is no store: MLflow, seconds to import, need not be asked.
-    if database is None or database.exists():
-        from clipgan.tracking.versions import CHAMPION, list_versions
-
-        for row in list_versions(name, tracking_uri=uri):
-            if CHAMPION in row.aliases:
-                return f"models:/{name}/{row.version}", "champion of this project"
+    params = load_params(workspace.params_file)
+    name, champion = params.register_model.model_name, find_champion(params, workspace)
+    if champion is not None:
+        return f"models:/{name}/{champion}", "champion of this project"
     return BUILT_IN, f"{name} has no champion yet; --model names another"
 
 
