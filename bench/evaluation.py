@@ -80,17 +80,17 @@ def measure_distance(count: int) -> list[Row]:
 
 
 def draw_features(count: int, seed: int) -> Tensor:
-    """Positive features with a falling spectrum, as Inception gives them, (count, 2048)."""
-    generator = torch.Generator().manual_seed(seed)
+    """Positive features with a falling spectrum, like those of Inception, (count, 2048)."""
+    rng = torch.Generator().manual_seed(seed)
     mix = torch.randn(DIMENSIONS, DIMENSIONS, generator=torch.Generator().manual_seed(9))
-    noise = torch.randn(count, DIMENSIONS, generator=generator) * torch.logspace(0, -2, DIMENSIONS)
+    noise = torch.randn(count, DIMENSIONS, generator=rng) * torch.logspace(0, -2, DIMENSIONS)
     return torch.relu(noise @ mix / DIMENSIONS**0.5 + 0.1 + 0.02 * seed)
 
 
 def measure_extraction(folder: Path) -> list[Row]:
     """Inception features of 64 px images, ours beside torch-fidelity's at its best batch size."""
-    found = find_inception_weights()
-    weights = save_inception(folder / "inception.pth") if isinstance(found, str) else found.path
+    local = find_inception_weights()
+    weights = save_inception(folder / "inception.pth") if isinstance(local, str) else local.path
     theirs = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
     )
@@ -143,9 +143,9 @@ def measure_second_evaluation(params: Params, folder: Path) -> Row:
     """A folder of 64 px PNGs against another of as many, in the built-in feature space, twice."""
     for name, seed in (("generated", 0), ("reference", 1)):
         (folder / name).mkdir()
-        generator = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         for number in range(FOLDER_IMAGES):
-            pixels = torch.randint(0, 256, (64, 64, 3), generator=generator, dtype=torch.uint8)
+            pixels = torch.randint(0, 256, (64, 64, 3), generator=rng, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / name / f"{number}.png")
     config = params.evaluate.model_copy(update={"feature_spaces": (), "device": "cpu"})
     seconds = []

@@ -2,7 +2,7 @@
 
 Each experiment draws two models of one distribution on shared captions, and measures both with the
 code that `clipgan evaluate` runs; features are drawn, not extracted. The truth is the mean of a
-metric over all models of a setting: what the protocol gives on average at these counts. Two models
+metric over all models of a setting: the average of the protocol at these counts. Two models
 that are equally good must differ with p < 0.05 in 5 % of the experiments.
 """
 
@@ -92,7 +92,7 @@ class World:
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting = setting
-        self.random = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator().manual_seed(seed)
         self._first = self._draw(LATENTS, DIMENSIONS) / LATENTS**0.5
         self._second = self._draw(DIMENSIONS, DIMENSIONS) / DIMENSIONS**0.5
         self._classes = 20 * self._draw(DIMENSIONS, CLASSES) / DIMENSIONS**0.5
@@ -139,7 +139,7 @@ class World:
     ) -> TextInputs:
         """CLIP's space is that of the latents; things are directions in it."""
         shape = (len(rows), self.setting.candidates - 1)
-        others = torch.randint(max(rows) + 1, shape, generator=self.random)
+        others = torch.randint(max(rows) + 1, shape, generator=self.rng)
         own = torch.tensor(rows)[:, None]
         # The last text is none of the captions: it takes the place of an image's own among others.
         others = torch.where(others == own, max(rows) + 1, others)
@@ -176,7 +176,7 @@ class World:
         return features
 
     def _draw(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.random)
+        return torch.randn(shape, generator=self.rng)
 
 
 def measure_coverage(
@@ -191,14 +191,14 @@ def measure_coverage(
     return [_summarise(name, pairs) for name in pairs[0][0]]
 
 
-def format_coverage(found: Sequence[Coverage]) -> str:
+def format_coverage(rows: Sequence[Coverage]) -> str:
     """A Markdown table."""
     lines = ["| metric | truth | deviation | intervals that hold it | p < 0.05 |"]
     lines.append("|---|---|---|---|---|")
     lines += [
         f"| `{row.metric}` | {row.truth:.4g} | {row.deviation:.2g} | {row.held:.1%} | "
         f"{row.false_positives:.1%} |"
-        for row in found
+        for row in rows
     ]
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     with run_console() as console:
         registered = _find_finished(workspace) if name == "train" and server is None else None
         if registered is not None:
-            # Nobody to tell and nothing to do: a server for it would take longer than the look.
+            # Nothing to do: starting a server to record that would take longer than the check.
             console.console.print("nothing to do: every stage is up to date")
             console.finish_run(workspace, registered)
             return
@@ -70,7 +70,7 @@ def find_server() -> str | None:
     port = os.environ.get("PREFECT_SERVER_API_PORT", "4200")
     address = named or f"http://127.0.0.1:{port}/api"
     if named is not None and urlsplit(named).scheme == "https":
-        return named  # may want a key, which only Prefect knows
+        return named  # may need an API key, which only Prefect knows
     healthy = is_healthy(address)
     if named is not None and not healthy:
         raise ConfigError(
@@ -81,7 +81,7 @@ def find_server() -> str | None:
 
 
 def _find_finished(workspace: Workspace) -> Registered | None:
-    """The registered model if a run would do nothing, found out without Prefect and MLflow."""
+    """The registered model if a run would do nothing; checked without Prefect and MLflow."""
     params = load_params(workspace.params_file)
     root = workspace.root
     with workspace_lock(root, "clipgan run"):
@@ -92,12 +92,12 @@ def _find_finished(workspace: Workspace) -> Registered | None:
         always = [name for name, state in freshness.items() if state is Freshness.ALWAYS]
         if Freshness.STALE in freshness.values() or not _repeat(root, always):
             return None
-        # What `dvc repro` alone left behind.
+        # State that a `dvc repro` outside of a flow has left.
         remove_recorded_state(workspace)
         with open_graph(root) as graph:
             if Freshness.STALE in graph.list_freshness().values():
                 return None
-        # What waits for MLflow is for the flow to send.
+        # The flow has to send what waits for MLflow.
         if is_anything_waiting(workspace):
             return None
         with explained_outage(workspace):
@@ -105,9 +105,9 @@ def _find_finished(workspace: Workspace) -> Registered | None:
 
 
 def _repeat(root: Path, stages: list[str]) -> bool:
-    """Run the stages that DVC runs every time; False: one failed, for the flow to report.
+    """Run the stages that DVC runs every time, in one command, because DVC takes a second to start.
 
-    In one command: DVC takes a second to start.
+    Returns False where one failed; the flow runs it again and reports the error.
     """
     from pipelines.processes import stream
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a flow: stages, their lines, where to look at the end."""
+"""What a flow prints on a terminal: its stages, their lines, and the results at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TITLES = {INITIAL: "before", TRAINED: "after"}
 
 
 class RunConsole:
-    """Prints a run; nothing of it goes through Prefect's log, which has its own copy."""
+    """Prints a run on the terminal, independently of Prefect's log."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ class RunConsole:
             self.console.print(f"  [{color}]{word}[/] [dim]in {seconds}[/]")
 
     def finish_run(self, workspace: Workspace, registered: Registered | None) -> None:
-        """The table of values, what they say, the model, the pictures, and what to do next."""
+        """Print the table of values, a summary, the model, the pictures and the next command."""
         evaluation = load_outcome(workspace)
         table = build_table(evaluation)
         if table.rows:
@@ -125,7 +125,7 @@ def _draw_table(table: MetricTable) -> Table:
 
 
 def _suggest_prompt(workspace: Workspace, evaluation: Evaluation, registered: Registered) -> str:
-    """A command for a picture of the user's own data by the model of this run."""
+    """A command that draws a picture for one of the user's own captions with this run's model."""
     monitoring = load_params(workspace.params_file).monitoring
     prompt = (*evaluation.prompts, *monitoring.sample_prompts)[0]
     command = f"clipgan generate {shlex.quote(prompt)}"

@@ -42,7 +42,9 @@ def evaluate_generator(project: str = ".", stage_timeout_seconds: float | None =
 
 
 def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any] | None:
-    """Every stage as a task, one after the other; artifacts if anything ran. Gives the last state.
+    """Run every stage as a task, one after the other; returns the state of the last one.
+
+    Publishes Prefect artifacts if anything ran.
 
     Raises:
         StageFailedError: a stage failed. Those before it are done and recorded in dvc.lock.
@@ -62,7 +64,7 @@ def run_stages(workspace: Workspace, timeout_seconds: float | None) -> State[Any
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
 @cancelled_by_ctrl_c
 def send_waiting(root: Path, name: str) -> Any:
-    """``clipgan sync`` in its own process. What MLflow does not take goes on waiting."""
+    """``clipgan sync`` in its own process. What MLflow does not take stays in the spool."""
     try:
         run_logged([sys.executable, "-m", "clipgan", "sync"], root, name)
     except StageFailedError as error:

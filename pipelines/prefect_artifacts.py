@@ -1,4 +1,4 @@
-"""What a flow run shows in Prefect's page: metric values, pictures, the way to the MLflow run."""
+"""Publishes a flow run's results on Prefect's page: metrics, pictures, a link to the MLflow run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from clipgan.workspace import Workspace
 from pipelines.console import list_metric_rows, load_outcome
 
 MAX_PICTURE_BYTES = 2_000_000
-"""Each artifact is a row of Prefect's database."""
+"""Larger pictures are left out, because each artifact is a row of Prefect's database."""
 
 
 def publish_evaluation(workspace: Workspace) -> None:
-    """Metric values as a table and in words, sample sheets as pictures, the MLflow run's link."""
+    """Publish metric values as a table and in words, sample grids, and the MLflow run's link."""
     evaluation = load_outcome(workspace)
     table = build_table(evaluation)
     if table.rows:
@@ -35,7 +35,7 @@ def publish_evaluation(workspace: Workspace) -> None:
         )
     for name in ("samples", "before_after"):
         path = workspace.report / f"{name}.png"
-        # Inside the artifact, as a data URI: no file server needed.
+        # As a data URI, which needs no file server.
         if path.exists() and path.stat().st_size <= MAX_PICTURE_BYTES:
             encoded = base64.b64encode(path.read_bytes()).decode()
             create_image_artifact(

@@ -1,6 +1,6 @@
-"""Flows: the recipes of the built-in CLIP, of a generator to start from, of a noise mapper.
+"""Flows of the recipes: the built-in CLIP, a generator to start from, a noise mapper.
 
-Stages of ``recipes/dvc.yaml``, apart from the pipeline, because their results are starts for it.
+Their stages stand in ``recipes/dvc.yaml``, outside the pipeline, which starts from their results.
 """
 
 from __future__ import annotations

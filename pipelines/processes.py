@@ -1,4 +1,4 @@
-"""Commands of a pipeline: their lines as they come, their whole process tree gone on any end."""
+"""Runs the commands of a pipeline: streams their lines, and ends their whole process tree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream(
     process is killed outright, the supervisor ends them.
 
     Raises:
-        TimeoutError: it took longer than ``timeout_seconds``; nothing of it runs any more.
+        TimeoutError: it took longer than ``timeout_seconds``; all its processes were ended.
     """
     expired = threading.Event()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Registration and promotion: outside DVC's graph, because they act on the registry.
+"""Registration: outside DVC's graph, because it acts on the registry.
 
 A promotion emits the event ``clipgan.model.promoted`` that Prefect automations can wait for.
 """
@@ -9,17 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
 from clipgan.cli.models import explained_outage, find_champion, find_registered
-from clipgan.cli.workspace_lock import workspace_lock
 from clipgan.config import load_params
 from clipgan.errors import StageFailedError
 from clipgan.workspace import find_workspace
-from pipelines.stages import CACHED, call_task, cancelled_by_ctrl_c, run_logged
+from pipelines.stages import CACHED, cancelled_by_ctrl_c, run_logged
 
 PROMOTED_EVENT = "clipgan.model.promoted"
 
@@ -27,7 +26,7 @@ PROMOTED_EVENT = "clipgan.model.promoted"
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
 @cancelled_by_ctrl_c
 def register_generator(root: Path, name: str = "register") -> Any:
-    """``clipgan register`` in its own process; skipped where the registry has it all."""
+    """``clipgan register`` in its own process; skipped where the registry is up to date."""
     workspace = find_workspace(root)
     params = load_params(workspace.params_file)
     with explained_outage(workspace):
@@ -39,48 +38,12 @@ def register_generator(root: Path, name: str = "register") -> Any:
         run_logged([sys.executable, "-m", "clipgan", "register"], root, name)
     except StageFailedError:
         with explained_outage(workspace):
-            find_champion(params, workspace)  # because the store went away meanwhile?
+            find_champion(params, workspace)  # raises if the store can no longer be used
         raise
     outcome = find_registered(params, workspace)
     if outcome is not None and outcome.is_champion and outcome.champion != before:
         emit_promotion(outcome.model_name, outcome.version, outcome.reason)
     return Completed(message=str(outcome))
-
-
-@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-@cancelled_by_ctrl_c
-def promote_version(root: Path, name: str, version: int) -> None:
-    """``clipgan promote`` in its own process."""
-    run_logged([sys.executable, "-m", "clipgan", "promote", str(version)], root, name)
-
-
-@flow(name="promote-model", persist_result=False)
-@cancelled_by_ctrl_c
-def promote_model(version: int, project: str = ".") -> None:
-    """Make a registered version the champion by hand.
-
-    Args:
-        version: its number; ``clipgan models`` lists them.
-        project: a folder of the project.
-    """
-    workspace = find_workspace(Path(project))
-    model_name = load_params(workspace.params_file).register_model.model_name
-    with workspace_lock(workspace.root, f"clipgan promote {version}"):
-        promote_version(workspace.root, f"promote {version}", version)
-    emit_promotion(model_name, version, "by hand")
-
-
-@flow(name="register-model", persist_result=False)
-@cancelled_by_ctrl_c
-def register_model(project: str = ".") -> None:
-    """Register what the last training left; the gate decides.
-
-    Args:
-        project: a folder of the project.
-    """
-    workspace = find_workspace(Path(project))
-    with workspace_lock(workspace.root, "clipgan register"):
-        call_task(register_generator, workspace.root, "register")
 
 
 def emit_promotion(model_name: str, version: int, reason: str) -> None:

@@ -1,7 +1,8 @@
-"""A DVC stage as a Prefect task: asked whether it is stale, run if so, its lines in the log.
+"""A DVC stage as a Prefect task.
 
-Tasks are called directly, one after the other, in the flow's main thread: DVC's locks do not wait
-for each other, and a timeout interrupts a blocking read only there.
+The task runs the stage where DVC calls it stale, and logs every line that the stage prints. Tasks
+are called directly, one after the other, in the flow's main thread: DVC's locks do not wait for
+each other, and a timeout interrupts a blocking read only there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ RETRY_DELAY_SECONDS = 10
 
 _EXIT_STATUS = re.compile(r"exited with (-?\d+)")
 _ERROR_LINE = re.compile(r"^error: (.*)$")
-# What DVC says around a stage: in Prefect's log, not on the terminal.
+# Lines that DVC prints around a stage: they go to Prefect's log, not to the terminal.
 _DVC_LINE = re.compile(
     r"^(Running stage |> |Updating lock file|Generating lock file|To track the changes|\s+git add|"
     r"To enable auto staging|\s+dvc config|Use `dvc push`|ERROR: failed to reproduce|error: |"
@@ -48,7 +49,7 @@ _DVC_LINE = re.compile(
 
 
 def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a flow or task that Ctrl-C ends be Cancelled; Prefect by itself calls it Crashed."""
+    """Give a flow or task that Ctrl-C ends the state Cancelled; Prefect would call it Crashed."""
 
     @functools.wraps(function)
     def run(*args: P.args, **keywords: P.kwargs) -> R:
@@ -64,7 +65,7 @@ def cancelled_by_ctrl_c(function: Callable[P, R]) -> Callable[P, R]:
 def run_dvc_stage(
     root: Path, name: str, *, after: State[Any] | None = None, timeout_seconds: float | None = None
 ) -> State[Any]:
-    """Bring a stage of the project at ``root`` up to date; gives its final state.
+    """Bring a stage of the project at ``root`` up to date; returns the task's final state.
 
     ``name`` is DVC's: ``train``, or ``FILE:STAGE`` for one that is not in the pipeline's dvc.yaml.
 
@@ -75,7 +76,7 @@ def run_dvc_stage(
     """
     short = name.rpartition(":")[2]
     state = call_task(dvc_stage, root, short, after, address=name, timeout_seconds=timeout_seconds)
-    # dvc.lock names the result now.
+    # Now dvc.lock names the result.
     remove_recorded_state(Workspace(root))
     return state
 
@@ -87,7 +88,7 @@ def call_task(
     after: State[Any] | None = None,
     **parameters: Any,
 ) -> State[Any]:
-    """Call a task here and now; gives its final state, or raises the exception in it."""
+    """Call a task directly; returns its final state, or raises the exception in it."""
     console = active_console()
     wait_for = [after] if after is not None else None
     state: State[Any] = step(root, name, return_state=True, wait_for=wait_for, **parameters)
@@ -105,7 +106,7 @@ def has_run(state: State[Any]) -> bool:
 
 
 def _is_worth_retrying(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """A stage that was killed resumes; one that reported an error would report it again."""
+    """Retry a stage that was killed, which resumes; an error would only be reported again."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, StageFailedError) and error.was_killed
 
@@ -172,10 +173,10 @@ def run_logged(
 
 
 def describe_failure(name: str, code: int, tail: list[str]) -> StageFailedError:
-    """The error of a step from its exit status and last lines.
+    """The error of a step, made from its exit status and last lines.
 
-    A stage's own ``error: ...`` line says most. How the stage ended is in DVC's line; DVC's own
-    status is 255 for everything.
+    The message is the stage's own ``error: ...`` line where there is one. The stage's exit status
+    is in a line of DVC's; DVC's own status is always 255.
     """
     reported = [match[1] for line in tail if (match := _ERROR_LINE.match(line))]
     ended = [int(match[1]) for line in tail if (match := _EXIT_STATUS.search(line))]

@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from clipgan.parent_process import end_with_parent
 
 QUIET_SECONDS = 20.0
-"""A process that was asked to end and neither computes nor writes for so long is stuck."""
+"""A process that was asked to end counts as stuck when it neither computes nor writes so long."""
 
 LONGEST_SECONDS = 1800.0
-"""For a stage to end, however busy: a checkpoint of many gigabytes on a slow disk takes minutes."""
+"""Most time for a stage to end: a checkpoint of many gigabytes on a slow disk takes minutes."""
 
 LEAST_CPU_SECONDS = 1.0
 LEAST_WRITTEN_BYTES = 2**20
-"""Less of both in ``QUIET_SECONDS`` is no work: threads that watch something cause a little."""
+"""Less of both in ``QUIET_SECONDS`` counts as no work: threads that only wait cause a little."""
 
 POLL_SECONDS = 0.05
 RELAY_SECONDS = 5.0
@@ -64,7 +64,7 @@ def main(command: list[str]) -> int:
 
 
 def stop_group(group: int) -> None:
-    """End every process of a process group: SIGTERM, then SIGKILL for what does nothing more."""
+    """End every process of a process group: SIGTERM, then SIGKILL once it makes no progress."""
     if not _signal_group(group, signal.SIGTERM):
         return
     deadline = time.monotonic() + LONGEST_SECONDS
@@ -87,22 +87,22 @@ class _Work:
 
 
 def _measure_work(group: int) -> dict[int, _Work]:
-    """Work of each process of a group. Dead ones that nobody has reaped do not count."""
+    """Work of each process of a group, without zombies."""
     import psutil
 
-    found = {}
+    work = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, psutil.AccessDenied):
             if os.getpgid(process.pid) != group or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             times = process.cpu_times()
-            found[process.pid] = _Work(
+            work[process.pid] = _Work(
                 times.user + times.system,
-                # Linux alone tells what was written.
+                # Only Linux reports the written bytes.
                 process.io_counters().write_chars if sys.platform == "linux" else 0,
                 process.status() == psutil.STATUS_DISK_SLEEP,
             )
-    return found
+    return work
 
 
 def _is_progress(before: dict[int, _Work], after: dict[int, _Work]) -> bool:
@@ -126,13 +126,13 @@ def _has_ended(group: int, seconds: float) -> bool:
 
 def _relay(source: int) -> None:
     """Pass the command's output on; drop it once nobody reads it."""
-    heard = True
+    has_reader = True
     while data := os.read(source, 65536):
-        while heard and data:
+        while has_reader and data:
             try:
                 data = data[os.write(sys.stdout.fileno(), data) :]
             except OSError:
-                heard = False
+                has_reader = False
 
 
 def _watch_starter(stop: threading.Event) -> None:

@@ -1,8 +1,9 @@
-"""A Prefect server for the length of one process, where none is running.
+"""Starts a Prefect server for the duration of one process, where none is running.
 
-Prefect would start one by itself, in this process group: Ctrl-C in a terminal ends it before the
-flow can report to it, and the flow waits for it in vain; kill -9 of the flow leaves it behind. This
-one is under the supervisor like a stage, and is up sooner (4 s instead of 13 s, migrations apart).
+Prefect would start one by itself, in this process group: Ctrl-C in a terminal would end it before
+the flow can report to it, and the flow would wait for it; kill -9 of the flow would leave it
+running. This one runs under the supervisor like a stage, and starts faster (4 s instead of 13 s,
+without migrations).
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def start_temporary_server(root: Path) -> str:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # At exit and no sooner: Prefect hands over its last log lines when the interpreter's threads
-    # end, which comes before this.
+    # At exit, because Prefect sends its last log lines when the interpreter's threads end, which
+    # happens just before.
     atexit.register(_stop, server)
     limit = float(environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
     deadline = time.monotonic() + limit

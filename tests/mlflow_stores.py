@@ -24,7 +24,7 @@ from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.mlflow_store import MLFLOW_ENVIRONMENT, open_client, sqlite_path
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
+from clipgan.tracking.registry import RegistrationReport, register_model
 from clipgan.tracking.versions import GATE_TAG, MODEL_FILES, PROMOTED, REASON_TAG, STATE_TAG
 
 TEXT_DIM = 8
@@ -157,15 +157,16 @@ def register_values(
     state: str = "state",
 ) -> RegistrationReport:
     """Register a generator with these values."""
-    request = RegistrationRequest(
+    return register_model(
+        config,
         package,
-        evaluation=Evaluation({TRAINED: trained, INITIAL: initial or {}}),
+        Evaluation({TRAINED: trained, INITIAL: initial or {}}),
         source="evaluation.json",
         run_id=run_id,
-        experiment="test",
         state=state,
+        tracking_uri=tracking_uri,
+        measure=measure,
     )
-    return register_model(config, request, tracking_uri=tracking_uri, measure=measure)
 
 
 def save_version(

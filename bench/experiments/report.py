@@ -34,9 +34,9 @@ def write_tables(plan: Plan, name: str, records: Sequence[Record]) -> None:
     path = FOLDER / f"{name}.md"
     page = path.read_text(encoding="utf-8")
     for study_name, study in plan.studies.items():
-        found = [record for record in records if record.study == study_name]
-        if found:
-            page = _replace_block(page, study_name, render_table(plan, study, found))
+        own = [record for record in records if record.study == study_name]
+        if own:
+            page = _replace_block(page, study_name, render_table(plan, study, own))
     write_bytes(path, page.encode())
 
 
@@ -139,7 +139,7 @@ def _average(histories: Sequence[list[dict[str, float]]], loss: str) -> list[tup
         for row in rows:
             if loss in row:
                 values[row["images_seen"]].append(row[loss])
-    return [(seen, statistics.fmean(found)) for seen, found in sorted(values.items())]
+    return [(seen, statistics.fmean(losses)) for seen, losses in sorted(values.items())]
 
 
 def save_grids(folder: Path, plan: Plan, records: Sequence[Record], work: Path) -> None:

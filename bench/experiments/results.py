@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Record:
-    """What one run found; ``key`` names everything that decided it."""
+    """The result of one run; ``key`` is the hash of everything that decided it."""
 
     study: str
     arm: str
@@ -43,20 +43,19 @@ class Comparison:
     """Mean over the seeds, and the mean difference to the first arm with half its interval."""
 
     mean: float
-    num_seeds: int
     difference: float | None
     half_width: float | None
 
     @property
     def is_clear(self) -> bool:
-        """The interval of the difference does not hold 0."""
+        """Whether the interval of the difference excludes 0."""
         if self.difference is None or self.half_width is None:
             return False
         return abs(self.difference) > self.half_width
 
 
 def load_records(plan_name: str) -> list[Record]:
-    """Those recorded so far."""
+    """The results recorded so far."""
     path = FOLDER / f"{plan_name}.json"
     if not path.exists():
         return []
@@ -79,19 +78,19 @@ def compare_arms(values: Mapping[str, Mapping[int, float]], first: str) -> dict[
         values: arm -> seed -> value.
     """
     differences = {
-        arm: [value - values[first][seed] for seed, value in found.items() if seed in values[first]]
-        for arm, found in values.items()
+        arm: [value - values[first][seed] for seed, value in own.items() if seed in values[first]]
+        for arm, own in values.items()
         if arm != first
     }
     freedom = sum(max(len(d) - 1, 0) for d in differences.values())
     squares = sum(statistics.variance(d) * (len(d) - 1) for d in differences.values() if len(d) > 1)
     compared = {}
-    for arm, found in values.items():
-        mean, paired = statistics.fmean(found.values()), differences.get(arm)
+    for arm, own in values.items():
+        mean, paired = statistics.fmean(own.values()), differences.get(arm)
         difference = statistics.fmean(paired) if paired else None
         half_width = None
         if paired and freedom:
             quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
             half_width = quantile * math.sqrt(squares / freedom / len(paired))
-        compared[arm] = Comparison(mean, len(found), difference, half_width)
+        compared[arm] = Comparison(mean, difference, half_width)
     return compared

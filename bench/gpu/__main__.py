@@ -27,9 +27,9 @@ from clipgan.config import MonitoringConfig, TrainConfig, load_params
 from clipgan.devices import resolve_device
 
 SHARES = {"tests": 0.25, "training": 0.3, "networks": 0.15, "base": 0.3}
-"""Of the whole time."""
+"""Each part's share of the whole time."""
 GRACE_SECONDS = 30.0
-"""For a part to write its last checkpoint and leave."""
+"""Time for a part to write its last checkpoint and exit."""
 IMAGE_BUDGET = 2000
 
 
@@ -100,7 +100,7 @@ def _measure_matmul(device: torch.device, kind: str) -> tuple[str, str]:
 
 
 def _start_part(arguments: argparse.Namespace, results: Results, part: str, seconds: float) -> bool:
-    """Run a part as a process; gives whether it failed."""
+    """Run a part as a process; returns whether it failed."""
     command = _build_command(arguments, part, max(seconds - GRACE_SECONDS, 0.5 * seconds))
     # cuBLAS reads it when it starts; deterministic algorithms need it.
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if part == "tests" else {}

@@ -28,7 +28,7 @@ from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.data.batches import BatchLoader
 from clipgan.families.registry import find_family
 from clipgan.images import to_uint8
-from clipgan.run_logger import NullRunLogger
+from clipgan.run_logger import RunLogger
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
@@ -61,11 +61,11 @@ class PackingStore(CheckpointStore):
         return path
 
     def adopt(self, pack: Path) -> int | None:
-        """Make the pack of an earlier call the newest checkpoint; gives its images."""
-        found = load_pack(pack, self.fingerprint)
-        if found is None or self.list_folders():
+        """Make the pack of an earlier call the newest checkpoint; returns its images seen."""
+        stored = load_pack(pack, self.fingerprint)
+        if stored is None or self.list_folders():
             return None
-        images_seen, progress, tensors = found
+        images_seen, progress, tensors = stored
         CheckpointStore.save(self, images_seen, progress, tensors)
         return images_seen
 
@@ -79,7 +79,7 @@ def save_pack(
 ) -> None:
     """Write ``pack-<n>.safetensors``; the last one, replaced first, tells how many there are.
 
-    Adam's first moments are left out: they are a gradient's age old.
+    Adam's first moments are left out, because a few steps build them up again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: list[dict[str, Tensor]] = [{}]
@@ -139,7 +139,7 @@ def load_pack(folder: Path, fingerprint: str) -> tuple[int, dict[str, Any], Stat
     return int(metadata["images_seen"]), json.loads(metadata[PROGRESS]), states
 
 
-class _RowLogger(NullRunLogger):
+class _RowLogger(RunLogger):
     """Losses as rows of the table."""
 
     def __init__(self, results: Results) -> None:
@@ -220,8 +220,8 @@ def _save_grid(
     """The prompts' images, a row each, as ``samples.png``."""
     del images_seen
     columns = 8
-    draws = torch.Generator().manual_seed(0)
-    latents = torch.randn(columns, generator.latent_dim, generator=draws).to(device)
+    rng = torch.Generator().manual_seed(0)
+    latents = torch.randn(columns, generator.latent_dim, generator=rng).to(device)
     rows = []
     for features in data.prompt_features.to(device):
         images = generator(latents, features[None].expand(columns, -1))

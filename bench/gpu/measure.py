@@ -25,7 +25,7 @@ def name_device(device: torch.device) -> str:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what was asked of it."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -92,9 +92,9 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 # In inference mode a linear layer arrives whole.
                 parts = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if parts is NotImplemented else parts
-        found = func(*args, **kwargs)
-        self.total += flop_registry[packet](*args, **kwargs, out_val=found)
-        return found
+        result = func(*args, **kwargs)
+        self.total += flop_registry[packet](*args, **kwargs, out_val=result)
+        return result
 
 
 def count_flops(run: Callable[[], object]) -> int:

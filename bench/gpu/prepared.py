@@ -39,7 +39,7 @@ def prepare(
 ) -> float:
     """Write the first ``num_images`` training images, their features, the prompts' and the trunk.
 
-    Images are lossless WebP: half of PNG. Gives the folder's size in MiB.
+    Images are lossless WebP, half the size of PNG. Returns the folder's size in MiB.
     """
     from clipgan.clip.encoder import load_clip
     from clipgan.clip.feature_store import load_features
@@ -146,7 +146,7 @@ def load_carried_clip(folder: Path, precision: str, device: torch.device) -> Cli
     attach_stem(visual, load_efficientnet_lite(TRUNK_VARIANT, weights_file=folder / TRUNK))
     weights = load_file(builtin_folder() / "model.safetensors")
     prefix = "visual."
-    found = visual.load_state_dict(
+    loaded = visual.load_state_dict(
         {
             name.removeprefix(prefix): value.float()
             for name, value in weights.items()
@@ -155,9 +155,9 @@ def load_carried_clip(folder: Path, precision: str, device: torch.device) -> Cli
         strict=False,
     )
     trunk = IMAGE_TRUNK_PREFIX.removeprefix(prefix)
-    lacking = [name for name in found.missing_keys if not name.startswith(trunk)]
-    if lacking or found.unexpected_keys:
-        raise RuntimeError(f"the CLIP's weights do not fit: {lacking} {found.unexpected_keys}")
+    lacking = [name for name in loaded.missing_keys if not name.startswith(trunk)]
+    if lacking or loaded.unexpected_keys:
+        raise RuntimeError(f"the CLIP's weights do not fit: {lacking} {loaded.unexpected_keys}")
     visual.preprocess_cfg = {"size": side, "mean": CLIP_MEAN, "std": CLIP_STD}
     return ClipEncoder(
         _Eye(visual), None, precision=precision, model=config["name"], weights_sha256="carried"

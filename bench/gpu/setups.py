@@ -173,5 +173,5 @@ def build_training(
 
 
 def describe_versions() -> str:
-    """Of what was measured with."""
+    """Versions of the libraries that were measured."""
     return f"torch {torch.__version__}, open_clip {open_clip.__version__}"

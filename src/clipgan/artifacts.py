@@ -18,7 +18,7 @@ FILE_MODE = 0o644
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling of ``path`` to write; on success sync and rename it into place.
+    """A temporary sibling of ``path`` to write; on success it is synced and renamed into place.
 
     On any exception (disk full, Ctrl-C) the temporary file is removed and ``path`` is untouched.
     """
@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fchmod(handle.fileno(), FILE_MODE)
             os.fsync(handle.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -55,7 +55,7 @@ def replace_folder(new: Path, target: Path) -> None:
     if target.exists():
         target.replace(old)
     new.replace(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -83,12 +83,12 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def describe_non_folder(path: Path) -> str:
-    """Why ``path``, which is no folder, is none: the middle of an error."""
+    """Why ``path`` is no folder, as the middle of an error message."""
     return "is a file, not a folder" if path.exists() else "no such folder"
 
 
 def describe_non_file(path: Path) -> str:
-    """Why ``path``, which is no file, is none: the middle of an error."""
+    """Why ``path`` is no file, as the middle of an error message."""
     return "is a folder, not a file" if path.is_dir() else "no such file"
 
 
@@ -120,7 +120,8 @@ def hash_json(tree: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -35,8 +35,8 @@ def resolve_device(name: str) -> torch.device:
 def build_constant(
     values: tuple[object, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Fixed numbers as a tensor, made once a device: whoever copies them to a GPU at every call
-    waits for it every time. Do not change the result in place.
+    """Fixed numbers as a tensor that is made once a device, because copying them to a GPU in every
+    call would wait for it every time. Do not change the result in place.
 
     Args:
         values: numbers, or tuples of them, equally long.
@@ -46,7 +46,7 @@ def build_constant(
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on ``device``, without waiting for what a GPU still has to do."""
+    """Copy a tensor of the CPU to ``device`` without waiting for a GPU's pending work."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -71,13 +71,12 @@ class PipelineBusyError(ClipganError):
 class StageFailedError(ClipganError):
     """A stage's process failed; ``exit_code`` is its own, ``was_killed``: a signal ended it.
 
-    ``traceback`` is what the process printed of its own.
+    ``traceback`` is the traceback that the process has printed.
     """
 
-    def __init__(
-        self, message: str, *, exit_code: int = 1, was_killed: bool = False, traceback: str = ""
-    ) -> None:
+    traceback = ""
+
+    def __init__(self, message: str, *, exit_code: int = 1, was_killed: bool = False) -> None:
         super().__init__(message)
-        self.traceback = traceback
         self.exit_code = exit_code
         self.was_killed = was_killed

@@ -1,6 +1,6 @@
-"""Value ranges, resizing and CLIP's normalisation: the only place where a range is converted.
+"""Value ranges, resizing and CLIP's normalisation: ranges are converted nowhere else.
 
-Two forms exist in the whole project: ``images`` are float tensors (N, 3, H, W) in [-1, 1], RGB;
+The whole project uses two forms: ``images`` are float tensors (N, 3, H, W) in [-1, 1], RGB;
 ``images_uint8`` are uint8 tensors (N, 3, H, W) in 0..255.
 """
 
@@ -47,9 +47,9 @@ def _interpolate(images: Tensor, size: tuple[int, int], antialias: bool) -> Tens
 
 
 def _resize_by_matrices(images: Tensor, side_px: int, antialias: bool) -> Tensor:
-    """The same as two products: PyTorch's own form has no deterministic gradient on a GPU."""
+    """Resize by two matrix products: PyTorch's own form has no deterministic gradient on a GPU."""
     rows, columns = (
-        # What becomes of the unit vectors of one axis.
+        # The unit vectors of one axis, resized.
         _interpolate(torch.eye(side, device=images.device)[None, None], (side_px, side), antialias)
         for side in images.shape[-2:]
     )

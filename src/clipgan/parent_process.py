@@ -12,9 +12,9 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent dies, by SIGKILL too.
+    """Have the kernel send SIGTERM to this process when its parent dies, even by SIGKILL.
 
-    Outlives an exec, not a fork.
+    It stays in force after an exec, not in a forked child.
     """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINE_INTERVAL_SECONDS = 10.0
-"""Least time between two lines where the output is no terminal (Prefect keeps each as a row)."""
+"""Least time between two lines where the output is no terminal: Prefect stores each as a row."""
 
 
 class ProgressBar:
-    """Counts work done; ``advance`` and ``note`` are all a caller needs."""
+    """Counts work done. Callers use ``advance`` and ``note``."""
 
     def __init__(
         self, title: str, total: int, unit: str, done: int = 0, *, shown: bool = True

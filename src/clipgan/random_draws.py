@@ -2,8 +2,8 @@
 
 Row ``r`` of process ``k`` of ``n`` is row ``r * n + k`` of the whole batch. Every process draws the
 numbers of the whole batch from the same stream and keeps those of its own rows, so that the result
-of a training does not depend on how many processes share its batch. Drawing costs next to nothing
-beside the networks.
+of a training does not depend on how many processes share its batch. Drawing takes a negligible part
+of a step's time.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from clipgan.artifacts import write_json
 FINISHED_FILE = "finished.json"
 LOG_FILE, LOG_FOLDER = "mlflow.json", "spool"
 RECORDS_FILE, POSITION_FILE = "records.jsonl", "position.json"
-"""Of the run logger: which run it is, a folder, and in it what was logged and what was sent."""
+"""Files of the run logger: the run's header; a folder with what was logged and what was sent."""
 REMOVED_SUFFIX = ".removed"
 _NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -34,10 +34,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def remove_recorded(work: Path, dvc_lock: Path) -> list[Path]:
-    """Remove the states in ``work`` whose results the file ``dvc_lock`` names; gives their paths.
+    """Remove the states in ``work`` whose results the file ``dvc_lock`` names; returns their paths.
 
-    DVC's cache has such a result: nothing can be lost any more, but for what was logged and waits
-    to be sent. That stays.
+    DVC's cache holds such a result. What was logged and waits to be sent is kept.
     """
     for leftover in [*work.glob(f".*{REMOVED_SUFFIX}"), *work.glob(f"*/.*{REMOVED_SUFFIX}")]:
         shutil.rmtree(leftover)
@@ -66,11 +65,11 @@ def list_states(work: Path) -> list[Path]:
 
 
 def remove_state(folder: Path) -> None:
-    """Remove a state, but for what was logged of it where that has not all been sent."""
+    """Remove a state; what was logged is kept where it has not all been sent."""
     if not has_waiting(folder):
         remove_folder(folder)
         return
-    # The marker last: a removal cut short goes on the next time.
+    # The marker last, so that an interrupted removal is continued the next time.
     for path in sorted(_list_own(folder), key=lambda path: path.name == FINISHED_FILE):
         if path.is_dir():
             remove_folder(path)
@@ -79,7 +78,7 @@ def remove_state(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder; a removal cut short leaves nothing under its name."""
+    """Remove a folder; an interrupted removal leaves nothing under its name."""
     doomed = folder.with_name(f".{folder.name}{REMOVED_SUFFIX}")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)

@@ -1,4 +1,4 @@
-"""What a stage may tell the outside about a run; :mod:`clipgan.tracking` gives it to MLflow."""
+"""What a stage may log about a run; :mod:`clipgan.tracking` sends it to MLflow."""
 
 from __future__ import annotations
 
@@ -6,55 +6,41 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 
-class RunLogger(Protocol):
-    """Receiver of parameters, metrics and files of one training run."""
+class RunLogger:
+    """Receiver of parameters, metrics and files of one training run; this one logs nothing."""
 
     @property
     def run_id(self) -> str | None:
         """The MLflow run's id; None where nothing is tracked or MLflow has not answered."""
+        return None
 
     @property
     def run_key(self) -> str | None:
-        """What finds the run while it has no id; None where nothing is tracked."""
+        """Identifies the run while it has no id; None where nothing is tracked."""
+        return None
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Flat names to values; logging the same value twice is fine."""
 
     def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
-        """Numbers at a point of training; a point that was logged before is logged once."""
+        """Numbers at a point of training; a repeated point is logged once."""
 
     def log_file(self, path: Path, folder: str) -> None:
         """A file of the run (sample grid, report), kept under ``folder``."""
 
     def flush(self) -> None:
-        """Put on the disk whatever is not. Called after every checkpoint."""
+        """Write to the disk what has not been written. Called after every checkpoint."""
 
 
-class NullRunLogger:
-    """Logs nothing: for tests and for stages that make no run."""
-
-    run_id: str | None = None
-    run_key: str | None = None
-
-    def log_params(self, params: Mapping[str, object]) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None: ...
-
-    def log_file(self, path: Path, folder: str) -> None: ...
-
-    def flush(self) -> None: ...
+NULL_LOGGER = RunLogger()
 
 
-NULL_LOGGER = NullRunLogger()
-
-
-class UnfailingRunLogger:
-    """Passes everything on to a logger; where that fails, a warning says so and work goes on."""
+class UnfailingRunLogger(RunLogger):
+    """Passes everything on to a logger; a failure of it becomes a warning."""
 
     def __init__(self, inner: RunLogger) -> None:
         self._inner = inner
@@ -97,9 +83,9 @@ def log_files(run: RunLogger, source: Path, folder: str) -> None:
 
 @contextmanager
 def tolerated(what: str) -> Iterator[None]:
-    """Let nothing that fails in the block end the work around it; a warning says ``what`` it cost.
+    """Turn every exception of the block into a warning that says ``what`` was lost.
 
-    For what a training can do without: tracking, and looking at the generator on the way.
+    For what a training does not need: tracking, and samples and evaluations on the way.
     """
     try:
         yield

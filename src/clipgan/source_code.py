@@ -1,7 +1,7 @@
 """The sources that decide what a module computes: itself and all it imports from this package.
 
-Names resume folders and caches, so that state made by other code is not taken up. A test holds
-dvc.yaml, which lists the same files for DVC, to the same answer.
+Their hash is part of the names of resume folders and caches, so that state made by other code is
+not used. dvc.yaml lists the same files for DVC; a test compares the two lists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_RESULT_DEPENDS_ON = {
     "clipgan.source_code": "names of folders",
     "clipgan.threads": "how fast; a training's number stands in its checkpoints",
 }
-"""Modules, and packages with all that is in them, whose edit must not make anything again."""
+"""Modules, and whole packages, whose changes must not cause any result to be made again -> why."""
 
 _ROOT = Path(clipgan.__file__).parents[1]
 _FAMILY_CONFIG = re.compile(r"clipgan\.families\.\w+\.config")
@@ -40,20 +40,20 @@ def hash_sources(*modules: str) -> str:
 def list_sources(*modules: str) -> frozenset[str]:
     """Names of the modules that decide what ``modules`` compute.
 
-    A family's parts are imported by name: whoever uses one names it beside the stage.
+    A family's parts are imported by name: name the part beside the stage that uses it.
 
-    Imports inside functions count; a package whose ``__init__.py`` is a docstring does not, nor
-    what :data:`NO_RESULT_DEPENDS_ON` names, which is not looked through either.
+    Imports inside functions count. Not counted are packages whose ``__init__.py`` is only a
+    docstring, and the modules in :data:`NO_RESULT_DEPENDS_ON`, with what they import.
     """
-    found: set[str] = set()
+    seen: set[str] = set()
     waiting = [*modules]
     while waiting:
         name = waiting.pop()
-        if name in found or _is_left_out(name):
+        if name in seen or _is_left_out(name):
             continue
-        found.add(name)
+        seen.add(name)
         waiting += _list_imports(name)
-    return frozenset(name for name in found if _holds_code(name))
+    return frozenset(name for name in seen if _holds_code(name))
 
 
 def _is_left_out(module: str) -> bool:

@@ -1,9 +1,9 @@
-"""How many threads PyTorch computes with on the CPU: a number, or what is best on this machine now.
+"""The number of threads that PyTorch computes with on the CPU: given, or chosen by measuring.
 
 Threads wait for each other many times a step. On an idle machine two are faster than one; beside
-other load they wait for a core that somebody else has, and one is several times faster. So ``auto``
-measures. The number changes the order of sums, and with it the last bits of a training: see
-docs/adr/0027-threads-are-chosen-by-measuring.md for who may choose when.
+other load they wait for a core that another program uses, and one is several times faster. So
+``auto`` measures. The number changes the order of sums, and with it the last bits of a training:
+docs/adr/0027-threads-are-chosen-by-measuring.md says which stages may change it when.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from clipgan.config import Threads
 
 MEASUREMENT_SECONDS = 0.5
 SLICES = 3
-"""Turns of each candidate: load comes and goes."""
+"""Each candidate is measured so many times, because the load of a machine varies."""
 INTERVAL_SECONDS = 180.0
-"""Between two measurements where the number may change in the middle of a stage."""
+"""Time between two measurements where the number may change in the middle of a stage."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def list_candidates(most: int) -> list[int]:
 def choose_threads(
     candidates: list[int], work: Callable[[], object] | None = None, seconds: float | None = None
 ) -> int:
-    """The number of threads that does most in a short time; PyTorch is left with it.
+    """Set and return the number of threads that does most in a short time.
 
     Args:
         candidates: tried in turn, several times.
@@ -67,12 +67,12 @@ def _measure_rate(work: Callable[[], object], seconds: float) -> float:
 
 
 def _build_work() -> Callable[[], object]:
-    draws = torch.Generator().manual_seed(0)
-    images = torch.randn(8, 32, 32, 32, generator=draws)
-    kernel = torch.randn(32, 32, 3, 3, generator=draws)
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(8, 32, 32, 32, generator=rng)
+    kernel = torch.randn(32, 32, 3, 3, generator=rng)
 
     def work() -> object:
-        # Whoever measures again in the middle of an evaluation does so in inference mode.
+        # An evaluation that measures again is in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
             weight = kernel.clone().requires_grad_()
             loss = F.leaky_relu(F.conv2d(images.clone(), weight, padding=1), 0.2).square().mean()
@@ -110,9 +110,9 @@ class _Renewal:
     def choose(self) -> None:
         """Measure and wait for the next time."""
         before = torch.get_num_threads()
-        found = choose_threads(self.candidates)
-        if found != before:
-            logger.info("computing with %d threads instead of %d", found, before)
+        chosen = choose_threads(self.candidates)
+        if chosen != before:
+            logger.info("computing with %d threads instead of %d", chosen, before)
         self.due = time.monotonic() + INTERVAL_SECONDS
 
 
@@ -126,23 +126,20 @@ def follow_load(threads: Threads) -> Iterator[None]:
     With ``auto``, :func:`renew_threads` may change the number every few minutes.
     """
     global _renewal  # noqa: PLW0603 - the number of threads belongs to the process as well
-    before = torch.get_num_threads()
-    if threads == "auto":
-        _renewal = _Renewal(list_candidates(before))
-    else:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        _renewal = None
-        torch.set_num_threads(before)
+    with keep_threads(threads):
+        if threads == "auto":
+            _renewal = _Renewal(list_candidates(torch.get_num_threads()))
+        try:
+            yield
+        finally:
+            _renewal = None
 
 
 @contextmanager
 def keep_threads(threads: Threads) -> Iterator[None]:
     """Inside, PyTorch computes with the given number of threads; ``auto`` leaves its own number.
 
-    For stages that go on to the bit and record no number.
+    For stages whose resumed results are equal to the bit and that record no number.
     """
     before = torch.get_num_threads()
     if threads != "auto":
@@ -154,6 +151,6 @@ def keep_threads(threads: Threads) -> Iterator[None]:
 
 
 def renew_threads() -> None:
-    """Between two batches: measure again if it is time. Outside :func:`follow_load`: nothing."""
+    """Measure again if it is time. To be called between batches, inside :func:`follow_load`."""
     if _renewal is not None and time.monotonic() >= _renewal.due:
         _renewal.choose()

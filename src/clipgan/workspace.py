@@ -1,92 +1,57 @@
-"""The project on disk: where everything lies, and which project a folder belongs to."""
+"""The project on disk: its paths, and which project a folder belongs to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipgan.config import Params, load_params
 from clipgan.errors import ConfigError
 
 RECIPES = "recipes/dvc.yaml"
-"""The stages that no run of the pipeline runs."""
+"""File of the stages that ``clipgan run`` does not run."""
+
+
+class _Place:
+    """A path below the project's root."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, workspace: Workspace, owner: type[Workspace]) -> Path:
+        return workspace.root.joinpath(*self._parts)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Every path of a project, by name."""
+    """Every path of a project, by name.
+
+    ``raw`` holds downloads, kept between runs; ``settings`` what decides each stage, one file a
+    stage; ``remembered`` the content hashes of the source's files.
+    """
 
     root: Path
 
-    @property
-    def params_file(self) -> Path:
-        return self.root / "params.yaml"
-
-    @property
-    def dvc_lock(self) -> Path:
-        return self.root / "dvc.lock"
-
-    @property
-    def profiles(self) -> Path:
-        return self.root / "profiles"
-
-    @property
-    def raw(self) -> Path:
-        """Downloads, kept between runs."""
-        return self.root / "data" / "raw"
-
-    @property
-    def source(self) -> Path:
-        return self.root / "data" / "source.json"
-
-    @property
-    def settings(self) -> Path:
-        """What decides each stage, one file a stage."""
-        return self.root / "data" / "settings"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "data" / "images"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "data" / "features"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "data" / "training"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "data" / "evaluation"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "data" / "report"
-
-    @property
-    def clip(self) -> Path:
-        return self.root / "data" / "clip"
-
-    @property
-    def generator(self) -> Path:
-        return self.root / "data" / "generator"
-
-    @property
-    def mapper(self) -> Path:
-        return self.root / "data" / "mapper"
-
-    @property
-    def mlruns(self) -> Path:
-        return self.root / "mlruns"
+    params_file = _Place("params.yaml")
+    dvc_lock = _Place("dvc.lock")
+    profiles = _Place("profiles")
+    mlruns = _Place("mlruns")
+    raw = _Place("data", "raw")
+    source = _Place("data", "source.json")
+    settings = _Place("data", "settings")
+    images = _Place("data", "images")
+    features = _Place("data", "features")
+    training = _Place("data", "training")
+    evaluation = _Place("data", "evaluation")
+    report = _Place("data", "report")
+    clip = _Place("data", "clip")
+    generator = _Place("data", "generator")
+    mapper = _Place("data", "mapper")
+    remembered = _Place("data", ".work", "scan", "contents.json")
 
     def work(self, stage: str) -> Path:
-        """Resumable state of ``stage``: outside DVC, ignored by git."""
+        """Folder of the resumable state of ``stage``: outside DVC, ignored by git."""
         return self.root / "data" / ".work" / stage
-
-    @property
-    def remembered(self) -> Path:
-        """Content hashes of the source's files, by their looks."""
-        return self.work("scan") / "contents.json"
 
     def relative(self, path: Path) -> str:
         """``path`` as dvc.yaml writes it."""
@@ -105,3 +70,13 @@ def find_workspace(start: Path) -> Workspace:
     raise ConfigError(
         f"{start}: no dvc.yaml here or above; change into your clone of the project and run again"
     )
+
+
+def open_project() -> tuple[Workspace, Params]:
+    """The project around the working directory, and its parameters.
+
+    Raises:
+        ConfigError: there is no project, or params.yaml is wrong.
+    """
+    workspace = find_workspace(Path.cwd())
+    return workspace, load_params(workspace.params_file)

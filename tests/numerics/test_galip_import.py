@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from clipgan.families.galip.importer.weights import load_official_galip
+from clipgan.families.galip.importer.weights import build_official_galip, read_galip_file
 from tests.numerics.galip_reference import (
     assert_matches,
     latents,
@@ -35,7 +35,7 @@ def test_official_file_reproduces_the_official_output(tmp_path: Path) -> None:
     }
     path = tmp_path / "state_epoch_1480.pth"
     torch.save({"model": model, "optimizers": {}, "epoch": 1480}, path)
-    found = load_official_galip(path, tower())
+    found = build_official_galip(read_galip_file(path), tower())
     with torch.no_grad():
         images = found.generator(latents(), sentences())
         assert found.discriminator is not None

@@ -17,7 +17,7 @@ from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.metrics.comparison import compare_values
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
-from clipgan.run_logger import NULL_LOGGER, NullRunLogger, RunLogger
+from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.stages.evaluate import EvaluationReport, evaluate
 from clipgan.stages.report import report as draw_report
 from tests.stages.tiny_training import SIDE_PX, TinyClip, build_world, tiny_params
@@ -40,7 +40,7 @@ HISTORY = [{"images_seen": n, "generator_loss": 2.0 / n} for n in (16, 32, 48)]
 IMAGES_SEEN, INITIAL_IMAGES_SEEN = 1048, 1000
 
 
-class RecordingLogger(NullRunLogger):
+class RecordingLogger(RunLogger):
     def __init__(self) -> None:
         self.metrics: dict[int, dict[str, float]] = {}
         self.files: list[str] = []

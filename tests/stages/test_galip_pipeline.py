@@ -78,7 +78,6 @@ def test_it_is_registered_and_promoted(world: Path, tracking_uri: str) -> None:
         training=world / "training",
         evaluation=world / "evaluation",
         tracking_uri=tracking_uri,
-        experiment="galip",
         clip_weights="built-in",
         state="state",
         measure=lambda version, like: "no other version here",

@@ -74,7 +74,6 @@ def test_one_file_is_seen_in_tables_files_mlflow_and_at_the_gate(
         training=tmp_path / "training",
         evaluation=tmp_path / "evaluation",
         tracking_uri=tracking_uri,
-        experiment="test",
         clip_weights="built-in",
         state="state",
         measure=lambda version, like: "not in this test",

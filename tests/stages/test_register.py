@@ -88,7 +88,6 @@ def run(
         training=root / "training",
         evaluation=root / "evaluation",
         tracking_uri=uri,
-        experiment="test",
         clip_weights="built-in",
         state="state",
         measure=measure,

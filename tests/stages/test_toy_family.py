@@ -127,7 +127,6 @@ def test_it_is_evaluated_registered_and_served(
         training=world / "training",
         evaluation=world / "evaluation",
         tracking_uri=tracking_uri,
-        experiment="toy",
         clip_weights="built-in",
         state="state",
         measure=lambda version, like: "no other version here",

@@ -47,7 +47,7 @@ class Server(StrEnum):
 Family = StrEnum(  # type: ignore[misc]
     "Family", [spec.name for spec in FAMILIES.values() if spec.has_importer]
 )
-"""Those whose official weights can be imported."""
+"""The families whose official weights can be imported."""
 
 
 @app.callback()
@@ -273,11 +273,11 @@ def register() -> None:
 @app.command()
 def promote(version: Annotated[str, typer.Argument(help="A version number of the model.")]) -> None:
     """Make a registered version the champion, whatever the gate said."""
-    from clipgan.cli.models import promote_version
+    from clipgan.cli.models import promote_by_hand
     from clipgan.cli.stage_process import locked_project
 
     with locked_project(f"clipgan promote {version}"):
-        print(promote_version(version))
+        print(promote_by_hand(version))
 
 
 @app.command()

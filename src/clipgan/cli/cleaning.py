@@ -1,4 +1,4 @@
-"""``clipgan clean``: what runs left behind that no run needs."""
+"""``clipgan clean``: removes what earlier runs have left and no run needs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +30,7 @@ _RESULTS = {
     "pretrain_mapper": "mapper",
     "pretrain_clip": "clip",
 }
-"""Stages with a state for each fingerprint, and their output's name in the workspace."""
+"""Stages that keep a state for each fingerprint -> the name of their output in the workspace."""
 
 _CUT_SHORT = re.compile(r"\..+?(?:\.(?P<pid>\d+))?\.(building|old|partial|removed)")
 _TEMPORARY = re.compile(r"clipgan-(?:(?P<pid>\d+)|package|model|checkpoint|snapshot)-.+")
@@ -38,7 +39,7 @@ _DAY_SECONDS = 86_400
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that may go; ``what`` says it in words."""
+    """A file or folder that may be removed; ``what`` describes it for people."""
 
     path: Path
     what: str
@@ -46,10 +47,10 @@ class Leftover:
 
 
 def clean(*, yes: bool, dry_run: bool) -> None:
-    """List what may go, with sizes, and remove it after a yes.
+    """List what may be removed, with sizes, and remove it after a yes.
 
-    The state that the next run would go on from is kept. Nobody else can be writing: the lock of
-    the workspace is held.
+    The state from which the next run resumes is kept. No other process can be writing, because
+    this one holds the lock of the workspace.
 
     Raises:
         ConfigError: no project here.
@@ -58,24 +59,25 @@ def clean(*, yes: bool, dry_run: bool) -> None:
     """
     with locked_project("clipgan clean") as workspace:
         remove_recorded_state(workspace)
-        found = [*find_leftovers(workspace), *find_temporary_folders(Path(tempfile.gettempdir()))]
+        temporary = find_temporary_folders(Path(tempfile.gettempdir()))
+        leftovers = [*find_leftovers(workspace), *temporary]
         models = _find_pending_models(workspace)
-        if not found and not models:
+        if not leftovers and not models:
             print("nothing to clean")
             return
-        _show(workspace, found, models)
-        total = format_size(sum(leftover.num_bytes for leftover in found))
+        _show(workspace, leftovers, models)
+        total = format_size(sum(leftover.num_bytes for leftover in leftovers))
         if dry_run or not (yes or _ask(f"remove all this ({total})?")):
             print("nothing was removed; `clipgan clean --yes` removes it without asking")
             return
-        for leftover in found:
+        for leftover in leftovers:
             _remove(leftover.path)
         _delete_pending_models(workspace, models)
         print(f"removed: {total} are free again")
 
 
 def find_leftovers(workspace: Workspace) -> Iterator[Leftover]:
-    """States that are older than a newer one or than the stage's result, and what was cut short."""
+    """States older than another state or than the stage's result, and unfinished files."""
     for stage, result in _RESULTS.items():
         states = sorted(list_states(workspace.work(stage)), key=_find_age)
         output = getattr(workspace, result)
@@ -91,12 +93,12 @@ def find_leftovers(workspace: Workspace) -> Iterator[Leftover]:
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             match = _CUT_SHORT.fullmatch(path.name)
             # `clipgan compare` and `evaluate SUBJECT` write into caches without the lock.
-            if match and not (match["pid"] and _is_running(int(match["pid"]))):
+            if match and not (match["pid"] and psutil.pid_exists(int(match["pid"]))):
                 yield Leftover(path, "left by a killed process", measure_size(path))
 
 
 def _find_recipe_leftovers(workspace: Workspace) -> Iterator[Leftover]:
-    """Of recipes whose result is newer: resolutions of the generator, feature maps for the CLIP."""
+    """Work of recipes whose result is newer: the generator's resolutions, the CLIP's maps."""
     generator, clip = workspace.work("pretrain_generator"), workspace.work("pretrain_clip")
     for result, paths in (
         (workspace.generator, [generator] if generator.exists() else []),
@@ -108,15 +110,15 @@ def _find_recipe_leftovers(workspace: Workspace) -> Iterator[Leftover]:
 
 
 def _find_decoded_images(store: Path) -> Iterator[Leftover]:
-    """All but those that were used last; a training that needs others decodes them again."""
-    # A training that opens them writes the lock.
+    """All decoded images except those used last; a training that needs others decodes again."""
+    # A training that opens them touches the lock.
     folders = sorted(store.glob("*/.lock"), key=lambda lock: lock.stat().st_mtime)
     for lock in folders[:-1]:
         yield Leftover(lock.parent, "decoded images of another training", measure_size(lock.parent))
 
 
 def find_temporary_folders(folder: Path) -> Iterator[Leftover]:
-    """Images and models of this user's evaluations that were killed."""
+    """Images and models of evaluations of this user that were killed."""
     for path in sorted(folder.glob("clipgan-*")):
         match = _TEMPORARY.fullmatch(path.name)
         if match is None or not path.is_dir() or path.stat().st_uid != os.getuid():
@@ -124,13 +126,13 @@ def find_temporary_folders(folder: Path) -> Iterator[Leftover]:
         if match["pid"] is None:
             is_old = time.time() - path.stat().st_mtime > _DAY_SECONDS
         else:
-            is_old = not _is_running(int(match["pid"]))
+            is_old = not psutil.pid_exists(int(match["pid"]))
         if is_old:
             yield Leftover(path, "temporary images of a killed process", measure_size(path))
 
 
 def _find_age(folder: Path) -> float:
-    """When something was last put into it or its checkpoints, Unix time."""
+    """The last change of a folder or of its checkpoints, Unix time."""
     places = [folder, folder / "checkpoints"]
     return max(place.stat().st_mtime for place in places if place.exists())
 
@@ -144,17 +146,11 @@ def _describe_state(stage: str, folder: Path) -> str:
     return f"{words}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(_find_age(folder)))}"
 
 
-def _is_running(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid))
-
-
-def _show(workspace: Workspace, found: list[Leftover], models: list[str]) -> None:
+def _show(workspace: Workspace, leftovers: list[Leftover], models: list[str]) -> None:
     table = Table(box=None, padding=(0, 2))
     for name in ("size", "path", "what"):
         table.add_column(name, justify="right" if name == "size" else "left")
-    for leftover in found:
+    for leftover in leftovers:
         path = leftover.path
         inside = path.is_relative_to(workspace.root)
         name = workspace.relative(path) if inside else str(path)
@@ -180,7 +176,7 @@ def _remove(path: Path) -> None:
 
 
 def _find_pending_models(workspace: Workspace) -> list[str]:
-    """Of the local store alone: in a shared one somebody may be writing them."""
+    """Unfinished models of the local store alone: in a shared store others may be writing them."""
     uri = resolve_tracking_uri(workspace.root, os.environ)
     database = sqlite_path(uri)
     if database is None or not database.exists():

@@ -1,7 +1,7 @@
-"""What DVC knows: the stages in order, and which of them are stale. DVC alone decides that.
+"""The stages in order, and which of them are stale. DVC alone decides that.
 
-Asked in process (15 to 90 ms a stage instead of a second for a ``dvc`` command), always from the
-main thread: DVC's locks give up after three seconds when threads compete.
+DVC's Python API is used, because a ``dvc`` command takes a second and a call 15 to 90 ms a stage.
+It is called from the main thread only: DVC's locks give up after three seconds of competition.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Freshness(StrEnum):
 
 @dataclass(frozen=True)
 class StageGraph:
-    """The stages of dvc.yaml. Holds DVC's repository open; made by :func:`open_graph`."""
+    """The stages of dvc.yaml, of a repository that :func:`open_graph` has opened."""
 
     repository: Any
 
     def list_stages(self, recipe: str | None = None) -> list[str]:
-        """Addresses of the pipeline's stages, or of a recipe and those that it needs, each after
-        all that it depends on."""
+        """Addresses of the pipeline's stages, or of a recipe and the stages that it needs. Each
+        stage comes after those that it depends on."""
         import networkx
 
         stages = self._ordered(PIPELINE if recipe is None else None)
@@ -53,14 +53,17 @@ class StageGraph:
         return {stage.addressing: stage.desc or "" for stage in self._ordered()}
 
     def is_stale(self, name: str) -> bool:
-        """Whether DVC would run ``name``, or restore it from its run cache, now."""
-        # What a dry run prints misleads; what it returns does not.
+        """Whether DVC would now run ``name`` or restore it from its run cache."""
+        # The text that a dry run prints is misleading, its return value is right.
         return bool(self.repository.reproduce(name, single_item=True, dry=True))
 
     def list_freshness(self) -> dict[str, Freshness]:
-        """Every stage in order. What depends on a stale stage is stale; a stage that is run every
-        time says nothing about those after it, unless its output is gone (an earlier run failed in
-        it): DVC cannot even look at a stage whose input does not exist."""
+        """Every stage in order, with what a run would do.
+
+        A stage that depends on a stale one is stale. A stage that runs every time tells nothing
+        about later ones, unless its output is missing because it failed: DVC cannot check a stage
+        whose input does not exist.
+        """
         import networkx
 
         graph = self.repository.index.graph  # edges point from a stage to what it needs
@@ -87,7 +90,7 @@ class StageGraph:
 
 @contextlib.contextmanager
 def open_graph(root: Path) -> Iterator[StageGraph]:
-    """DVC's view of the project at ``root``, as it is now.
+    """DVC's present view of the project at ``root``.
 
     Raises:
         PipelineBusyError: another DVC command holds files of a stage.
@@ -108,7 +111,7 @@ def open_graph(root: Path) -> Iterator[StageGraph]:
 
 
 def describe_blockers(text: str) -> str | None:
-    """Who uses a stage's files, from what DVC says in several lines; None: no word of that."""
+    """Which process uses a stage's files, from DVC's output; None where DVC does not say that."""
     busy = re.search(r"'([^'\n]+)' is busy, it is being blocked by:", text)
     if busy is None:
         return None

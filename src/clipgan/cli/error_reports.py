@@ -32,9 +32,9 @@ def debug_is_on() -> bool:
 
 
 def exit_on_sigterm() -> None:
-    """Turn SIGTERM into SystemExit, so that open MLflow runs end and temporary files go.
+    """Turn SIGTERM into SystemExit, so that MLflow runs are ended and temporary files removed.
 
-    One is enough: another, in the middle of that, would cut it short.
+    Further SIGTERMs are ignored: they would interrupt that.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -45,10 +45,9 @@ def exit_on_sigterm() -> None:
 
 
 def accept_any_encoding() -> None:
-    """Let stdout show what its encoding has no letters for as ``\\x..``, as stderr does anyway.
+    """Let stdout print characters that its encoding lacks as ``\\x..``, as stderr does anyway.
 
-    A terminal or log in ASCII must not turn a path in other letters into an error, least of all
-    after the work is done.
+    Otherwise printing a path with such characters to an ASCII terminal or log would be an error.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -68,7 +67,7 @@ def reported_errors() -> Iterator[None]:
         message = "interrupted; run the same command again to resume"
         _leave(error, message, EXIT_INTERRUPTED)
     except Exception as error:
-        # The boundary of the program: what nobody foresaw still ends in one line.
+        # The boundary of the program: an unforeseen exception ends in one line, too.
         if type(error).__module__.startswith("typer"):
             raise  # usage errors and exits are Typer's to print
         hint = "" if debug_is_on() else " (--debug shows where)"
@@ -89,14 +88,14 @@ def describe_memory_limit() -> str:
 
 
 def _is_memory_error(error: Exception) -> bool:
-    """Also as libraries put it: the dynamic loader, the allocators of PyTorch and safetensors."""
+    """Also recognised by the texts of the dynamic loader, PyTorch and safetensors."""
     return isinstance(error, MemoryError) or bool(_MEMORY_WORDS.search(str(error)))
 
 
 def _leave(error: BaseException, message: str, exit_code: int) -> None:
     if debug_is_on():
         if isinstance(error, StageFailedError) and error.traceback:
-            # Where the stage failed, not where the flow heard of it.
+            # The traceback of the stage's process, not that of the flow.
             print(error.traceback, file=sys.stderr)
         else:
             traceback.print_exception(error)

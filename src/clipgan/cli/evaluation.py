@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgan.cli.generate import check_writable
-from clipgan.config import Params, load_params
+from clipgan.config import Params
 from clipgan.errors import ConfigError
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
-from clipgan.workspace import Workspace, find_workspace
+from clipgan.workspace import Workspace, open_project
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def describe_protocols() -> str:
     """
     from clipgan.evaluation.study.protocols import format_protocols
 
-    _, params = _open_project()
+    _, params = open_project()
     return format_protocols(params.evaluate)
 
 
@@ -48,13 +48,13 @@ def refuse_options(reference: Path | None, protocols: Sequence[str] | None) -> N
 def evaluate_subject(
     subject: str, reference: Path | None, protocols: tuple[str, ...], out: Path
 ) -> str:
-    """Evaluate a folder of images or a model into ``out``; gives the table to print.
+    """Evaluate a folder of images or a model into ``out``; returns the table to print.
 
     Raises:
         ConfigError: the options do not fit the subject, or ``out`` holds something else.
         EvaluationError, CheckpointError, RegistryError, ClipError: see the stages.
     """
-    workspace, params = _open_project()
+    workspace, params = open_project()
     chosen = protocols or params.evaluate.protocols
     _check_output(out)
     with set_stage_threads("evaluate", params.threads):
@@ -86,7 +86,7 @@ def _evaluate_model(
 
 
 def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Path) -> str:
-    """Measure models side by side into ``out``, and into an MLflow run; gives lines to print.
+    """Measure models side by side into ``out``, and into an MLflow run; returns lines to print.
 
     Raises:
         ConfigError: fewer than two models, or ``out`` holds something else.
@@ -94,7 +94,7 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
     """
     if len(models) < 2:
         raise ConfigError(f"compare {' '.join(models)}: name at least two models")
-    workspace, params = _open_project()
+    workspace, params = open_project()
     _check_output(out)
     from clipgan.metrics.comparison import format_comparisons
     from clipgan.stages.compare import measure_models
@@ -107,7 +107,7 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
             tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
             experiment=params.register_model.model_name,
             models=" ".join(models),
-            # Apart from those of the pipeline, which clears its own away: no lock keeps it out.
+            # Not the folder of the pipeline, which removes its own without a lock.
             work=workspace.work("comparisons"),
         ) as logger,
     ):
@@ -185,8 +185,3 @@ def _check_output(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
         raise ConfigError(f"--out {out}: holds other files; name a new folder")
     check_writable(out, out)
-
-
-def _open_project() -> tuple[Workspace, Params]:
-    workspace = find_workspace(Path.cwd())
-    return workspace, load_params(workspace.params_file)

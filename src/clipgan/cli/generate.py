@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgan.artifacts import write_bytes
+from clipgan.cli.models import find_champion
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.models.addresses import is_in_mlflow
 from clipgan.models.built_in import BUILT_IN, find_built_in
-from clipgan.tracking.mlflow_store import resolve_tracking_uri, sqlite_path
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import find_workspace
 
 if TYPE_CHECKING:
@@ -44,15 +45,15 @@ def generate_files(
     device: str,
     force: bool = False,
 ) -> list[Path]:
-    """Write a file for each image; gives their paths, in the sampler's order.
+    """Write a file for each image; returns their paths, in the sampler's order.
 
     ``out`` is a file when it ends in one of :data:`SUFFIXES` (one image only), else a folder, in
-    which files are named after prompt, seed and number. There, an image that differs from the
-    file of its name gets the name with ``-2``, ``-3``, ...; one that is there already stays.
+    which files are named after prompt, seed and number. An image that differs from an existing file
+    of its name gets ``-2``, ``-3``, ... appended; an equal file stays as it is.
 
     Args:
         model: see :func:`load_model`; None: the project's champion, else the built-in generator.
-            What was chosen is said on stderr, as are prompts that CLIP cannot tell apart.
+            The choice is printed on stderr, and so are prompts that CLIP cannot tell apart.
         force: replace ``out`` where it is a file.
 
     Raises:
@@ -129,7 +130,7 @@ def check_out(out: Path, *, num_images: int, force: bool = False) -> None:
 
 def choose_model() -> str:
     """The address of the champion of the project around the working directory, or the built-in
-    generator where there is none; says on stderr which and why.
+    generator where there is none. Prints on stderr which one, and why.
 
     Raises:
         ConfigError: params.yaml is wrong.
@@ -145,16 +146,10 @@ def _find_champion() -> tuple[str, str]:
         workspace = find_workspace(Path.cwd())
     except ConfigError:
         return BUILT_IN, "outside a project; --model names another"
-    name = load_params(workspace.params_file).register_model.model_name
-    uri = resolve_tracking_uri(workspace.root, os.environ)
-    database = sqlite_path(uri)
-    # Nothing is registered where there is no store: MLflow, seconds to import, need not be asked.
-    if database is None or database.exists():
-        from clipgan.tracking.versions import CHAMPION, list_versions
-
-        for row in list_versions(name, tracking_uri=uri):
-            if CHAMPION in row.aliases:
-                return f"models:/{name}/{row.version}", "champion of this project"
+    params = load_params(workspace.params_file)
+    name, champion = params.register_model.model_name, find_champion(params, workspace)
+    if champion is not None:
+        return f"models:/{name}/{champion}", "champion of this project"
     return BUILT_IN, f"{name} has no champion yet; --model names another"
 
 
@@ -164,7 +159,7 @@ def load_model(model: str, device: str) -> tuple[Sampler, str]:
     Raises:
         CheckpointError: no such folder, or what is in it cannot be loaded.
         RegistryError: no such model, version, alias or run.
-        ConfigError: it is in MLflow, and no project is here to say which store.
+        ConfigError: it is in MLflow, and there is no project here that names the store.
     """
     from clipgan.devices import resolve_device
     from clipgan.generation.sampler import find_clip_weights, load_sampler
@@ -240,7 +235,7 @@ def _write_new(path: Path, data: bytes) -> bool:
     """Write a file that is not there yet, whole or not at all; False: something is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Taken before it is written: another process that wants the name goes on to the next.
+        # The name is reserved before the file is written: another process takes the next name.
         path.open("xb").close()
     except FileExistsError:
         return False
@@ -266,8 +261,8 @@ def check_writable(out: Path, folder: Path) -> None:
 
 
 def slug(prompt: str) -> str:
-    """A file name that says the prompt: letters and digits of any script, dashes between; where
-    there are none, as in emoji, the characters' Unicode names."""
+    """A file name made of the prompt: its letters and digits in any script, with dashes between;
+    where there are none, as in emoji, the characters' Unicode names."""
     words = re.findall(r"\w+", prompt.lower())
     if not words:
         names = " ".join(unicodedata.name(character, "") for character in prompt)

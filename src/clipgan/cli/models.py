@@ -1,7 +1,7 @@
 """``clipgan register | promote | models``: the registry as commands.
 
-Whether a model is registered, and what its role is, the registry alone says: an alias that was
-moved or a version that was deleted by hand counts at once.
+The registry alone decides whether a model is registered and what its role is: an alias that was
+moved, or a version that was deleted by hand, counts at once.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipgan.artifacts import hash_file, hash_json
-from clipgan.config import Params, load_params
+from clipgan.config import Params
 from clipgan.errors import ConfigError, RegistryError
 from clipgan.stages.runs import count_waiting
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
-from clipgan.workspace import Workspace, find_workspace
+from clipgan.workspace import Workspace, open_project
 
 
 @dataclass(frozen=True)
 class Registered:
-    """The version of the generator at hand; ``champion`` is the model's, None where it has none."""
+    """The project's generator as a version; ``champion``: the model's, None where it has none."""
 
     model_name: str
     version: int
@@ -47,35 +46,35 @@ class Registered:
 
 
 def register_trained() -> str:
-    """Register the project's generator; gives a line to print.
+    """Register the project's generator; returns a line to print.
 
     Raises:
         RegistryError, CheckpointError: see :func:`clipgan.stages.register.register`.
     """
     from clipgan.stages.register import register_generator
 
-    workspace, params = _open_project()
+    workspace, params = open_project()
     state = compute_state(params, workspace)
     report = register_generator(params, workspace, state)
-    # What the registry has, not what the gate meant to do.
-    found = find_registered(params, workspace)
-    return str(found) if found is not None else f"{report.model_name}: {report.decision.reason}"
+    # What the registry has now, not what the gate decided.
+    known = find_registered(params, workspace)
+    return str(known) if known is not None else f"{report.model_name}: {report.decision.reason}"
 
 
-def promote_version(version: str) -> str:
-    """Make ``version`` the champion; gives a line to print.
+def promote_by_hand(version: str) -> str:
+    """Make ``version`` the champion, whatever the gate said; returns a line to print.
 
     Raises:
         ConfigError: ``version`` is no number.
         RegistryError: there is no such version.
     """
-    from clipgan.tracking import promotion
+    from clipgan.tracking.promotion import promote_version
 
     if not version.isdigit():
         raise ConfigError(f"version = {version!r}: give a number; `clipgan models` lists them")
-    workspace, params = _open_project()
+    workspace, params = open_project()
     name = params.register_model.model_name
-    decision = promotion.promote_version(
+    decision = promote_version(
         name,
         int(version),
         reason="clipgan promote",
@@ -95,7 +94,7 @@ def print_models() -> None:
 
     from clipgan.tracking.versions import list_versions
 
-    workspace, params = _open_project()
+    workspace, params = open_project()
     name, metric = params.register_model.model_name, params.register_model.gate_metric
     uri = resolve_tracking_uri(workspace.root, os.environ)
     versions = list_versions(name, tracking_uri=uri)
@@ -116,8 +115,8 @@ def print_models() -> None:
 
 
 def find_registered(params: Params, workspace: Workspace) -> Registered | None:
-    """The version of the generator and evaluation at hand; None where registering has work to do:
-    no such version, its files or its alias are gone, or the gate's settings have changed.
+    """The version of the project's generator and evaluation; None where registering has work to
+    do: there is no such version, its files or its alias are gone, or the gate's settings differ.
 
     Raises:
         RegistryError: the registry cannot be read.
@@ -126,23 +125,21 @@ def find_registered(params: Params, workspace: Workspace) -> Registered | None:
 
     name = params.register_model.model_name
     uri = resolve_tracking_uri(workspace.root, os.environ)
-    seen = look_up(name, compute_state(params, workspace), tracking_uri=uri)
-    found = seen.found
-    if found is None or not found.has_files:
+    view = look_up(name, compute_state(params, workspace), tracking_uri=uri)
+    known, champion = view.registered, view.champion
+    if known is None or not known.has_files or known.version not in (champion, view.challenger):
         return None
-    if found.version not in (seen.champion, seen.challenger):
+    if known.promoted and champion is None:
         return None
-    if found.promoted and seen.champion is None:
-        return None
-    return Registered(name, found.version, seen.champion, found.reason, found.run_id)
+    return Registered(name, known.version, champion, known.reason, known.run_id)
 
 
 @contextmanager
 def explained_outage(workspace: Workspace) -> Iterator[None]:
-    """Say of a registry that cannot be used after a run's last stage what that leaves undone.
+    """Explain what is left to do when the registry cannot be used after a run's last stage.
 
     Raises:
-        RegistryError: the block's, with what is safe, what waits, and what to do.
+        RegistryError: the block's, with what is kept, what waits, and what to do.
     """
     try:
         yield
@@ -170,7 +167,7 @@ def find_champion(params: Params, workspace: Workspace) -> int | None:
 
 
 def compute_state(params: Params, workspace: Workspace) -> str:
-    """Hash of what a registration rests on: the generator, its evaluation, the gate's settings."""
+    """Hash of all that a registration depends on: generator, evaluation, the gate's settings."""
     files = (workspace.training / "bundle.json", workspace.evaluation / "evaluation.json")
     return hash_json(
         {
@@ -178,8 +175,3 @@ def compute_state(params: Params, workspace: Workspace) -> str:
             "register": params.register_model.model_dump(mode="json"),
         }
     )
-
-
-def _open_project() -> tuple[Workspace, Params]:
-    workspace = find_workspace(Path.cwd())
-    return workspace, load_params(workspace.params_file)

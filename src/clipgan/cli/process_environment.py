@@ -1,4 +1,4 @@
-"""The one place that sets environment variables for Prefect, DVC and MLflow, so nobody types them.
+"""The only place that sets environment variables for Prefect, DVC and MLflow.
 
 Every process of a pipeline (the flow, ``dvc repro``, a stage, the two servers) starts with these.
 """
@@ -38,7 +38,7 @@ UNLESS_SET = {
 """Defaults a user may override in the shell."""
 
 QUIET_PREFECT = {
-    # Our own handler prints the run; Prefect keeps its log lines for its server.
+    # The flow prints its own lines; Prefect's log lines go to its server only.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
 }

@@ -1,4 +1,4 @@
-"""The two web pages, each on the loopback interface with the settings this project needs."""
+"""Starts the web pages of MLflow and Prefect on the loopback interface."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_command(
 ) -> list[str]:
     """Command line of a server; adds what it reads from the environment to ``environment``."""
     if name == "prefect":
-        # With --port the page would go on asking port 4200 for its data.
+        # With the option --port the page would request its data from port 4200.
         environment["PREFECT_SERVER_API_HOST"] = HOST
         environment["PREFECT_SERVER_API_PORT"] = str(port)
         (workspace.root / ".prefect").mkdir(exist_ok=True)

@@ -15,20 +15,20 @@ from clipgan.stages.catalog import run_stage
 from clipgan.workspace import Workspace, find_workspace
 
 RESUMED_STAGES = ("ingest", "features", "train")
-"""Of dvc.yaml: their state stays until dvc.lock names the result."""
+"""Stages of dvc.yaml whose state is kept until dvc.lock names the result."""
 
 
 def run_stage_here(name: str) -> None:
     """Run a stage of the project around the working directory.
 
-    DVC calls this, a person, or torchrun, whose first process holds the lock for all.
+    Called by DVC, by a person, or by torchrun, whose first process holds the lock for all.
 
     Raises:
         PipelineBusyError: another command writes in this project.
         ClipganError: see the stages.
     """
     if "DVC_STAGE" in os.environ:
-        # A `dvc repro` that is killed must not leave a stage that goes on writing.
+        # When `dvc repro` is killed, the stage must not go on writing.
         end_with_parent()
     if os.environ.get("RANK", "0") != "0":
         workspace = find_workspace(Path.cwd())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from rich.console import Console
 
 from clipgan.cli.dvc_graph import Freshness, open_graph
 from clipgan.cli.models import find_registered
 from clipgan.cli.workspace_lock import find_lock_holder
-from clipgan.config import load_params
 from clipgan.errors import RegistryError
 from clipgan.stages.catalog import run_stage
 from clipgan.stages.resolution_check import check_resolutions
 from clipgan.tracking.sender import short_requests
-from clipgan.workspace import find_workspace
+from clipgan.workspace import open_project
 
 _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS: "dim"}
 
@@ -23,10 +21,9 @@ _COLORS = {Freshness.FRESH: "green", Freshness.STALE: "yellow", Freshness.ALWAYS
 def print_status() -> None:
     """Print one line a stage and one for the model.
 
-    While a pipeline runs DVC is not asked: its locks would fail either of the two.
+    While a pipeline runs this does not call DVC: DVC's locks would make one of the two fail.
     """
-    workspace = find_workspace(Path.cwd())
-    params = load_params(workspace.params_file)
+    workspace, params = open_project()
     check_resolutions(params, workspace.root)
     console = Console(highlight=False)
     holder = find_lock_holder(workspace.root)
@@ -34,12 +31,12 @@ def print_status() -> None:
         word = "running" if holder.is_running() else "ending"
         console.print(f"{word}: {holder}")
         return
-    # DVC looks at the file that this stage last wrote, not at params.yaml.
+    # DVC compares the file that this stage wrote last, not params.yaml.
     try:
         with contextlib.chdir(workspace.root), short_requests():
             run_stage("settings", workspace)
     except RegistryError as error:
-        # Of train.initial_weights; what the stage wrote before still says most.
+        # train.initial_weights cannot be looked up; the stage's earlier output still says most.
         said = f"compared with earlier settings, those of now are unknown: {error}"
         console.print(said, markup=False, soft_wrap=True)
     with open_graph(workspace.root) as graph:
@@ -52,6 +49,6 @@ def print_status() -> None:
             registered = find_registered(params, workspace)
         model = str(registered) if registered else "not registered in this state"
     except RegistryError as error:
-        # What DVC said stands, even while a tracking server is away.
+        # DVC's answer is shown even while a tracking server does not answer.
         model = f"unknown: {error}"
     console.print(f"{'model':10} {model}", markup=False, soft_wrap=True)

@@ -3,10 +3,11 @@
 DVC's own locks fail in the middle of a run, with a message about files. This one is taken first,
 needs no server, and the kernel frees it when its last holder dies, kill -9 included. Holders are
 the process that took it and the supervisors of its stages, which inherit the open file: while a
-stage of a killed run still saves its state, the lock is held.
+stage of a killed run still saves its state, the lock is held. filelock does not serve here: it
+offers no descriptor to inherit and does not tell who holds a lock.
 
-What a holder starts (``dvc repro``, ``clipgan stage``) finds its process id in the environment and
-works under its lock.
+A process that a holder starts (``dvc repro``, ``clipgan stage``) finds the holder's process id in
+the environment and works under its lock.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LockHolder:
         return f"{self.command} (process {self.pid}, since {self.started})"
 
     def is_running(self) -> bool:
-        """False: it was killed, and a stage that it started is still ending."""
+        """False where it was killed while a stage that it started is still ending."""
         import psutil
 
         try:
@@ -59,18 +60,18 @@ def lock_path(root: Path) -> Path:
 def workspace_lock(root: Path, command: str) -> Iterator[None]:
     """Hold the lock of the project at ``root`` for the block; ``command`` is shown to others.
 
-    Where a process that started this one holds it, the block runs under that lock. Where its holder
-    was killed and a stage of it is still ending, this waits for the stage and says so.
+    If the process that started this one holds the lock, the block runs under it. If the holder was
+    killed and its stage is still ending, this waits for the stage and says so.
 
     Raises:
-        PipelineBusyError: another process holds it. One line names it and the fix.
+        PipelineBusyError: another process holds it; the message names it and the fix.
     """
     path = lock_path(root)
     if _is_lent(root):
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Never truncated before it is ours: the holder's name is in it.
+    # Not truncated before the lock is taken, because the holder's name is in the file.
     with path.open("a+", encoding="utf-8") as handle:
         _acquire(handle.fileno(), root)
         _write_holder(path, LockHolder(os.getpid(), command, time.strftime("%H:%M:%S")))
@@ -129,7 +130,7 @@ def _acquire(descriptor: int, root: Path) -> None:
 
 
 def _lock_soon(descriptor: int) -> bool:
-    # A look by find_lock_holder holds the lock for microseconds: one retry tells it from a run.
+    # find_lock_holder holds the lock for microseconds: a second try tells it from a run.
     for delay_seconds in (POLL_SECONDS, 0.0):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,17 +9,13 @@ from clipgan.config.evaluation import CustomProtocol, EvaluateConfig
 from clipgan.config.fields import (
     ContrastiveAxis,
     ContrastiveKind,
-    Device,
     FamilySection,
     Fraction,
     NonNegative,
     OptimizerConfig,
     Positive,
     PositiveInt,
-    PowerOfTwoResolution,
-    Precision,
     Section,
-    Seed,
     Threads,
 )
 from clipgan.config.loading import load_params, parse_params
@@ -38,10 +34,8 @@ from clipgan.config.sections import (
 from clipgan.config.training import (
     Augmentation,
     AugmentationConfig,
-    EmaConfig,
     PseudoTextConfig,
     TrainConfig,
-    TrainingPrecision,
 )
 
 __all__ = [
@@ -50,8 +44,6 @@ __all__ = [
     "ContrastiveAxis",
     "ContrastiveKind",
     "CustomProtocol",
-    "Device",
-    "EmaConfig",
     "EvaluateConfig",
     "FamilySection",
     "FeaturesConfig",
@@ -64,18 +56,14 @@ __all__ = [
     "Params",
     "Positive",
     "PositiveInt",
-    "PowerOfTwoResolution",
-    "Precision",
     "PretrainClipConfig",
     "PretrainGeneratorConfig",
     "PretrainMapperConfig",
     "PseudoTextConfig",
     "RegisterConfig",
     "Section",
-    "Seed",
     "Threads",
     "TrainConfig",
-    "TrainingPrecision",
     "load_params",
     "load_profile",
     "parse_params",

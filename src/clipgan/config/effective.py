@@ -1,10 +1,10 @@
 """The parameters that decide a stage's result: those that it reads.
 
-DVC's staleness, the names of resume folders and the parameters of MLflow runs all come from here.
+They decide what DVC calls stale, the names of resume folders and the parameters of MLflow runs.
 Left out are keys that another choice switches off (the other family's, the quality of a JPEG where
-PNG is stored) and ``device``: it says where, ``auto`` is another one on another machine, and
-artifacts record what it was. Batch sizes stay: they change the last bits. A key that is not named
-here decides, so a forgotten one costs a repetition and never a wrong result.
+PNG is stored) and ``device``, whose ``auto`` differs from machine to machine; artifacts record the
+device. Batch sizes stay, because they change the last bits. A key that this module does not name
+counts, so that a forgotten one costs a repetition and never a wrong result.
 """
 
 from __future__ import annotations

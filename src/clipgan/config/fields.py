@@ -19,7 +19,6 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 ImageSide = Annotated[int, Field(ge=8, le=1024)]
-PowerOfTwoResolution = ImageSide
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
@@ -61,13 +60,13 @@ class OptimizerConfig(Section):
 
 
 class FamilySection(Section):
-    """One family's section of ``train``; a family's own one adds keys and overrides what differs.
+    """One family's section of ``train``; a subclass for each family adds keys and methods.
 
-    ``losses`` of it has at least a ``reconstruction_weight``, which the warm-up needs.
+    Its ``losses`` have at least a ``reconstruction_weight``, which the warm-up needs.
     """
 
     grows: ClassVar[bool] = False
-    """Whether a generator of it can start from one for smaller images."""
+    """Whether a generator of this family can start from one for smaller images."""
 
     losses: Any
     optimizer: OptimizerConfig
@@ -100,6 +99,6 @@ class FamilySection(Section):
         """The section for a training by reconstruction alone."""
         tree = self.model_dump(mode="json")
         tree["optimizer"] |= {"generator_learning_rate": learning_rate, "beta1": beta1}
-        # The only term, whatever it weighs beside others; Adam does not see the factor.
+        # It is the only term then, and Adam does not depend on its factor.
         tree["losses"]["reconstruction_weight"] = 1.0
         return tree

@@ -17,7 +17,7 @@ from clipgan.config.sections import Params
 from clipgan.errors import ConfigError
 
 BASE = "emoji.yaml"
-"""The profile that is whole; those beside it are overlays of it."""
+"""The complete profile; the other files are overlays of it."""
 
 _COMMENT = re.compile(r"[ \t]*(#.*|)")
 _COMMENT_ABOVE = re.compile(r"((?:^[ \t]*#.*\n)*)[ \t]*\Z", re.MULTILINE)
@@ -77,9 +77,9 @@ def _overlay(base: str, overlay: str, path: Path) -> str:
 
 
 def _find(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str]:
-    found = pattern.search(text, start)
-    assert found is not None, "these patterns match an empty text too"
-    return found
+    match = pattern.search(text, start)
+    assert match is not None, "these patterns match an empty text too"
+    return match
 
 
 def _compose(text: str) -> MappingNode:
@@ -112,9 +112,9 @@ def _list_edits(
 
 def _find_comment_above(text: str, key: Node) -> str:
     """The lines of comment directly above a key, each with the indent of the line after it."""
-    found = _find(_COMMENT_ABOVE, text[: key.start_mark.index])
+    comment = _find(_COMMENT_ABOVE, text[: key.start_mark.index])
     indent = " " * key.start_mark.column
-    return "".join(f"{line.strip()}\n{indent}" for line in found[1].splitlines())
+    return "".join(f"{line.strip()}\n{indent}" for line in comment[1].splitlines())
 
 
 class _Entry:
@@ -141,7 +141,7 @@ class _Entry:
 
 
 def _find_last(node: Node) -> Node:
-    """The scalar or flow collection in which a block ends: its own end lies at the next key."""
+    """The last scalar or flow collection of a block, whose own end mark lies at the next key."""
     while isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last

@@ -18,10 +18,10 @@ from pydantic import (
 from clipgan.config.evaluation import EvaluateConfig
 from clipgan.config.fields import (
     Device,
+    ImageSide,
     NonNegative,
     Positive,
     PositiveInt,
-    PowerOfTwoResolution,
     Precision,
     Section,
     Seed,
@@ -47,8 +47,10 @@ def _check_colour(value: str) -> str:
 
 
 def load_source_registry() -> Any:
-    """The module :mod:`clipgan.data.sources.registry`: it lies above this one, and brings the keys
-    of each source, so that a source is one file."""
+    """The module :mod:`clipgan.data.sources.registry`, which defines the keys of each source.
+
+    Imported by name, because it lies in a layer above this one.
+    """
     return import_module("clipgan.data.sources.registry")
 
 
@@ -122,7 +124,7 @@ class MonitoringConfig(Section):
 
 
 NO_GATE = ("recall", "coverage", "path_length")
-"""Beginnings of the metrics whose intervals do not hold what they say, or were not measured:
+"""Prefixes of the metrics whose intervals hold the truth too rarely, or were not measured:
 ``python -m bench.intervals``."""
 
 
@@ -155,7 +157,7 @@ class PretrainGeneratorConfig(Section):
     One entry a resolution in each list; the rest is section ``train``.
     """
 
-    resolutions_px: tuple_of(PowerOfTwoResolution, min_length=1)  # type: ignore[valid-type]
+    resolutions_px: tuple_of(ImageSide, min_length=1)  # type: ignore[valid-type]
     images: tuple_of(PositiveInt, min_length=1)  # type: ignore[valid-type]
     learning_rates: tuple_of(Positive, min_length=1)  # type: ignore[valid-type]
     batch_size: PositiveInt

@@ -1,8 +1,7 @@
-"""Training batches: decoded once, then gathered from memory; the order is arithmetic, not state."""
+"""Training batches: images are decoded once; the order is a function of the position, not state."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -63,11 +63,6 @@ class TrainingData:
     @property
     def num_images(self) -> int:
         return len(self.images_uint8)
-
-    @property
-    def has_captions(self) -> bool:
-        """Whether every image has at least one caption."""
-        return bool(np.all(np.diff(self.caption_offsets) > 0))
 
 
 @dataclass(frozen=True)
@@ -233,7 +228,7 @@ def locate_image_cache(
     Raises:
         DataError: images are stored smaller than asked for, or the manifest is damaged.
     """
-    # Here and below: training on arrays that lie in memory needs no Parquet.
+    # Imported here and below, because training on arrays in memory needs no Parquet.
     from clipgan.data.shards import load_manifest
 
     manifest = load_manifest(images_dir)
@@ -249,10 +244,10 @@ def locate_image_cache(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the kernel gives back the lock of a process that died."""
+    """One process at a time; the kernel frees the lock of a process that died."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
+        (folder / ".lock").touch()  # `clipgan clean` goes by its time
         for partial in folder.glob(f".*{artifacts.TEMPORARY_SUFFIX}"):
             partial.unlink()  # of a process that was killed
         yield

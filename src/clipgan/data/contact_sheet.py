@@ -1,4 +1,4 @@
-"""A sheet of what came in beside what was made of it, the strongest changes of shape first."""
+"""A sheet of source images beside the stored squares, the strongest changes of shape first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTACT_SHEET = "contact_sheet.png"
 _CELL_PX = 128
 _ROWS, _BLOCKS = 8, 3
 _GROUND = (216, 216, 216)
-"""Around a source that is not square, so that its edges are seen."""
+"""Colour around a source that is not square, so that its edges are visible."""
 _TITLE = "left: the file as it came; right: the square it became (ingest.fit: {fit})"
 _WORDS = {"crop": "cut off", "pad": "bars", "squash": "squashed"}
 
@@ -54,7 +54,7 @@ def save_contact_sheet(
     """Write ``contact_sheet.png`` into a finished images folder, the same bytes every time.
 
     Args:
-        samples: the source's, in the order that sample ids count; 24 of them are read again.
+        samples: the source's, in the order of sample ids; 24 of them are read again.
     """
     chosen = _choose_rows(images_dir)
     blocks = [

@@ -1,4 +1,4 @@
-"""What a file that no decoder opens is, told from its first bytes, and the remedy."""
+"""Identifies a file that no decoder opens by its first bytes, and names the remedy."""
 
 from __future__ import annotations
 

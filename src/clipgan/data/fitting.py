@@ -1,4 +1,4 @@
-"""Images of any shape -> squares: cropped, padded or squashed, and what that costs in numbers."""
+"""Images of any shape -> squares: cropped, padded or squashed; counts of how much is lost."""
 
 from __future__ import annotations
 

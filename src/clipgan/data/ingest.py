@@ -1,9 +1,10 @@
-"""The resumable way from a source listing to a finished images folder.
+"""Resumable ingestion: from a source listing to a finished images folder.
 
 Working state lies in ``work/<fingerprint of parameters, source and code>/``: finished shards in
-``shards/`` and a journal beside each in ``journal/``, which says how far the shard reaches in the
-source and what was found on the way. A shard without its journal does not count, so a killed run
-redoes at most one. The finished folder is put together in ``images/`` and moved into place at once.
+``shards/`` and a journal for each in ``journal/``, which holds the position in the source that the
+shard reaches and the findings up to there. A shard without its journal does not count, so that a
+killed run redoes at most one. The finished folder is put together in ``images/`` and then moved
+into place in one step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from clipgan.config.effective import select_ingest
 from clipgan.data.contact_sheet import save_contact_sheet
 from clipgan.data.fitting import ALTERATIONS
 from clipgan.data.ingest_report import (
-    FileFinding,
     IngestReport,
     build_ingest_report,
     format_counts,
@@ -40,7 +40,7 @@ from clipgan.data.shards import (
     read_shard,
     save_manifest,
 )
-from clipgan.data.sources import Rejection, SourceListing, SourceSample
+from clipgan.data.sources import FileFinding, SourceListing, SourceSample
 from clipgan.data.splits import compute_split
 from clipgan.errors import DataError
 from clipgan.progress import progress_bar
@@ -49,15 +49,14 @@ from clipgan.source_code import hash_sources
 
 _STAGE = "clipgan.stages.ingest"
 _RECIPE = frozenset(ALTERATIONS.values())
-"""Alterations every image that is not square goes through: the report says how many lost how much.
-"""
+"""Alterations of every image that is not square: not listed by file, the report counts them."""
 
 
 @dataclass
 class IngestFindings:
-    """What was found on a stretch of the source.
+    """The findings in a part of the source.
 
-    ``joined`` are captions of duplicates, by the sample id of the image that is kept.
+    ``joined``: captions of duplicates, by the sample id of the image that is kept.
     """
 
     rejected: list[FileFinding] = field(default_factory=list)
@@ -67,7 +66,7 @@ class IngestFindings:
     joined: dict[str, list[str]] = field(default_factory=dict)
 
     def extend(self, other: IngestFindings) -> None:
-        """Add what was found on the next stretch."""
+        """Add the findings of the next part."""
         self.rejected += other.rejected
         self.altered += other.altered
         self.captions += other.captions
@@ -121,7 +120,7 @@ class Ingestion:
             images.parent.mkdir(parents=True, exist_ok=True)
             artifacts.replace_folder(finished, images)
             mark_finished(self.folder, images)
-        # Those of interrupted runs with other settings.
+        # The state of interrupted runs with other settings.
         remove_abandoned(self.work)
         return report
 
@@ -130,8 +129,8 @@ class Ingestion:
             folder.mkdir(parents=True, exist_ok=True)
             for partial in folder.glob(f".*{artifacts.TEMPORARY_SUFFIX}"):
                 partial.unlink()
-        self._findings.rejected += _to_findings(self.listing.rejected)
-        self._findings.captions += _to_findings(self.listing.caption_problems)
+        self._findings.rejected += self.listing.rejected
+        self._findings.captions += self.listing.caption_problems
         while (path := self._journal_path()).exists() and self._replay(path):
             self._num_journals += 1
 
@@ -154,10 +153,10 @@ class Ingestion:
                 content = row[schemas.SAMPLE_ID].split("-")[1]
                 self._kept[content] = _Kept(*(row[name] for name in columns))
             self._shards.append(entry)
-        found = tree["findings"]
+        findings = tree["findings"]
         for name in ("rejected", "altered", "captions"):
-            found[name] = [FileFinding(**finding) for finding in found[name]]
-        self._findings.extend(IngestFindings(**found))
+            findings[name] = [FileFinding(**finding) for finding in findings[name]]
+        self._findings.extend(IngestFindings(**findings))
         self._position = tree["end"]
         return True
 
@@ -197,8 +196,10 @@ class Ingestion:
         self._pending = IngestFindings()
 
     def _add(self, processed: ProcessedSample, writer: ShardWriter) -> None:
-        sample, found = processed.sample, self._pending
-        found.captions += [FileFinding(sample.key, *problem) for problem in sample.caption_problems]
+        sample, pending = processed.sample, self._pending
+        pending.captions += [
+            FileFinding(sample.key, *problem) for problem in sample.caption_problems
+        ]
         sample_id = f"{self._position:08d}-{processed.content}"
         own = _Kept(sample_id, sample.key, processed.concept)
         kept = self._kept.setdefault(processed.content, own)
@@ -207,15 +208,15 @@ class Ingestion:
             return
         for reason, detail in processed.alterations.items():
             if reason in self.listing.by_design:
-                found.by_design[reason] = found.by_design.get(reason, 0) + 1
+                pending.by_design[reason] = pending.by_design.get(reason, 0) + 1
             elif reason not in _RECIPE:
-                found.altered.append(FileFinding(sample.key, reason, detail))
+                pending.altered.append(FileFinding(sample.key, reason, detail))
         writer.add(self._make_row(processed, sample_id))
 
     def _add_duplicate(self, processed: ProcessedSample, kept: _Kept) -> None:
         captions = list(processed.sample.captions)
         detail = f"the same pixels as {kept.key}"
-        # Captions of another concept would carry a held-out name into training, or back.
+        # Captions of another concept could carry a held-out name into training, or the reverse.
         if captions and processed.concept == kept.concept:
             self._pending.joined.setdefault(kept.sample_id, []).extend(captions)
             detail += ", which takes its captions"
@@ -250,7 +251,7 @@ class Ingestion:
         return captions[:limit]
 
     def _assemble(self, finished: Path) -> IngestReport:
-        # The shards stay where they are until the end: a kill in here costs nothing.
+        # The shards stay where they are until the end, so that a kill in here loses nothing.
         shutil.rmtree(finished, ignore_errors=True)
         finished.mkdir()
         entries: list[ShardEntry] = []
@@ -291,10 +292,6 @@ class Ingestion:
             f"{where}: no usable image; {format_counts(report.rejected_by_reason)}; "
             f"see {self.folder / 'ingest_report.md'}"
         )
-
-
-def _to_findings(rejections: tuple[Rejection, ...]) -> list[FileFinding]:
-    return [FileFinding(found.key, found.reason, found.detail) for found in rejections]
 
 
 @contextmanager

@@ -12,20 +12,12 @@ from clipgan import artifacts, schemas
 from clipgan.config import Fit
 from clipgan.data.fitting import ShapeSummary, summarise_shapes
 from clipgan.data.shards import ImagesManifest, iterate_tables
+from clipgan.data.sources import FileFinding
 
 REPORT_JSON, REPORT_MD = "ingest_report.json", "ingest_report.md"
 _LISTED_IN_MARKDOWN = 50
 _MANY_CAPTIONS = 10
-"""An image: more are seldom meant, and each is encoded."""
-
-
-@dataclass(frozen=True)
-class FileFinding:
-    """A file and what was found: ``detail`` says it for people."""
-
-    file: str
-    reason: str
-    detail: str = ""
+"""More captions an image are seldom intended, and each of them is encoded."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class IngestReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know before training; seldom anything."""
+        """What a person should know before training; mostly empty."""
         captioned = self.num_images - self.num_without_captions
         if self.num_captions <= _MANY_CAPTIONS * captioned:
             return ()
@@ -104,7 +96,7 @@ def build_ingest_report(
     altered: Iterable[FileFinding],
     caption_findings: Iterable[FileFinding],
 ) -> IngestReport:
-    """Count what the shards of a finished folder hold and add what was found on the way."""
+    """Count what the shards of a finished folder hold, and add the findings of the ingestion."""
     styles: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     concepts: dict[str, str] = {}

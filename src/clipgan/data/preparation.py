@@ -1,7 +1,7 @@
-"""One source image -> a square RGB array, with every alteration named and every refusal reasoned.
+"""One source image -> a square RGB array, with the names of all alterations.
 
-Reasons and alterations of :mod:`clipgan.data.image_reader`, the reason ``too_small``, and the
-alterations ``cropped``, ``padded`` or ``squashed`` (to the square) and ``upscaled``.
+Adds to the reasons and alterations of :mod:`clipgan.data.image_reader` the reason ``too_small`` and
+the alterations ``cropped``, ``padded`` or ``squashed`` (to the square) and ``upscaled``.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def prepare_image(data: bytes, config: IngestConfig) -> PreparedImage:
     Raises:
         RejectedFileError: see the module's list.
     """
-    found = read_image(data, config)
-    width, height = found.image.size
+    source = read_image(data, config)
+    width, height = source.image.size
     if min(width, height) < config.min_side_px:
         raise RejectedFileError(
             "too_small",
             f"{width} x {height}, a side below ingest.min_side_px = {config.min_side_px}",
         )
-    square = fit_to_square(found.image, config, found.alterations)
-    return PreparedImage(np.asarray(square), width, height, found.alterations)
+    square = fit_to_square(source.image, config, source.alterations)
+    return PreparedImage(np.asarray(square), width, height, source.alterations)
 
 
 def encode_image(pixels: NDArray[np.uint8], config: IngestConfig) -> bytes:

@@ -10,9 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipgan.config import IngestConfig
-from clipgan.data.ingest_report import FileFinding
 from clipgan.data.preparation import encode_image, prepare_image
-from clipgan.data.sources import RejectedFileError, SourceSample
+from clipgan.data.sources import FileFinding, RejectedFileError, SourceSample
 
 _QUEUED_PER_WORKER = 8
 
@@ -32,14 +31,14 @@ class ProcessedSample:
 
     @property
     def concept(self) -> str:
-        """The sample's; an image without one is a concept of its own, wherever its file lies."""
+        """The sample's concept; an image without one is a concept of its own."""
         return self.content if self.sample.concept is None else self.sample.concept
 
 
 def process_in_order(
     samples: Sequence[SourceSample], config: IngestConfig
 ) -> Iterator[ProcessedSample | FileFinding]:
-    """Read, prepare and encode every sample; a refused one gives its finding instead.
+    """Read, prepare and encode every sample; a refused one becomes its finding.
 
     Threads suffice: Pillow, resvg and zlib let go of the interpreter lock while they work.
     """

@@ -1,7 +1,7 @@
 """Image shards on disk: Parquet files, and a manifest that names them with size and content.
 
-A folder is complete when its manifest is: writers put the manifest last and move the whole folder
-into place. Readers refuse a shard that is gone, cut short, damaged or not the one written.
+A folder is complete when its manifest exists: writers write the manifest last and move the whole
+folder into place. Readers refuse a shard that is missing, truncated, damaged or another one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ImagesManifest:
-    """What an images folder holds. ``fingerprint`` depends on the pixels that a reader decodes, on
-    captions, concepts and splits alone, so equal data made on another day or machine has the same
-    one, and a JPEG of another quality another."""
+    """What an images folder holds.
+
+    ``fingerprint`` depends only on the pixels that a reader decodes, on captions, concepts and
+    splits. So equal data made on another day or machine have the same fingerprint, and JPEGs of
+    another quality a different one.
+    """
 
     fingerprint: str
     num_images: int
@@ -109,8 +112,8 @@ def check_shard(path: Path, entry: ShardEntry) -> None:
         footer = pq.read_metadata(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from None
-    found = (footer.metadata or {}).get(schemas.FINGERPRINT_KEY, b"").decode()
-    if footer.num_rows != entry.num_rows or found != entry.fingerprint:
+    fingerprint = (footer.metadata or {}).get(schemas.FINGERPRINT_KEY, b"").decode()
+    if footer.num_rows != entry.num_rows or fingerprint != entry.fingerprint:
         raise DataError(f"{path}: not the shard that {MANIFEST} names; {_REMEDY}")
 
 
@@ -119,7 +122,7 @@ def iterate_tables(
 ) -> Iterator[pa.Table]:
     """One table a shard, with ``columns`` only and the rows of ``split`` (None: all), in order.
 
-    Page checksums are verified, so a flipped bit is an error and not another picture.
+    Page checksums are verified, so that a flipped bit is an error and not a changed image.
 
     Raises:
         DataError: see :func:`load_manifest`; also a shard damaged inside.
@@ -204,7 +207,7 @@ def join_captions(
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]], provenance: str) -> ShardEntry:
-    fingerprint = _fingerprint_rows(rows)
+    fingerprint = artifacts.hash_json([_identify_row(row) for row in rows])
     metadata = {
         schemas.VERSION_KEY: schemas.SCHEMA_VERSION,
         schemas.FINGERPRINT_KEY: fingerprint,
@@ -235,10 +238,6 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]], provenance: str) -> 
 def _leaf_columns() -> list[str]:
     names = [field.name for field in schemas.IMAGE_SHARD]
     return [f"{name}.list.element" if name == schemas.CAPTIONS else name for name in names]
-
-
-def _fingerprint_rows(rows: Sequence[dict[str, Any]]) -> str:
-    return artifacts.hash_json([_identify_row(row) for row in rows])
 
 
 def _identify_row(row: dict[str, Any]) -> dict[str, Any]:

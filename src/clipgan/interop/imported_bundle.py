@@ -54,7 +54,7 @@ def save_imported_bundle(
 
 
 def make_absolute(clip_weights: str) -> str:
-    """A bundle is used from anywhere."""
+    """A weights file as an absolute path, because a bundle is used from any folder; tags stay."""
     local = Path(clip_weights)
     return str(local.resolve()) if local.exists() else clip_weights
 
@@ -65,8 +65,8 @@ def _refuse_to_replace(folder: Path, digest: str) -> None:
     if not (folder / INFO_FILE).exists():
         return
     try:
-        found = load_bundle_info(folder).provenance.get("source_sha256")
+        known = load_bundle_info(folder).provenance.get("source_sha256")
     except CheckpointError as error:
         raise ImportWeightsError(f"--out {folder}: {error}; or name another folder") from None
-    if found != digest:
+    if known != digest:
         raise ImportWeightsError(f"--out {folder}: holds another generator; name a new folder")

@@ -4,6 +4,8 @@ A pickle is a program for a small stack machine. Python's own machine imports an
 program names. This one builds plain values (numbers, text, bytes, lists, tuples, sets, dicts) and
 refuses everything else, except calls of names that the caller lists, which run functions of the
 caller. It never imports anything, sets no attributes, and nothing of the file is ever compiled.
+``pickle.Unpickler`` does not serve here, because overriding its ``find_class`` guards names alone;
+torch's weights-only loader reads torch's own files only (ADR 0013).
 ``pickletools`` of the standard library splits the file into instructions and checks their lengths.
 """
 
@@ -59,7 +61,7 @@ def read_inert_pickle(
 
     Args:
         constructors: the only names that may be called, each with the function called instead.
-        load_persistent: gives the value of a persistent id; None: such ids are refused.
+        load_persistent: returns the value of a persistent id; None: such ids are refused.
 
     Raises:
         ImportWeightsError: the pickle names or does anything else (the message says what), or it
@@ -226,7 +228,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": _Machine.memoize,
     "BINGET": _Machine.recall,
     "LONG_BINGET": _Machine.recall,
-    # pickletools gives module and name with a space between them.
+    # pickletools returns module and name with a space between them.
     "GLOBAL": lambda machine, argument: machine.push_name(argument.replace(" ", ".", 1)),
     "STACK_GLOBAL": _Machine.push_stacked_name,
     "REDUCE": _Machine.construct,

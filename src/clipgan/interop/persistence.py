@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +90,10 @@ class _StorageReader:
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise ValueError("a storage of big-endian numbers")
         names: Constructors = {name: lambda: None for name in _STORAGE_DTYPES}
-        found = read_inert_pickle(file, names, load_persistent=_read_storage_id)
-        if not isinstance(found, _StorageId) or read_inert_pickle(file, {}) != [found.key]:
+        storage = read_inert_pickle(file, names, load_persistent=_read_storage_id)
+        if not isinstance(storage, _StorageId) or read_inert_pickle(file, {}) != [storage.key]:
             raise ValueError("no single storage")
-        return _read_numbers(file, found)
+        return _read_numbers(file, storage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +129,15 @@ def _read_numbers(file: io.BytesIO, storage: _StorageId) -> Tensor:
 
 def _build_constructors(storages: _StorageReader) -> Constructors:
     """Every name of the files that LAFITE's code writes; anything else is refused."""
-    scalar: Callable[..., object] = _decode_number
     return {
         "torch_utils.persistence._reconstruct_persistent_obj": _build_module,
-        "dnnlib.util.EasyDict": _build_dict,
-        "collections.OrderedDict": _build_dict,
+        "dnnlib.util.EasyDict": lambda: {},
+        "collections.OrderedDict": lambda: {},
         "torch._utils._rebuild_parameter": _unwrap_parameter,
         "torch._utils._rebuild_tensor_v2": _build_tensor,
         "torch.storage._load_from_bytes": storages.read,
-        "numpy.core.multiarray.scalar": scalar,
-        "numpy._core.multiarray.scalar": scalar,
+        "numpy.core.multiarray.scalar": _decode_number,
+        "numpy._core.multiarray.scalar": _decode_number,
         "numpy.dtype": NumberFormat,
         "builtins.set": _build_set,
     }
@@ -162,10 +160,6 @@ def _build_module(meta: object) -> PersistentModule:
 def _equals(value: object, wanted: object) -> bool:
     # Tensors answer == with a tensor.
     return type(value) is type(wanted) and value == wanted
-
-
-def _build_dict() -> dict[Any, Any]:
-    return {}
 
 
 def _build_set(values: object) -> set[Any]:

@@ -115,10 +115,10 @@ def render_metrics_table(metrics: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for network in ("tower", "teacher"):
-        for group, found in metrics[network].items():
-            recalls = " | ".join(f"{value:.3f}" for value in found["recall_at"].values())
+        for group, figures in metrics[network].items():
+            recalls = " | ".join(f"{value:.3f}" for value in figures["recall_at"].values())
             lines.append(
-                f"| {network} | {group} | {found['num_candidates']} | {recalls} "
-                f"| {found['name_beats_random']:.3f} | {found['mean_cosine']:.3f} |"
+                f"| {network} | {group} | {figures['num_candidates']} | {recalls} "
+                f"| {figures['name_beats_random']:.3f} | {figures['mean_cosine']:.3f} |"
             )
     return "\n".join(lines)

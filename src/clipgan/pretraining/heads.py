@@ -100,7 +100,7 @@ def train_heads(
     heads.logit_scale = nn.Parameter(heads.logit_scale.detach().to(device))
     flat = features[:, train.to(device)].float().flatten(0, 1)
     heads.image.mean.copy_(flat.mean(dim=0))
-    # Features that are nearly constant carry no meaning: a floor keeps them from being blown up.
+    # Nearly constant features carry no information: the lower bound keeps them small.
     heads.image.deviation.copy_(flat.std(dim=0).clamp(min=1e-2))
     del flat
     parameters = [*heads.image.parameters(), *heads.text.parameters(), heads.logit_scale]

@@ -1,7 +1,7 @@
 """Training of LAFITE-NN's noise mapper: pseudo text that finds its own caption in the batch.
 
-The paper names the objective, the released code the temperature, the batch and the rate of the
-one mapper its authors used; no trainer was released.
+The objective is the paper's. Temperature, batch size and learning rate are those of the mapper in
+the released code, which has no trainer for it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class CaptionedFeatures:
 
     def draw_pairs(self, count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Different images with a caption each, as a function of ``seed``: (count, D) float32."""
-        draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-        rows = draws.choice(self.num_images, size=count, replace=False)
-        captions = draws.integers(self.offsets[rows], self.offsets[rows + 1])
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+        rows = rng.choice(self.num_images, size=count, replace=False)
+        captions = rng.integers(self.offsets[rows], self.offsets[rows + 1])
         images = torch.from_numpy(self.image_features[rows].astype(np.float32))
         texts = torch.from_numpy(self.text_features[captions].astype(np.float32))
         return images.to(device), texts.to(device)
@@ -121,7 +121,7 @@ class MapperTraining:
 def compute_mapper_metrics(
     mapper: NoiseMapper, pairs: CaptionedFeatures, config: PretrainMapperConfig
 ) -> dict[str, float]:
-    """How near pseudo text comes to true text, over at most 4,096 pairs; empty where there is none.
+    """How close pseudo text is to true text, over at most 4,096 pairs; empty where there is none.
 
     Mean cosines of a pair: ``image_text`` (what there is to gain on), ``pseudo_text``,
     ``pseudo_image``; ``r_at_1``: share of pseudo texts whose own caption is the nearest of all.
@@ -131,16 +131,16 @@ def compute_mapper_metrics(
         return {}
     device = next(mapper.parameters()).device
     images, texts = pairs.draw_pairs(count, derive_seed("measured pairs", config.seed), device)
-    draws = torch.Generator(device).manual_seed(derive_seed("measured noise", config.seed))
-    pseudo = mapper(images, _draw_noise(images, draws))
+    rng = torch.Generator(device).manual_seed(derive_seed("measured noise", config.seed))
+    pseudo = mapper(images, _draw_noise(images, rng))
     nearest = (pseudo @ texts.t()).argmax(dim=1)
-    found = {
+    metrics = {
         "image_text": F.cosine_similarity(images, texts).mean(),
         "pseudo_text": F.cosine_similarity(pseudo, texts).mean(),
         "pseudo_image": F.cosine_similarity(pseudo, images).mean(),
         "r_at_1": (nearest == torch.arange(count, device=device)).float().mean(),
     }
-    return {"pairs": count, **{name: round(float(value), 4) for name, value in found.items()}}
+    return {"pairs": count, **{name: round(float(value), 4) for name, value in metrics.items()}}
 
 
 def _draw_noise(features: Tensor, rng: torch.Generator) -> Tensor:

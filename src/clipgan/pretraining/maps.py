@@ -30,7 +30,8 @@ def load_or_make_maps(
 ) -> Tensor:
     """Maps (V, N, 1280, G, G) float16; view 0 is the unchanged image, the others are random.
 
-    Each view is a file of its own in ``work``: a run that was cut off makes only the missing ones.
+    Each view is a file of its own in ``work``, so that an interrupted run makes only the missing
+    ones.
     """
     views = []
     for view in range(config.views):
@@ -55,15 +56,15 @@ def _make_view(
 ) -> Tensor:
     rng = torch.Generator(device)
     rng.manual_seed(config.seed + view)
-    # A copy: the trunk itself stays as precise as its file.
+    # A copy, so that the trunk itself keeps the precision of its file.
     fast = copy.deepcopy(trunk).to(device, DTYPES[config.precision])
     fast = fast.to(memory_format=torch.channels_last)
-    found = []
+    batches = []
     with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
         for batch in torch.split(data.images_uint8, INFERENCE_BATCH):
             images = batch.to(device)
             pixels = build_views(images, rng) if view else to_unit_range(images)
             maps = fast.encode_maps(resize(pixels, config.image_side_px))
-            found.append(maps.to("cpu", torch.float16).contiguous())
+            batches.append(maps.to("cpu", torch.float16).contiguous())
             bar.advance(len(batch))
-    return torch.cat(found)
+    return torch.cat(batches)

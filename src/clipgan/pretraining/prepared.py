@@ -1,8 +1,8 @@
-"""What pretraining needs of the data, in one small folder that can be carried to another machine.
+"""The data that pretraining reads, in one small folder that can be copied to another machine.
 
-``samples.parquet`` (lossless images, concepts, captions by number), ``captions.safetensors``
-(pooled sentence embeddings) and ``prepared.json``, written last. With it neither the image shards
-nor the sentence encoder are needed.
+It holds ``samples.parquet`` (lossless images, concepts, captions by number),
+``captions.safetensors`` (pooled sentence embeddings) and ``prepared.json``, written last. Neither
+the image shards nor the sentence encoder are needed then.
 """
 
 from __future__ import annotations

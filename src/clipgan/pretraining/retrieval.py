@@ -9,7 +9,6 @@ ranks the images of its own group.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -19,22 +18,6 @@ from torch import Tensor
 from clipgan.pretraining.prepared import PretrainingData
 
 RANKS = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class RetrievalMetrics:
-    """Figures of one group of concepts.
-
-    ``recall_at`` k: share of names whose image is among the k most similar; ``name_beats_random``:
-    probability that an image is closer to its own name than to a random other one;
-    ``mean_cosine`` of matching and ``mean_cosine_mismatched`` of other pairs.
-    """
-
-    num_candidates: int
-    recall_at: dict[str, float]
-    name_beats_random: float
-    mean_cosine: float
-    mean_cosine_mismatched: float
 
 
 def select_rows(data: PretrainingData, seed: int) -> dict[str, Tensor]:
@@ -60,8 +43,15 @@ def select_names(data: PretrainingData, rows: Tensor) -> Tensor:
     return torch.tensor([data.caption_numbers[row][0] for row in rows.tolist()])
 
 
-def compute_retrieval(image_embeddings: Tensor, text_embeddings: Tensor) -> RetrievalMetrics:
-    """Figures of N matching pairs: embeddings (N, D) of any norm, pair i in row i of both."""
+def compute_retrieval(image_embeddings: Tensor, text_embeddings: Tensor) -> dict[str, Any]:
+    """Figures of N matching pairs: embeddings (N, D) of any norm, pair i in row i of both.
+
+    Returns:
+        ``num_candidates``: N; ``recall_at``: k -> share of names whose image is among the k most
+        similar; ``name_beats_random``: probability that an image is closer to its own name than to
+        a random other one; ``mean_cosine`` of matching and ``mean_cosine_mismatched`` of other
+        pairs.
+    """
     images = F.normalize(image_embeddings.float().cpu(), dim=1)
     texts = F.normalize(text_embeddings.float().cpu(), dim=1)
     similarities = texts @ images.T  # names x images
@@ -70,13 +60,13 @@ def compute_retrieval(image_embeddings: Tensor, text_embeddings: Tensor) -> Retr
     better = (similarities > own[:, None]).sum(dim=1)
     others = max(count - 1, 1)
     beaten = (own[:, None] > similarities.T).sum(dim=1) / others
-    return RetrievalMetrics(
-        num_candidates=count,
-        recall_at={str(k): float((better < k).float().mean()) for k in RANKS},
-        name_beats_random=float(beaten.mean()),
-        mean_cosine=float(own.mean()),
-        mean_cosine_mismatched=float((similarities.sum() - own.sum()) / (count * others)),
-    )
+    return {
+        "num_candidates": count,
+        "recall_at": {str(k): float((better < k).float().mean()) for k in RANKS},
+        "name_beats_random": float(beaten.mean()),
+        "mean_cosine": float(own.mean()),
+        "mean_cosine_mismatched": float((similarities.sum() - own.sum()) / (count * others)),
+    }
 
 
 def compute_group_metrics(
@@ -95,7 +85,7 @@ def compute_group_metrics(
     for group, rows in select_rows(data, seed).items():
         if len(rows):
             texts = text_embeddings.cpu()[select_names(data, rows)]
-            tree[group] = asdict(compute_retrieval(encode_rows(rows), texts))
+            tree[group] = compute_retrieval(encode_rows(rows), texts)
     return tree
 
 

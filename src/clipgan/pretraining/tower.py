@@ -2,8 +2,8 @@
 
 Loss on a batch of views: cosine distance to the teacher head's embedding of the same view, and
 contrast with the text embeddings of the frozen text head (:mod:`clipgan.pretraining.heads`).
-Everything random is a function of the seed and the step, so a run that was cut off goes on as if
-it had not been.
+All randomness is a function of the seed and the step, so that an interrupted run ends with the same
+result as one that was not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build_vision_cfg(config: PretrainClipConfig) -> dict[str, Any]:
 
 def build_vision_tower(config: PretrainClipConfig) -> Any:
     """open_clip's vision tower over cached maps: ``conv1`` is the projection without the trunk."""
-    # open_clip builds towers only as part of a model: the smallest text tower goes with it.
+    # open_clip builds towers only as part of a whole model, here with the smallest text tower.
     text_cfg = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

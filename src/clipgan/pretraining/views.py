@@ -1,8 +1,8 @@
 """Random views of icons for distillation: batched tensor operations, on the GPU where there is one.
 
-The label of a view comes from the teacher, which sees the same pixels, so the views may be strong:
-what counts is that the student meets many more pictures than the data set holds. All randomness
-comes from the ``rng`` passed in.
+The label of a view comes from the teacher, which sees the same pixels. So the changes may be
+strong; they show the student many more pictures than the data set holds. All randomness comes from
+the ``rng`` passed in.
 """
 
 from __future__ import annotations

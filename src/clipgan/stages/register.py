@@ -24,7 +24,7 @@ from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.mlflow_run import read_run_id
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.tracking.packaged_model import GeneratorPackage
-from clipgan.tracking.registry import RegistrationReport, RegistrationRequest, register_model
+from clipgan.tracking.registry import RegistrationReport, register_model
 from clipgan.workspace import Workspace
 
 SAMPLER_LOADER = "clipgan.generation.sampler:load_sampler"
@@ -40,7 +40,6 @@ def register_generator(params: Params, workspace: Workspace, state: str) -> Regi
         training=workspace.training,
         evaluation=workspace.evaluation,
         tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        experiment=params.register_model.model_name,
         clip_weights=params.features.clip_weights,
         state=state,
         measure=_build_measure(params, workspace),
@@ -53,7 +52,6 @@ def register(
     training: Path,
     evaluation: Path,
     tracking_uri: str,
-    experiment: str,
     clip_weights: str,
     state: str,
     measure: MeasureVersion,
@@ -64,7 +62,6 @@ def register(
         training: the train stage's folder: generator bundle and mlflow.json.
         evaluation: the evaluate stage's folder: evaluation.json.
         tracking_uri: the MLflow store.
-        experiment: where a run is made if the store lacks the training's.
         clip_weights: ``features.clip_weights``; other than the built-in weights are copied into the
             model, so that it can be served without a network.
         state: identity of what this registration rests on, kept with the version.
@@ -78,14 +75,11 @@ def register(
     """
     return register_model(
         config,
-        RegistrationRequest(
-            GeneratorPackage(training, SAMPLER_LOADER, find_clip_files(training, clip_weights)),
-            evaluation=load_evaluation(evaluation),
-            source=str(evaluation / EVALUATION_FILE),
-            run_id=read_run_id(training / RUN_FILE),
-            experiment=experiment,
-            state=state,
-        ),
+        GeneratorPackage(training, SAMPLER_LOADER, find_clip_files(training, clip_weights)),
+        load_evaluation(evaluation),
+        source=str(evaluation / EVALUATION_FILE),
+        run_id=read_run_id(training / RUN_FILE),
+        state=state,
         tracking_uri=tracking_uri,
         measure=measure,
     )

@@ -84,15 +84,15 @@ def count_waiting(workspace: Workspace) -> Waiting:
 
 
 def send_waiting(workspace: Workspace) -> int:
-    """Send MLflow what waits, and print a line for each run; gives how many there were.
+    """Send MLflow what waits, and print a line for each run; returns the number of runs.
 
     Raises:
         RegistryError: the store does not answer; what it has not taken goes on waiting.
     """
-    from clipgan.tracking.sender import send_waiting as send_all
+    from clipgan.tracking.sender import send_waiting_runs
 
     uri = resolve_tracking_uri(workspace.root, os.environ)
-    sent = send_all(workspace.work("train").parent, uri)
+    sent = send_waiting_runs(workspace.work("train").parent, uri)
     for header, waiting in sent:
         print(f"MLflow run {header.run_id}: sent {waiting}", flush=True)
     return len(sent)

@@ -1,4 +1,4 @@
-"""A registered generator back as files."""
+"""Download a registered generator as files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def download_generator(
 
 
 def download_bundle_info(address: str, *, tracking_uri: str, target: Path) -> Path:
-    """Fetch the description of a logged generator alone, ``bundle.json``; gives its path.
+    """Fetch only ``bundle.json``, the description of a logged generator; returns its path.
 
     Args:
         address, target: see :func:`download_generator`.
@@ -77,10 +77,10 @@ def download_bundle_info(address: str, *, tracking_uri: str, target: Path) -> Pa
         global_tracking_uri(tracking_uri),
     ):
         try:
-            found = mlflow.artifacts.download_artifacts(f"{address}/{file}", dst_path=str(target))
+            path = mlflow.artifacts.download_artifacts(f"{address}/{file}", dst_path=str(target))
         except OSError as error:
             raise RegistryError(f"{address} cannot be read: {error}") from None
-    return Path(found)
+    return Path(path)
 
 
 def _describe_loss(address: str) -> str:
@@ -91,10 +91,10 @@ def _describe_loss(address: str) -> str:
 
 
 def _check_alias(client: Any, address: str) -> None:
-    found = _ALIAS.fullmatch(address)
-    if found is None:
+    match = _ALIAS.fullmatch(address)
+    if match is None:
         return
-    name, alias = found.groups()
+    name, alias = match.groups()
     aliases = read_aliases(client, name)
     if aliases and alias not in aliases:
         others = " or ".join(
@@ -108,7 +108,7 @@ def _check_alias(client: Any, address: str) -> None:
 
 
 def identify_version(address: str, *, tracking_uri: str) -> str:
-    """What a registered generator is known by: the hash of its weights that it was registered with.
+    """The hash of its weights under which a generator was registered.
 
     Args:
         address: see :func:`download_generator`; an alias stands for the version it has now.
@@ -120,7 +120,7 @@ def identify_version(address: str, *, tracking_uri: str) -> str:
     address = _find_version(client, address)
     name = address.removeprefix("models:/")
     if "@" not in name and "/" not in name:
-        return address  # a model's own id never means another one
+        return address  # a model's own id never changes its meaning
     with explain_mlflow_errors(f"{address} cannot be found (`clipgan models` lists versions)"):
         if "@" in name:
             version = client.get_model_version_by_alias(*name.rsplit("@", 1))
@@ -130,13 +130,13 @@ def identify_version(address: str, *, tracking_uri: str) -> str:
 
 
 def _find_version(client: Any, address: str) -> str:
-    """``runs:/ID`` as the version that the run registered last; any other address as it is."""
+    """``runs:/ID`` -> the version that the run registered last; other addresses stay unchanged."""
     if not address.startswith(RUN_PREFIX):
         return address
     run_id = address.removeprefix(RUN_PREFIX)
     with explain_mlflow_errors(f"the versions of run {run_id} cannot be searched"):
-        found = search_versions(client, f"run_id = '{run_id}'")
-    if not found:
+        versions = search_versions(client, f"run_id = '{run_id}'")
+    if not versions:
         raise RegistryError(f"{address}: no registered version; `clipgan models` lists them")
-    newest = max(found, key=lambda version: int(version.version))
+    newest = max(versions, key=lambda version: int(version.version))
     return f"models:/{newest.name}/{newest.version}"

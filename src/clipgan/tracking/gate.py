@@ -12,9 +12,8 @@ from clipgan.metrics.evaluations import TRAINED, Evaluation
 from clipgan.metrics.values import MetricValue
 
 MeasureVersion = Callable[[int, MetricValue], Mapping[str, MetricValue] | str]
-"""Measures a registered version again, on today's data and by the protocol of the given value:
-metric -> value, or why that cannot be done."""
-
+"""Measures a registered version again, on today's data and by the protocol of the given value.
+Returns metric -> value, or a text that says why that cannot be done."""
 
 _NO_START = (
     "there is no champion yet, and no value of the weights it started from (they were random, or "
@@ -24,7 +23,7 @@ _NO_START = (
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """What the gate said, in a sentence and in numbers.
+    """The gate's decision, as a sentence and as numbers.
 
     ``champion_version`` is the champion before the decision, None where there was none. ``metric``
     and ``value`` are None where no number was looked at (promotion by hand).
@@ -74,8 +73,9 @@ def decide_promotion(
     above 0, by at least ``min_improvement``.
 
     Args:
-        start: None where it was not evaluated, or there were only random weights.
-        champion: its value; why it has none (str); None where there is no other champion.
+        start: None where it was not evaluated, or the weights were random.
+        champion: its value, or a text that says why it has none; None where there is no other
+            champion.
     """
     is_first = champion_version is None
     if champion_version == version:
@@ -113,19 +113,19 @@ def _judge(
     if not isinstance(other, MetricValue):
         return None, f"version {version} stays challenger: {other}"
     try:
-        found = compare_values(challenger, other)
+        comparison = compare_values(challenger, other)
     except EvaluationError as error:
         return None, f"version {version} and {name} were not evaluated alike ({error})"
-    promoted, words = _judge_gain(config, found)
+    promoted, words = _judge_gain(config, comparison)
     return promoted, (
         f"version {version} is {words}: {config.gate_metric} {challenger.value:.4g} against "
-        f"{other.value:.4g} of {name} ({found.better} is better)"
+        f"{other.value:.4g} of {name} ({comparison.better} is better)"
     )
 
 
-def _judge_gain(config: RegisterConfig, found: Comparison) -> tuple[bool, str]:
-    """Whether the challenger wins, and how that is said."""
-    gain, low, high = found.gain
+def _judge_gain(config: RegisterConfig, comparison: Comparison) -> tuple[bool, str]:
+    """Whether the challenger wins, and the words for it."""
+    gain, low, high = comparison.gain
     interval = f"[{low:.4g}, {high:.4g}]"
     if gain < 0:
         words = f"worse by {-gain:.4g}"

@@ -1,8 +1,9 @@
-"""The SQLite store of a project as a file: its artifacts move with it, and it answers at once.
+"""Direct access to the SQLite store of a project, for two things that MLflow does not do.
 
 MLflow keeps absolute addresses of files, so a project that was moved would look for its models at
-the old place, and a copy would write into the original. And importing MLflow takes seconds, too
-long for a look at whether a model is registered. Both are done here on MLflow's tables.
+the old place, and a copy would write into the original: the addresses are corrected here. And
+importing MLflow takes seconds, too long to find out whether a model is registered: that is read
+here from MLflow's tables.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
     ("model_versions", "source"),
 )
-"""Every column of MLflow's that holds the address of a file."""
+"""All columns of MLflow's database that hold the address of a file."""
 _LOCK_TIMEOUT_SECONDS = 60.0
 
 
@@ -47,12 +48,12 @@ def locate_artifacts(database: Path) -> str:
 def rebase_artifacts(database: Path) -> None:
     """Point every address below the folder of ``database`` to where that folder is now.
 
-    Where it was is known by the experiments' artifacts, which lie in a folder of the same name,
-    such as ``mlruns/artifacts``: experiments whose artifacts somebody keeps elsewhere stay as they
-    are. Does nothing where nothing moved.
+    The old place is known from the experiments' artifacts, which lie in a folder of the same name,
+    such as ``mlruns/artifacts``. Experiments whose artifacts lie elsewhere stay as they are. Does
+    nothing where nothing was moved.
 
     Raises:
-        RegistryError: the database is damaged, or written by another process for a minute.
+        RegistryError: the database is damaged, or another process has locked it for a minute.
     """
     here = locate_artifacts(database)
     ending = "/".join(here.rsplit("/", 2)[1:])
@@ -101,7 +102,7 @@ def find_stored_version(
     with _connect(database) as connection:
         if "model_version_tags" not in _list_tables(connection):
             return None
-        found = connection.execute(
+        row = connection.execute(
             "SELECT version, run_id, storage_location FROM model_versions "
             "JOIN model_version_tags USING (name, version) "
             # MLflow keeps the rows of deleted versions.
@@ -109,9 +110,9 @@ def find_stored_version(
             "ORDER BY version DESC LIMIT 1",
             (model_name, tag, value),
         ).fetchone()
-        if found is None:
+        if row is None:
             return None
-        version, run_id, location = found
+        version, run_id, location = row
         tags = connection.execute(
             "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?",
             (model_name, version),

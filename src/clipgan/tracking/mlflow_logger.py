@@ -1,4 +1,4 @@
-"""The :class:`~clipgan.run_logger.RunLogger` of an MLflow run: everything goes to its spool first.
+"""The :class:`~clipgan.run_logger.RunLogger` of an MLflow run. It writes to the run's spool.
 
 No call waits for MLflow, and none fails because of it.
 """
@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
-
+from clipgan.run_logger import RunLogger
 from clipgan.tracking.sender import Sender
 from clipgan.tracking.spool import DATASET, METRICS, PARAMS, STATUS, TAGS, Spool
 
 RUN_ID_SECONDS = 10.0
-"""To wait for MLflow's first answer when the run's id is asked for."""
+"""How long to wait for MLflow's first answer when the run's id is asked for."""
 
 
-class MlflowRunLogger:
+class MlflowRunLogger(RunLogger):
     """Logs into one run; ``images_seen`` is the step.
 
-    No point stands twice: a training that was killed or rolled back repeats steps, and the first
-    point of a metric at a step stands. Where ``renewed``, a later one that differs is added: an
+    A training that was killed or rolled back repeats steps: of a metric at a step only the first
+    point is logged. With ``renewed`` a later point is added where its value differs, because an
     evaluation of the same step may have another protocol.
     """
 
@@ -36,7 +35,7 @@ class MlflowRunLogger:
 
     @property
     def run_key(self) -> str:
-        """Names the run before MLflow has given it an id."""
+        """Identifies the run before MLflow has given it an id."""
         return self._spool.header.key
 
     @property
@@ -46,15 +45,17 @@ class MlflowRunLogger:
         return self._spool.header.run_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters, nested ones as ``section.key``.
+        """Log parameters; lists become JSON, other values text.
 
         MLflow's parameters cannot change: a value that differs from the logged one (a monitoring
         key edited before a resume) is kept as a tag ``changed.NAME``.
         """
-        self._spool.append(PARAMS, values=flatten_params(params))
+        self._spool.append(
+            PARAMS, values={name: _format_param(value) for name, value in params.items()}
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], images_seen: int) -> None:
-        """Log one point of each metric that has none at this step yet."""
+        """Log a point of each metric that has none at this step yet."""
         known = self._known.setdefault(images_seen, {})
         values = {
             name: float(value)
@@ -70,7 +71,7 @@ class MlflowRunLogger:
         self._spool.append_file(path, folder)
 
     def log_dataset(self, name: str, source: Path, digest: str, *, context: str) -> None:
-        """Link the data that went in.
+        """Record which data the run has read.
 
         Args:
             name: shown name, such as ``images``.
@@ -91,7 +92,7 @@ class MlflowRunLogger:
         self._spool.append(STATUS, status=status)
 
     def flush(self) -> None:
-        """Write what a full disk has kept from being written; everything else is on it."""
+        """Write what did not fit on a full disk; everything else has been written already."""
         self._spool.flush()
 
 
@@ -99,15 +100,5 @@ def _is_same(first: float, second: float) -> bool:
     return first == second or (math.isnan(first) and math.isnan(second))
 
 
-def flatten_params(tree: Mapping[str, object]) -> dict[str, str]:
-    """``{"train": {"seed": 0}}`` -> ``{"train.seed": "0"}``; lists become JSON."""
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        node = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        if isinstance(node, Mapping):
-            flat.update({f"{name}.{key}": text for key, text in flatten_params(node).items()})
-        elif isinstance(node, Sequence) and not isinstance(node, str):
-            flat[name] = json.dumps(list(node), ensure_ascii=False)
-        else:
-            flat[name] = str(node)
-    return flat
+def _format_param(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)

@@ -27,9 +27,10 @@ FINGERPRINT_TAG = "clipgan.fingerprint"
 
 
 def find_or_make_run(client: Any, tracking_uri: str, header: RunHeader) -> str:
-    """Id of the run that ``header`` names: by its id, else by its key, else a new one.
+    """Id of the run that ``header`` names by its id or else by its key, or of a new one.
 
-    The key comes before making one: an answer that was lost leaves a run behind.
+    The key is searched before a run is made, because an earlier answer of the store may have been
+    lost.
 
     Raises:
         RegistryError: the store cannot be used, or the experiment was deleted.
@@ -38,11 +39,11 @@ def find_or_make_run(client: Any, tracking_uri: str, header: RunHeader) -> str:
         return header.run_id
     experiment_id = ensure_experiment(client, tracking_uri, header.experiment)
     with explain_mlflow_errors("MLflow runs cannot be searched"):
-        found = client.search_runs(
+        runs = client.search_runs(
             [experiment_id], f"tags.`{KEY_TAG}` = '{header.key}'", max_results=1
         )
-    if found:
-        return str(found[0].info.run_id)
+    if runs:
+        return str(runs[0].info.run_id)
     tags = {KEY_TAG: header.key}
     if header.fingerprint is not None:
         tags[FINGERPRINT_TAG] = header.fingerprint
@@ -57,9 +58,9 @@ def find_or_make_run(client: Any, tracking_uri: str, header: RunHeader) -> str:
 
 
 def describe_stand_in(reference: str | None, experiment: str) -> RunHeader:
-    """The header of a training's run as :func:`read_run_id` gives it.
+    """The header for what :func:`read_run_id` returns.
 
-    Where the store does not have the run (a fresh clone whose files came from DVC, a training
+    Where the store does not have that run (a fresh clone whose files came from DVC, a training
     without tracking), a new run takes its place and is used again the next time.
     """
     name = "untracked training" if reference is None else f"stand-in for run {reference[:8]}"
@@ -67,19 +68,10 @@ def describe_stand_in(reference: str | None, experiment: str) -> RunHeader:
     return RunHeader(key, experiment, name, now_ms(), run_id=reference, stands_in=True)
 
 
-def resolve_run(client: Any, run_id: str | None, *, tracking_uri: str, experiment: str) -> str:
-    """The run that :func:`read_run_id` names, or the run that stands in for it.
-
-    Raises:
-        RegistryError: the store cannot be used.
-    """
-    return find_or_make_run(client, tracking_uri, describe_stand_in(run_id, experiment))
-
-
 def read_run_id(path: Path) -> str | None:
     """The run of a training's ``mlflow.json``: its id, or its key where MLflow had not answered.
 
-    Both are names that :func:`resolve_run` takes. None where it was trained without tracking.
+    :func:`describe_stand_in` takes both. None where it was trained without tracking.
 
     Raises:
         RegistryError: the file is missing or damaged.
@@ -95,16 +87,19 @@ def read_run_id(path: Path) -> str | None:
 
 
 def sweep_stale_runs(tracking_uri: str) -> list[str]:
-    """End as KILLED the RUNNING runs whose process is gone (kill -9, power cut); gives their ids.
+    """Mark as KILLED the RUNNING runs whose process is gone (kill -9, power cut).
 
-    Runs of another host, or without our tags, are left alone. No store yet: nothing to do.
+    Runs of another host, or without our tags, are left alone.
+
+    Returns:
+        The ids of these runs; none where there is no store yet.
     """
     database = sqlite_path(tracking_uri)
     if database is not None and not database.exists():
         return []
     client = open_client(tracking_uri)
     with explain_mlflow_errors("stale MLflow runs cannot be swept"):
-        experiments = [found.experiment_id for found in client.search_experiments()]
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         running = client.search_runs(
             experiments, f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` != ''"
         )
@@ -115,7 +110,7 @@ def sweep_stale_runs(tracking_uri: str) -> list[str]:
 
 
 def is_active(client: Any, run_id: str) -> bool:
-    """Whether the store has the run. One deleted in MLflow's page can be read but takes nothing."""
+    """Whether the store has the run. A run deleted in MLflow's page can be read, not written to."""
     with explain_mlflow_errors(f"MLflow run {run_id} cannot be read"):
         try:
             run = client.get_run(run_id)

@@ -7,7 +7,6 @@ by absolute paths, because DVC's temporary experiments run in another working di
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
+
+from filelock import FileLock
 
 from clipgan.errors import RegistryError
 from clipgan.tracking.local_store import locate_artifacts, rebase_artifacts
@@ -91,21 +92,21 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str) -> str:
         RegistryError: the experiment was deleted in MLflow.
     """
     with explain_mlflow_errors(f"the MLflow experiment {name!r} cannot be opened"):
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(client.create_experiment(name, artifact_location(tracking_uri)))
             except load_mlflow().MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 # Another process made it in between.
-                found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == "deleted":
-        where = f" --experiment-id {found.experiment_id}" if found is not None else ""
+                experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        where = f" --experiment-id {experiment.experiment_id}" if experiment is not None else ""
         raise RegistryError(
             f"the MLflow experiment {name!r} is deleted: `mlflow experiments restore{where}`"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def artifact_location(tracking_uri: str) -> str | None:
@@ -128,10 +129,10 @@ def sqlite_address(database: Path) -> str:
 
 def sqlite_path(tracking_uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` address, None for any other address."""
-    found = _SQLITE.match(tracking_uri)
-    if found is None:
+    prefix = _SQLITE.match(tracking_uri)
+    if prefix is None:
         return None
-    path = tracking_uri[found.end() :].partition("?")[0]
+    path = tracking_uri[prefix.end() :].partition("?")[0]
     if path.startswith("file:"):
         path = os.fsdecode(unquote_to_bytes(path.removeprefix("file:")))
     return Path(path).resolve()
@@ -161,7 +162,7 @@ def explain_mlflow_errors(what: str) -> Iterator[None]:
 
 
 def _find_reason(error: BaseException) -> str:
-    """The first line of the message, or that a server is away, which MLflow takes a page for."""
+    """The first line of the message; of a server that is away MLflow's own text is a page long."""
     from requests import exceptions
 
     cause: BaseException | None = error
@@ -175,7 +176,7 @@ def _find_reason(error: BaseException) -> str:
 
 @contextmanager
 def global_tracking_uri(tracking_uri: str) -> Iterator[None]:
-    """Set MLflow's process-wide address for a while.
+    """Set MLflow's process-wide address inside the block.
 
     Only for calls that need it: MLflow looks up ``models:/`` addresses there, whatever address its
     client was given.
@@ -186,24 +187,23 @@ def global_tracking_uri(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # None takes the variable out of the environment, too.
+        # None also removes the variable from the environment.
         mlflow.set_tracking_uri(before)
 
 
 @contextmanager
 def _single_migration(tracking_uri: str) -> Iterator[None]:
-    """Two processes that meet a new database would both create its tables: let one wait."""
+    """Let one process at a time open the store: two would both create a new database's tables."""
     database = sqlite_path(tracking_uri)
     if database is None:
         yield
         return
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        lock = (database.parent / ".mlflow.lock").open("w")
+        lock = FileLock(database.parent / ".mlflow.lock").acquire()
     except OSError as error:
         raise RegistryError(
             f"{database.parent}: not writable ({error.strerror}): set MLFLOW_TRACKING_URI"
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

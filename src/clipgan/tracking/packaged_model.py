@@ -59,7 +59,7 @@ def compute_data_hash(info: BundleInfo) -> str:
         "clip": info.clip,
         "weights": info.files.get(GENERATOR_FILE),
     }
-    # Absent where there are none: such generators keep the identity they were registered by.
+    # Left out where there are none, so that earlier registered generators keep their identity.
     if MEANS_FILE in info.files:
         identity["means"] = info.files[MEANS_FILE]
     return hash_json(identity)
@@ -99,7 +99,7 @@ def save_packaged_model(folder: Path, package: GeneratorPackage, mlflow_model: A
 def log_packaged_model(
     client: Any, package: GeneratorPackage, *, run_id: str, name: str, tags: Mapping[str, str]
 ) -> str:
-    """Log the model as an output of the run; gives its id (``models:/<id>`` is its address).
+    """Log the model as an output of the run; returns its id (``models:/<id>`` is its address).
 
     Raises:
         CheckpointError: the bundle is damaged.
@@ -123,7 +123,7 @@ def log_packaged_model(
 
 
 def restore_packaged_model(client: Any, package: GeneratorPackage, model_id: str) -> None:
-    """Log the files of a model again where they were; MLflow's exceptions go through.
+    """Log the files of a model again to where they were. Raises MLflow's exceptions.
 
     Raises:
         CheckpointError: the bundle is damaged.

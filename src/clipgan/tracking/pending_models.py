@@ -1,4 +1,4 @@
-"""Logged models whose process died before they were whole."""
+"""Logged models whose process died before it had logged all of their files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def list_pending_models(tracking_uri: str) -> list[str]:
     """
     client = open_client(tracking_uri)
     with explain_mlflow_errors("logged models cannot be searched"):
-        experiments = [found.experiment_id for found in client.search_experiments()]
-        found, token = [], None
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        model_ids, token = [], None
         while experiments:
             # A filter by status finds nothing in a SQLite store.
             page = client.search_logged_models(experiments, page_token=token)
-            found += [str(model.model_id) for model in page if model.status == "PENDING"]
+            model_ids += [str(model.model_id) for model in page if model.status == "PENDING"]
             token = page.token
             if not token:
                 break
-    return found
+    return model_ids
 
 
 def delete_models(model_ids: Sequence[str], tracking_uri: str) -> None:

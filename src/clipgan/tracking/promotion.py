@@ -1,19 +1,20 @@
-"""Who is champion: the gate's decision or a person's, and the change of the alias, as one step.
+"""Who is champion: decided by the gate or by a person.
 
 Reading the champion, the gate's decision and the change of the alias are one step. Beside a SQLite
 store a file lock keeps other processes out of it, whatever project they belong to. A tracking
-server has no lock to offer: two machines that reach that step within the same few milliseconds can
-both compare with the champion of before.
+server offers no lock: two machines that reach that step within the same few milliseconds can
+both compare with the same earlier champion.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+from filelock import FileLock
 
 from clipgan.config import RegisterConfig
 from clipgan.errors import EvaluationError, RegistryError
@@ -40,7 +41,7 @@ def promote_version(
     """Make a version champion by hand; ``reason`` is kept with it.
 
     Raises:
-        RegistryError: there is no such model or version; names those that exist.
+        RegistryError: there is no such model or version; the message lists those that exist.
     """
     client = open_client(tracking_uri)
     with registry_lock(tracking_uri):
@@ -89,7 +90,8 @@ class Gate:
                 obstacle = self._find_obstacle(value, champion)
                 if number in measured or obstacle is None:
                     return self._decide(version, value, start, number, champion)
-            # Minutes of work, in which others may use the registry: then the champion is read anew.
+            # This takes minutes, in which others may use the registry: then the champion is read
+            # again.
             measured[number] = self._measure_again(number, value, obstacle)
 
     def _read(self, version: int) -> MetricValue | str:
@@ -109,21 +111,21 @@ class Gate:
         return None
 
     def _measure_again(self, version: int, value: MetricValue, obstacle: str) -> MetricValue | str:
-        """The champion's value by the challenger's protocol; its new values are kept with it."""
+        """The champion's value by the challenger's protocol; its new values become its tags."""
         metric = self.config.gate_metric
         print(f"champion version {version} is measured again: {obstacle}", flush=True)
-        found = self.measure(version, value)
-        if not isinstance(found, str) and metric not in found:
-            found = f"{metric} could not be computed"
-        if isinstance(found, str):
+        values = self.measure(version, value)
+        if not isinstance(values, str) and metric not in values:
+            values = f"{metric} could not be computed"
+        if isinstance(values, str):
             return (
                 f"it and champion version {version} were not evaluated alike ({obstacle}), and "
-                f"measuring the champion again failed: {found}"
+                f"measuring the champion again failed: {values}"
             )
         with explain_mlflow_errors(f"the values of version {version} cannot be kept"):
-            for key, text in build_metric_tags(found).items():
+            for key, text in build_metric_tags(values).items():
                 self.client.set_model_version_tag(self.config.model_name, str(version), key, text)
-        return found[metric]
+        return values[metric]
 
     def _decide(
         self,
@@ -170,13 +172,7 @@ def build_metric_tags(values: Mapping[str, MetricValue]) -> dict[str, str]:
     }
 
 
-@contextmanager
-def registry_lock(tracking_uri: str) -> Iterator[None]:
+def registry_lock(tracking_uri: str) -> AbstractContextManager[object]:
     """One process at a time beside a SQLite store; the kernel frees it when its holder dies."""
     database = sqlite_path(tracking_uri)
-    if database is None:
-        yield
-        return
-    with (database.parent / ".registry.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return nullcontext() if database is None else FileLock(database.parent / ".registry.lock")

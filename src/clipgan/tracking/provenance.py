@@ -25,13 +25,13 @@ _TAG_OF_VARIABLE = {
 }
 _GIT_SECONDS = 20
 _CLOCK_TOLERANCE_SECONDS = 5.0
-"""A process's start is told relative to boot, whose date moves with the clock."""
+"""The start of a process is known relative to boot, whose date moves with the clock."""
 
 
 def collect_run_tags(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Tags of a run started in the project at ``root``: git state, DVC stage, Prefect flow run.
 
-    What is not there (no git, no commit yet, no flow) gives no tag.
+    What is missing (no git, no commit yet, no flow) gets no tag.
     """
     tags = read_git_state(root)
     for variable, tag in _TAG_OF_VARIABLE.items():
@@ -72,7 +72,7 @@ def describe_process() -> dict[str, str]:
 def is_process_dead(tags: Mapping[str, str]) -> bool:
     """Whether the process named by :func:`describe_process` is certainly gone.
 
-    False for another host or incomplete tags: what cannot be known is left alone.
+    False for a process of another host and for incomplete tags, where this cannot be known.
     """
     if tags.get(HOST_TAG) != platform.node() or not tags.get(PID_TAG, "").isdigit():
         return False

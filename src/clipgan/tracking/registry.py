@@ -1,7 +1,7 @@
 """The model registry: registration, the aliases ``challenger`` and ``champion``, and the gate.
 
 ``challenger`` is the version registered last, ``champion`` the one that passed the gate last.
-Registration is idempotent: one generator, known by the hash of its weights, is one version.
+Registration is idempotent: a generator, recognised by the hash of its weights, has one version.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from clipgan.config import RegisterConfig
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.models.bundle import load_bundle_info
 from clipgan.tracking.gate import MeasureVersion, PromotionDecision, find_gate_value
-from clipgan.tracking.mlflow_run import resolve_run
+from clipgan.tracking.mlflow_run import describe_stand_in, find_or_make_run
 from clipgan.tracking.mlflow_store import (
     explain_mlflow_errors,
     global_tracking_uri,
@@ -34,9 +34,9 @@ from clipgan.tracking.versions import (
     METRIC_PREFIX,
     STATE_TAG,
     find_model_id,
+    find_newest_version,
     has_files,
     read_numbers,
-    search_versions,
 )
 
 DATA_HASH_TAG = "clipgan.data_hash"
@@ -53,87 +53,82 @@ class RegistrationReport:
     decision: PromotionDecision
 
 
-@dataclass(frozen=True)
-class RegistrationRequest:
-    """A trained generator and what was measured of it.
-
-    Attributes:
-        package: the generator to log as a model.
-        evaluation: its values, and those of the weights it started from where they were measured.
-        source: where the evaluation was read, for messages.
-        run_id: the training's run; see :func:`~clipgan.tracking.mlflow_run.resolve_run`.
-        experiment: where a run is made if the store lacks ``run_id``.
-        state: identity of all that this registration rests on, to be found by it again.
-    """
-
-    package: GeneratorPackage
-    evaluation: Evaluation
-    source: str
-    run_id: str | None
-    experiment: str
-    state: str
-
-
 def register_model(
     config: RegisterConfig,
-    request: RegistrationRequest,
+    package: GeneratorPackage,
+    evaluation: Evaluation,
     *,
+    source: str,
+    run_id: str | None,
+    state: str,
     tracking_uri: str,
     measure: MeasureVersion,
 ) -> RegistrationReport:
     """Register a generator as challenger and let the gate decide.
 
-    A generator that is registered already keeps its version; its metric values are replaced by
-    those of the evaluation, files that are gone are logged again, and the gate looks again.
+    A generator that is registered already keeps its version: its metric values are replaced by
+    those of the evaluation, missing files are logged again, and the gate decides again.
 
     Args:
-        measure: called with a champion whose value cannot be compared: the data have grown, or the
-            protocol has changed since.
+        package: the generator to log as a model.
+        evaluation: its values, and those of the weights it started from where they were measured.
+        source: the file that holds the evaluation, for messages.
+        run_id: the training's run, as :func:`~clipgan.tracking.mlflow_run.read_run_id` returns it.
+            A store that lacks it gets a new run in the experiment named like the model.
+        state: identity of everything that this registration depends on; it is kept as a tag.
+        measure: measures a champion again whose value cannot be compared, because the data or the
+            protocol have changed since.
 
     Raises:
         RegistryError: the store cannot be used, or the evaluation lacks the gate's metric.
         CheckpointError: the bundle is damaged.
     """
-    value = find_gate_value(request.evaluation, config.gate_metric, request.source)
-    trained = request.evaluation.values[TRAINED]
-    data_hash = compute_data_hash(load_bundle_info(request.package.bundle))
+    value = find_gate_value(evaluation, config.gate_metric, source)
+    metric_tags = build_metric_tags(evaluation.values[TRAINED])
+    data_hash = compute_data_hash(load_bundle_info(package.bundle))
     client = open_client(tracking_uri)
     name = config.model_name
     _ensure_model(client, name)
     with registry_lock(tracking_uri), explain_mlflow_errors(f"{name} cannot be registered"):
-        found = _find_version(client, name, data_hash)
-        whole = found is not None and _restore_files(client, found, request.package)
-        if found is not None and whole:
-            version, run_id = int(found.version), str(found.run_id)
-            _replace_metric_tags(client, found, build_metric_tags(trained))
+        known = find_newest_version(client, name, DATA_HASH_TAG, data_hash)
+        is_whole = known is not None and _restore_files(client, known, package)
+        if known is not None and is_whole:
+            version, run_id = int(known.version), str(known.run_id)
+            _replace_metric_tags(client, known, metric_tags)
         else:
-            version, run_id = _create_version(client, name, request, data_hash, tracking_uri)
+            run_id = find_or_make_run(client, tracking_uri, describe_stand_in(run_id, name))
+            tags = {**metric_tags, DATA_HASH_TAG: data_hash}
+            version = _create_version(
+                client, name, package, run_id=run_id, tags=tags, tracking_uri=tracking_uri
+            )
         client.set_registered_model_alias(name, CHALLENGER, str(version))
     gate = Gate(client, config, tracking_uri, measure)
-    start = request.evaluation.values.get(INITIAL, {}).get(config.gate_metric)
+    start = evaluation.values.get(INITIAL, {}).get(config.gate_metric)
     decision = gate.judge(version, value, start)
     with explain_mlflow_errors(f"version {version} of {name} cannot be tagged"):
-        # Last: what has no such tag is registered again.
-        client.set_model_version_tag(name, str(version), STATE_TAG, request.state)
-    return RegistrationReport(name, version, not whole, run_id, decision)
+        # Set last: a version without this tag is registered again.
+        client.set_model_version_tag(name, str(version), STATE_TAG, state)
+    return RegistrationReport(name, version, not is_whole, run_id, decision)
 
 
 def _create_version(
-    client: Any, name: str, request: RegistrationRequest, data_hash: str, tracking_uri: str
-) -> tuple[int, str]:
-    run_id = resolve_run(
-        client, request.run_id, tracking_uri=tracking_uri, experiment=request.experiment
-    )
-    tags = {**build_metric_tags(request.evaluation.values[TRAINED]), DATA_HASH_TAG: data_hash}
+    client: Any,
+    name: str,
+    package: GeneratorPackage,
+    *,
+    run_id: str,
+    tags: Mapping[str, str],
+    tracking_uri: str,
+) -> int:
     model_id = log_packaged_model(
-        client, request.package, run_id=run_id, name=name, tags={DATA_HASH_TAG: data_hash}
+        client, package, run_id=run_id, name=name, tags={DATA_HASH_TAG: tags[DATA_HASH_TAG]}
     )
     # The tags come with the version in one call: no version is ever without its hash.
     with global_tracking_uri(tracking_uri):
         made = client.create_model_version(
-            name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+            name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
         )
-    return int(made.version), run_id
+    return int(made.version)
 
 
 def _restore_files(client: Any, version: Any, package: GeneratorPackage) -> bool:
@@ -151,7 +146,7 @@ def _restore_files(client: Any, version: Any, package: GeneratorPackage) -> bool
 
 
 def _replace_metric_tags(client: Any, version: Any, tags: Mapping[str, str]) -> None:
-    """Foreign tags stay."""
+    """Replace a version's metric values; tags that others have set stay."""
     for name in read_numbers(version.tags):
         if (key := f"{METRIC_PREFIX}{name}") not in tags:
             client.delete_model_version_tag(version.name, version.version, key)
@@ -166,8 +161,3 @@ def _ensure_model(client: Any, name: str) -> None:
         except load_mlflow().MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-
-def _find_version(client: Any, name: str, data_hash: str) -> Any | None:
-    found = search_versions(client, f"name = '{name}' and tags.`{DATA_HASH_TAG}` = '{data_hash}'")
-    return max(found, key=lambda item: int(item.version), default=None)

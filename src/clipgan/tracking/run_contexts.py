@@ -1,7 +1,8 @@
-"""The runs that a stage writes to, as blocks: opened, sent beside the work, ended as it ended.
+"""Context managers for the MLflow runs that stages write to.
 
-A training's spool lies in its own folder, beside its checkpoints, so that a training that goes on
-finds its run whatever was trained in between.
+Inside the block a thread sends what is logged; at its end the run gets the status that fits how the
+block ended. A training's spool lies in its own folder, beside its checkpoints, so that a resumed
+training finds its run whatever was trained in between.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from clipgan.tracking.spool import (
 from clipgan.tracking.system_metrics import system_metrics
 
 FINISH_SECONDS = 30.0
-"""To send the rest of a run that has ended by itself."""
+"""Time to send the rest of a run that has ended by itself."""
 
 STOP_SECONDS = 10.0
-"""To send the rest of a run that was told to stop: whoever stops it will not wait for long."""
+"""Time to send the rest of a run that was told to stop: whoever stops it will not wait long."""
 
 KILLED, FAILED = "KILLED", "FAILED"
 COMPARISON_TAG = "clipgan.compared_models"
@@ -60,8 +61,8 @@ def open_training_run(
     nothing else is in it.
 
     Args:
-        folder: of this training alone, so that no other one writes into its run.
-        on_answer: called once, beside the training, when MLflow has taken something; may fail.
+        folder: used by this training alone, so that no other one writes into its run.
+        on_answer: called once, in the sending thread, when MLflow has taken something; may fail.
 
     Raises:
         RegistryError: ``folder`` cannot be written.
@@ -84,9 +85,9 @@ def continue_run(
     """Add to a training's run after its end (evaluation); its status stays as it is.
 
     Args:
-        reference: as :func:`~clipgan.tracking.mlflow_run.read_run_id` gives it.
-        work: parent of the folders of such additions. Those that MLflow has all of are removed,
-            but for this run's: what is evaluated again adds no point twice.
+        reference: as :func:`~clipgan.tracking.mlflow_run.read_run_id` returns it.
+        work: parent of the folders of such additions. Folders that were sent completely are
+            removed, except this run's, which keeps an evaluation from logging a point twice.
 
     Raises:
         RegistryError: ``work`` cannot be written.

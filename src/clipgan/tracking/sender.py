@@ -1,7 +1,7 @@
-"""Hands a run's records to MLflow: from a thread beside the work, or now.
+"""Sends a run's records to MLflow: from a thread beside the work, or at once.
 
-Nothing waits for it but the end of a run, and that for a bounded time. MLflow's own patience (its
-retries add up to minutes) is switched off meanwhile: what fails is tried again from the spool.
+Only the end of a run waits for it, and for a bounded time. MLflow's own retries, which add up to
+minutes, are switched off meanwhile: what fails is sent again from the spool.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from clipgan.errors import RegistryError
 from clipgan.resume_state import has_waiting
@@ -36,12 +38,12 @@ from clipgan.tracking.spool import (
 )
 
 SEND_INTERVAL_SECONDS = 15.0
-"""Between two batches, and between two tries of a store that does not answer."""
+"""Time between two batches, and between two attempts at a store that does not answer."""
 
 REQUEST_SECONDS = 15
-"""For one answer of a tracking server."""
+"""How long one answer of a tracking server may take."""
 
-_IMPATIENCE = {
+_ONE_SHORT_TRY = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
 }
@@ -49,7 +51,7 @@ _POINTS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _DIGEST_LENGTH = 36
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
-"""The store answered, and would say the same tomorrow."""
+"""Error codes with which the store refuses a record for good."""
 
 Record = Mapping[str, Any]
 
@@ -57,16 +59,18 @@ logger = logging.getLogger(__name__)
 
 
 def send(spool: Spool, tracking_uri: str) -> None:
-    """Send all that waits; what was sent stays sent whatever happens to the rest.
+    """Send all records that wait; those that were sent are not sent again if a later one fails.
 
-    A record that the store refuses for good is skipped, and a line says which.
+    A record that the store refuses for good is skipped with a warning.
 
     Raises:
         RegistryError: the store does not answer, or another process sends this run.
     """
-    with spool.sending() as granted:
-        if not granted:
-            raise RegistryError(f"{spool.folder}: another process sends it to MLflow")
+    try:
+        lock = spool.lock_sending().acquire()
+    except Timeout:
+        raise RegistryError(f"{spool.folder}: another process sends it to MLflow") from None
+    with lock:
         client = open_client(tracking_uri)
         spool.bind(find_or_make_run(client, tracking_uri, spool.header))
         for batch, position in _read_batches(spool):
@@ -74,8 +78,8 @@ def send(spool: Spool, tracking_uri: str) -> None:
             spool.acknowledge(position)
 
 
-def send_waiting(work: Path, tracking_uri: str) -> list[tuple[RunHeader, Waiting]]:
-    """Send every run that waits under ``data/.work``; gives what each held.
+def send_waiting_runs(work: Path, tracking_uri: str) -> list[tuple[RunHeader, Waiting]]:
+    """Send every run that waits under ``data/.work``; returns each with what was sent.
 
     Raises:
         RegistryError: the store does not answer.
@@ -111,12 +115,12 @@ class Sender:
         self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
 
     def start(self) -> None:
-        """Begin; MLflow is imported first, because two threads that import are one too many."""
+        """Start the thread. MLflow is imported first: two threads must not import it at once."""
         load_mlflow()
         self._thread.start()
 
     def wait_for_first_try(self, seconds: float) -> None:
-        """Until the store has answered or failed once, or for ``seconds``."""
+        """Wait until the store has answered or failed once, for at most ``seconds``."""
         self._tried.wait(seconds)
 
     def finish(self, seconds: float) -> None:
@@ -135,13 +139,13 @@ class Sender:
 
     def _try(self) -> None:
         try:
-            # At first even if nothing waits: the run shall be seen in MLflow from the start.
+            # The first time even if nothing waits: MLflow shows the run from the start.
             if not self._tried.is_set() or has_waiting(self._spool.folder):
                 send(self._spool, self._uri)
             if self._on_answer is not None:
                 on_answer, self._on_answer = self._on_answer, None
                 on_answer()
-        # Whatever it is, the work beside goes on and the records are on the disk.
+        # Whatever has failed, the training goes on and the records are on the disk.
         except Exception as error:
             if not self._fails:
                 # An HTTP client's message repeats the address three times.
@@ -161,8 +165,8 @@ class Sender:
 @contextmanager
 def short_requests() -> Iterator[None]:
     """One short try for each request to a tracking server, in the whole process."""
-    before = {name: os.environ.get(name) for name in _IMPATIENCE}
-    os.environ.update(_IMPATIENCE)
+    before = {name: os.environ.get(name) for name in _ONE_SHORT_TRY}
+    os.environ.update(_ONE_SHORT_TRY)
     try:
         yield
     finally:
@@ -174,7 +178,7 @@ def short_requests() -> Iterator[None]:
 
 
 def _read_batches(spool: Spool) -> Iterator[tuple[list[Record], int]]:
-    """Records to send in one call, with the position after them: metrics many at a time."""
+    """Records to send in one call, with the position after them: several of metrics, else one."""
     batch: list[Record] = []
     points, reached = 0, spool.position
     for record, position in spool.read(reached):
@@ -193,7 +197,10 @@ def _send_batch(client: Any, spool: Spool, batch: Sequence[Record]) -> None:
     kind = str(batch[0]["kind"])
     try:
         with explain_mlflow_errors(f"MLflow run {run_id} takes no {kind}"):
-            _SENDERS[kind](client, run_id, spool, batch)
+            if kind == METRICS:
+                _send_metrics(client, run_id, batch)
+            else:
+                _SENDERS[kind](client, run_id, spool, batch[0])
     except RegistryError as error:
         code = getattr(error.__cause__, "error_code", None)
         if code not in _REFUSED or not is_active(client, run_id):
@@ -204,11 +211,11 @@ def _send_batch(client: Any, spool: Spool, batch: Sequence[Record]) -> None:
         else:
             logger.warning("%s: skipped", error)
     except OSError as error:
-        # A file's way to the store: its disk, or a connection.
+        # A file cannot be copied to the store: its disk is full, or the connection broke.
         raise RegistryError(f"MLflow run {run_id} takes no {kind}: {error}") from error
 
 
-def _send_metrics(client: Any, run_id: str, _spool: Spool, batch: Sequence[Record]) -> None:
+def _send_metrics(client: Any, run_id: str, batch: Sequence[Record]) -> None:
     entity = load_mlflow().entities.Metric
     points = [
         entity(name, float(value), record["time_ms"], record["step"])
@@ -219,21 +226,19 @@ def _send_metrics(client: Any, run_id: str, _spool: Spool, batch: Sequence[Recor
         client.log_batch(run_id, metrics=points[start : start + _POINTS_PER_CALL])
 
 
-def _send_params(client: Any, run_id: str, _spool: Spool, batch: Sequence[Record]) -> None:
+def _send_params(client: Any, run_id: str, _spool: Spool, record: Record) -> None:
     entity = load_mlflow().entities.Param
-    for record in batch:
-        values = record["values"]
-        known = client.get_run(run_id).data.params
-        new = [entity(name, value) for name, value in values.items() if name not in known]
-        for start in range(0, len(new), _ENTRIES_PER_CALL):
-            client.log_batch(run_id, params=new[start : start + _ENTRIES_PER_CALL])
-        changed = {name: text for name, text in values.items() if known.get(name, text) != text}
-        _set_tags(client, run_id, {f"changed.{name}": text for name, text in changed.items()})
+    values = record["values"]
+    known = client.get_run(run_id).data.params
+    new = [entity(name, value) for name, value in values.items() if name not in known]
+    for start in range(0, len(new), _ENTRIES_PER_CALL):
+        client.log_batch(run_id, params=new[start : start + _ENTRIES_PER_CALL])
+    changed = {name: text for name, text in values.items() if known.get(name, text) != text}
+    _set_tags(client, run_id, {f"changed.{name}": text for name, text in changed.items()})
 
 
-def _send_tags(client: Any, run_id: str, _spool: Spool, batch: Sequence[Record]) -> None:
-    for record in batch:
-        _set_tags(client, run_id, record["values"])
+def _send_tags(client: Any, run_id: str, _spool: Spool, record: Record) -> None:
+    _set_tags(client, run_id, record["values"])
 
 
 def _set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
@@ -243,44 +248,40 @@ def _set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
         client.log_batch(run_id, tags=items[start : start + _ENTRIES_PER_CALL])
 
 
-def _send_files(client: Any, run_id: str, spool: Spool, batch: Sequence[Record]) -> None:
-    for record in batch:
-        path = spool.find_file(record)
-        if path.exists():
-            client.log_artifact(run_id, str(path), record["folder"] or None)
-        else:
-            logger.warning("%s is gone: %s stays unlogged", path, record["source"])
+def _send_file(client: Any, run_id: str, spool: Spool, record: Record) -> None:
+    path = spool.find_file(record)
+    if path.exists():
+        client.log_artifact(run_id, str(path), record["folder"] or None)
+    else:
+        logger.warning("%s is gone: %s stays unlogged", path, record["source"])
 
 
-def _send_datasets(client: Any, run_id: str, _spool: Spool, batch: Sequence[Record]) -> None:
+def _send_dataset(client: Any, run_id: str, _spool: Spool, record: Record) -> None:
     entities = load_mlflow().entities
-    for record in batch:
-        dataset = entities.Dataset(
-            name=record["name"],
-            digest=record["digest"][:_DIGEST_LENGTH],
-            source_type="local",
-            source=json.dumps({"uri": record["source"]}),
-        )
-        tags = [
-            entities.InputTag("mlflow.data.context", record["context"]),
-            entities.InputTag("clipgan.fingerprint", record["digest"]),
-        ]
-        client.log_inputs(run_id, datasets=[entities.DatasetInput(dataset, tags)])
+    dataset = entities.Dataset(
+        name=record["name"],
+        digest=record["digest"][:_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": record["source"]}),
+    )
+    tags = [
+        entities.InputTag("mlflow.data.context", record["context"]),
+        entities.InputTag("clipgan.fingerprint", record["digest"]),
+    ]
+    client.log_inputs(run_id, datasets=[entities.DatasetInput(dataset, tags)])
 
 
-def _send_status(client: Any, run_id: str, _spool: Spool, batch: Sequence[Record]) -> None:
-    for record in batch:
-        if record["status"] == RUNNING:
-            client.update_run(run_id, status=RUNNING)
-        else:
-            client.set_terminated(run_id, record["status"], end_time=record["time_ms"])
+def _send_status(client: Any, run_id: str, _spool: Spool, record: Record) -> None:
+    if record["status"] == RUNNING:
+        client.update_run(run_id, status=RUNNING)
+    else:
+        client.set_terminated(run_id, record["status"], end_time=record["time_ms"])
 
 
-_SENDERS: Mapping[str, Callable[[Any, str, Spool, Sequence[Record]], None]] = {
-    METRICS: _send_metrics,
+_SENDERS: Mapping[str, Callable[[Any, str, Spool, Record], None]] = {
     PARAMS: _send_params,
     TAGS: _send_tags,
-    FILE: _send_files,
-    DATASET: _send_datasets,
+    FILE: _send_file,
+    DATASET: _send_dataset,
     STATUS: _send_status,
 }

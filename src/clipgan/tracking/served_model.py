@@ -19,14 +19,13 @@ from mlflow.exceptions import MlflowException
 from clipgan.errors import ClipganError
 
 MAX_IMAGES = 1000
-"""Of one request: a server answers others meanwhile, and all images wait in memory."""
+"""Most images of one request: they are all kept in memory, and other requests wait."""
 
 
 class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Prompts -> PNG files.
 
-    Input: a column ``prompt``, as JSON. Output: a column ``png``; the images of the first prompt
-    first.
+    Input: a column ``prompt``, as JSON. Output: a column ``png``, prompt after prompt.
     Parameters: ``seed``, ``num_images`` (a prompt; at most :data:`MAX_IMAGES` in all),
     ``truncation`` (0..1), ``truncation_layers`` (the first so many; null: all),
     ``latent_truncation`` (above 0; null: none), ``mix`` (layers in the style of other seeds:
@@ -44,11 +43,11 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A row for each prompt -> ``num_images`` rows for each prompt.
+        """Draw ``num_images`` rows for each row of prompts.
 
         Raises:
             MlflowException: a prompt or parameter is out of range; the server answers 400 with the
-                sentence. Any other exception would reach nobody but the server's log.
+                message. Any other exception would appear in the server's log only.
         """
         prompts = _list_prompts(model_input)
         given = {name: value for name, value in (params or {}).items() if value is not None}

@@ -1,17 +1,16 @@
-"""What a run logs, on disk: MLflow gets it from here, now or later.
+"""What a run logs is written to disk first; it is sent to MLflow from here, now or later.
 
-A folder holds ``mlflow.json``, which names the run, and ``spool/``: ``records.jsonl``, one JSON
-object a line and only ever appended to; ``position.json``, how many of its bytes MLflow has taken;
-``files/``, the files to send. Nothing here imports MLflow.
+A folder holds ``mlflow.json``, which names the run, and ``spool/``: ``records.jsonl`` with one JSON
+object a line, only ever appended to; ``position.json`` with the number of its bytes that MLflow has
+taken; ``files/`` with the files to send. Nothing here imports MLflow.
 
-A record may be sent twice (MLflow took it and its answer was lost) and still stands once: MLflow
+A record that is sent twice (MLflow took it and its answer was lost) is stored once: MLflow
 keeps one point of equal name, step, time and value, and the time is the record's.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -19,11 +18,12 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from filelock import FileLock
 
 from clipgan.artifacts import link_file, write_json
 from clipgan.errors import RegistryError
@@ -47,13 +47,12 @@ class RunHeader:
     """Which run the records belong to.
 
     Attributes:
-        key: made here; finds the run in MLflow by its tag before ``run_id`` is known.
+        key: a tag of the run, by which it is found in MLflow before ``run_id`` is known.
         experiment, name: for making the run.
         created_ms: Unix time; the run's start.
         fingerprint: of the training; None for other runs.
         run_id: MLflow's id; None until MLflow has answered.
-        stands_in: whether a run that has to be made stands in for one of another store, and has
-            ended.
+        stands_in: whether a run that has to be made replaces one of another store that has ended.
     """
 
     key: str
@@ -88,7 +87,7 @@ def now_ms() -> int:
 
 
 def load_header(folder: Path) -> RunHeader | None:
-    """The header in ``folder``; None where there is none or it is damaged, which a line says."""
+    """The header in ``folder``; None where there is none, or it is damaged (with a warning)."""
     path = folder / LOG_FILE
     if not path.exists():
         return None
@@ -131,7 +130,8 @@ class Spool:
     def append(self, kind: str, **fields: Any) -> None:
         """Add a record; it is on the disk when this returns.
 
-        Where the disk is full a line says so, and it is written with the next one that can be.
+        Where the disk is full a warning says so, and the record is written together with the next
+        one for which there is space.
         """
         line = json.dumps({"kind": kind, "time_ms": now_ms(), **fields}, ensure_ascii=False)
         with self._lock:
@@ -139,7 +139,7 @@ class Spool:
             self._write()
 
     def append_file(self, path: Path, artifact_folder: str) -> None:
-        """Add a file; what stands at ``path`` later does not matter.
+        """Add a copy of a file; later changes of ``path`` do not matter.
 
         Raises:
             OSError: there is no such file, or the disk is full.
@@ -151,13 +151,13 @@ class Spool:
         self.append(FILE, path=stored, folder=artifact_folder, source=str(path))
 
     def flush(self) -> None:
-        """Write what a full disk has kept from being written."""
+        """Write the records that did not fit on a full disk."""
         with self._lock:
             self._write()
 
     @property
     def num_unwritten(self) -> int:
-        """Records that a full disk keeps in memory."""
+        """Records that wait in memory because the disk is full."""
         return len(self._unwritten)
 
     def find_file(self, record: Mapping[str, Any]) -> Path:
@@ -195,7 +195,7 @@ class Spool:
         write_json(self._position, {"bytes": position})
 
     def bind(self, run_id: str) -> None:
-        """Keep the run's id. Another one than before takes all records again."""
+        """Keep the run's id. If it has changed, all records are sent again."""
         if self.header.run_id == run_id:
             return
         if self.header.run_id is not None:
@@ -210,7 +210,7 @@ class Spool:
         return Waiting(len(records), points, files)
 
     def remove_if_finished(self) -> None:
-        """Remove it once MLflow has all of a finished run and the folder holds nothing else."""
+        """Remove the spool once MLflow has all of a finished run and nothing else is beside it."""
         last = None
         for record, _ in self.read():
             if record["kind"] == STATUS:
@@ -220,23 +220,16 @@ class Spool:
             self.remove()
 
     def remove(self) -> None:
-        """Remove it, sent or not; other files of the folder stay."""
-        # The header first: without it nobody takes the rest for a run.
+        """Remove the spool, sent or not; other files of the folder stay."""
+        # The header first: without it the rest is not taken for a run.
         (self.folder / LOG_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._spool)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    @contextmanager
-    def sending(self) -> Iterator[bool]:
-        """The right to send, of one process at a time; False: another one sends."""
-        with (self._spool / "sender.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+    def lock_sending(self) -> FileLock:
+        """A lock that is held while sending; filelock.Timeout where another process sends."""
+        return FileLock(self._spool / "sender.lock", blocking=False)
 
     def _write(self) -> None:
         if not self._unwritten:
@@ -262,7 +255,7 @@ class Spool:
                 written = handle.write(data)
                 os.fsync(handle.fileno())
             except OSError:
-                # Half a line must not run into the next one.
+                # The next record must not continue half a line.
                 os.ftruncate(handle.fileno(), start)
                 raise
             if written < len(data):
@@ -285,5 +278,5 @@ class Spool:
 
 def find_spools(work: Path) -> list[Path]:
     """Folders with records under ``data/.work``, the oldest first."""
-    found = [path.parent for path in work.glob(f"*/*/{LOG_FILE}")]
-    return sorted(found, key=lambda folder: (folder / LOG_FILE).stat().st_mtime)
+    folders = [path.parent for path in work.glob(f"*/*/{LOG_FILE}")]
+    return sorted(folders, key=lambda folder: (folder / LOG_FILE).stat().st_mtime)

@@ -1,4 +1,4 @@
-"""Load of the machine while a training runs, into its spool, under ``system/``."""
+"""Logs the load of the machine while a training runs, into its spool, under ``system/``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def system_metrics(spool: Spool, *, enabled: bool) -> Iterator[None]:
     """Sample CPU, memory, disk and (with nvidia-ml-py) GPU beside the block.
 
-    MLflow's own sampler asks its server after every sample and ends with the first outage.
+    MLflow's own sampler sends every sample to the server and ends with the first outage.
     """
     if not enabled:
         yield
@@ -68,13 +68,13 @@ def _make_monitors() -> list[Any]:
     try:
         monitors.append(GPUMonitor())
     except Exception as error:
-        # No NVIDIA card, driver or library: each has an exception of its own.
+        # No NVIDIA card, driver or library: each raises an exception of its own.
         logger.info("no GPU load is sampled: %s", error)
     return monitors
 
 
 def _find_next_step(spool: Spool) -> int:
-    """One more than the last step that an earlier process of this training has sampled."""
+    """The step after the last one that an earlier process of this training has sampled."""
     return 1 + max(
         (
             record["step"]

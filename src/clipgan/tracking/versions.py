@@ -48,7 +48,7 @@ class ModelVersionSummary:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """What the registry knows of one version; ``promoted``: the gate made it champion once."""
+    """What the registry knows of one version; ``promoted``: the gate has made it champion once."""
 
     version: int
     run_id: str
@@ -63,11 +63,11 @@ class RegistryView:
 
     champion: int | None
     challenger: int | None
-    found: RegisteredVersion | None
+    registered: RegisteredVersion | None
 
 
 def look_up(model_name: str, state: str, *, tracking_uri: str) -> RegistryView:
-    """What the registry says now of the version that was registered in ``state``.
+    """What the registry says now about the version that was registered with tag ``state``.
 
     A SQLite store is read without MLflow, whose import takes seconds.
 
@@ -78,14 +78,14 @@ def look_up(model_name: str, state: str, *, tracking_uri: str) -> RegistryView:
     if database is None:
         client = open_client(tracking_uri)
         aliases = read_aliases(client, model_name)
-        found = _ask_server(client, model_name, state)
+        registered = _ask_server(client, model_name, state)
     elif database.exists():
         rebase_artifacts(database)
         aliases = read_stored_aliases(database, model_name)
-        found = _ask_database(database, model_name, state)
+        registered = _ask_database(database, model_name, state)
     else:
-        aliases, found = {}, None
-    return RegistryView(aliases.get(CHAMPION), aliases.get(CHALLENGER), found)
+        aliases, registered = {}, None
+    return RegistryView(aliases.get(CHAMPION), aliases.get(CHALLENGER), registered)
 
 
 def list_versions(model_name: str, *, tracking_uri: str) -> list[ModelVersionSummary]:
@@ -97,32 +97,38 @@ def list_versions(model_name: str, *, tracking_uri: str) -> list[ModelVersionSum
     client = open_client(tracking_uri)
     aliases = read_aliases(client, model_name)
     with explain_mlflow_errors(f"the versions of {model_name} cannot be listed"):
-        found = search_versions(client, f"name = '{model_name}'")
+        versions = search_versions(client, f"name = '{model_name}'")
     rows = [
         ModelVersionSummary(
             version=int(item.version),
-            # search_model_versions gives no aliases: they come from the model itself.
+            # search_model_versions returns no aliases: they come from the model itself.
             aliases=tuple(sorted(name for name, to in aliases.items() if to == int(item.version))),
             created=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC),
             run_id=str(item.run_id),
             metrics=read_numbers(item.tags),
             reason=item.tags.get(REASON_TAG, ""),
         )
-        for item in found
+        for item in versions
     ]
     return sorted(rows, key=lambda row: -row.version)
 
 
 def search_versions(client: Any, filter_string: str) -> list[Any]:
-    """Every model version that a filter finds, page after page; MLflow's exceptions go through."""
-    found: list[Any] = []
+    """Every model version that a filter matches, from all pages. Raises MLflow's exceptions."""
+    versions: list[Any] = []
     token = None
     while True:
         page = client.search_model_versions(filter_string, max_results=_PAGE_SIZE, page_token=token)
-        found += page
+        versions += page
         token = page.token
         if not token:
-            return found
+            return versions
+
+
+def find_newest_version(client: Any, name: str, tag: str, value: str) -> Any | None:
+    """The newest version of a model with this value of a tag. Raises MLflow's exceptions."""
+    versions = search_versions(client, f"name = '{name}' and tags.`{tag}` = '{value}'")
+    return max(versions, key=lambda item: int(item.version), default=None)
 
 
 def read_aliases(client: Any, name: str) -> dict[str, int]:
@@ -142,18 +148,18 @@ def read_aliases(client: Any, name: str) -> dict[str, int]:
 
 
 def read_numbers(tags: Mapping[str, str]) -> dict[str, float]:
-    """Metric -> number of a version's tags, whatever program version wrote them. Tags that somebody
-    else made are no values."""
-    found = {
+    """Metric -> number, from a version's tags, whatever program version wrote them. Tags of the
+    same prefix that other tools wrote are left out."""
+    numbers = {
         key.removeprefix(METRIC_PREFIX): _read_number(text)
         for key, text in tags.items()
         if key.startswith(METRIC_PREFIX)
     }
-    return {name: number for name, number in found.items() if number is not None}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def read_value(tags: Mapping[str, str], metric: str) -> MetricValue | str | None:
-    """A metric's value of a version's tags; None: it has none; str: why it cannot be read."""
+    """A metric's value in a version's tags; None: it has none; text: why it cannot be read."""
     if metric not in read_numbers(tags):
         return None
     try:
@@ -163,8 +169,7 @@ def read_value(tags: Mapping[str, str], metric: str) -> MetricValue | str | None
 
 
 def has_files(client: Any, version: Any) -> bool:
-    """Whether the files of a model version are where the store says; MLflow's exceptions go
-    through."""
+    """Whether the files of a model version are where the store says. Raises MLflow's exceptions."""
     model_id = find_model_id(version)
     for file in map(Path, MODEL_FILES):
         folder = None if file.parent == Path() else file.parent.as_posix()
@@ -192,20 +197,19 @@ def _read_number(text: str) -> float | None:
 
 def _ask_server(client: Any, model_name: str, state: str) -> RegisteredVersion | None:
     with explain_mlflow_errors(f"the versions of {model_name} cannot be searched"):
-        found = search_versions(client, f"name = '{model_name}' and tags.`{STATE_TAG}` = '{state}'")
-        if not found:
+        newest = find_newest_version(client, model_name, STATE_TAG, state)
+        if newest is None:
             return None
-        newest = max(found, key=lambda item: int(item.version))
         return _describe(newest.version, newest.run_id, newest.tags, has_files(client, newest))
 
 
 def _ask_database(database: Path, model_name: str, state: str) -> RegisteredVersion | None:
-    found = find_stored_version(database, model_name, STATE_TAG, state)
-    if found is None:
+    stored = find_stored_version(database, model_name, STATE_TAG, state)
+    if stored is None:
         return None
-    folder = found.location
+    folder = stored.location
     whole = folder is not None and all((folder / name).is_file() for name in MODEL_FILES)
-    return _describe(found.version, found.run_id, found.tags, whole)
+    return _describe(stored.version, stored.run_id, stored.tags, whole)
 
 
 def _describe(version: Any, run_id: Any, tags: Mapping[str, str], whole: bool) -> RegisteredVersion:

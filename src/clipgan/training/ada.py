@@ -39,8 +39,8 @@ class AdaptiveAugmenter:
     """
 
     def __init__(self, config: AugmentationConfig, batch_size: int, device: torch.device) -> None:
-        """``batch_size`` counts the images of a step, those of all processes. All that changes
-        lives on ``device``, that of the networks: no step waits to hear p."""
+        """``batch_size`` counts the images of a step over all processes. All state is kept on
+        ``device``, the networks' own, so that no step waits for the GPU."""
         self.config = config
         self.batch_size = batch_size
         self.probability, self._sign_sum, self._num_steps = torch.zeros(
@@ -48,7 +48,10 @@ class AdaptiveAugmenter:
         ).unbind()
 
     def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """(N, 3, R, R) in [-1, 1] -> the same shape; colours may leave the range."""
+        """(N, 3, R, R) in [-1, 1] -> the same shape; colours may leave the range.
+
+        Can be differentiated twice.
+        """
         sources = draw_geometry(images, self.probability, rng)
         colors = draw_colors(images, self.probability, rng)
         return change_colors(warp_images(images, sources), colors)
@@ -58,7 +61,7 @@ class AdaptiveAugmenter:
 
         Every ``ada_interval_steps`` steps p moves by the images seen since over ``ada_kimg``
         thousand: up where the mean sign is above ``ada_target``, else down. A step whose logits
-        overflowed does not count. Gives p's new value.
+        overflowed does not count. Returns p's new value.
         """
         counts = torch.isfinite(real_logits_sign)
         self._sign_sum = self._sign_sum + torch.where(counts, real_logits_sign.double(), 0.0)

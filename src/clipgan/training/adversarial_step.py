@@ -1,5 +1,7 @@
-"""What the training steps of all papers share: conditions, average, state. Each paper's algorithm
-is ``step`` of its own class, ``families/NAME/training/step.py``."""
+"""What the training steps of all papers share: conditions, average, state.
+
+Each paper's algorithm is the method ``step`` of its own class, ``families/NAME/training/step.py``.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +76,7 @@ class AdversarialStep(ABC):
         update_ema(self.generator_ema, self.generator, decay)
 
     def capture_state(self) -> StateTensors:
-        """Networks, average and both Adams; where there are such, loss scales and the state of
-        the augmentation."""
+        """Networks, average, both Adams, and loss scales and augmentation where they have state."""
         state: StateTensors = {
             "generator": dict(self.generator.state_dict()),
             "discriminator": dict(self.discriminator.state_dict()),

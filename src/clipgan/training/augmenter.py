@@ -1,9 +1,8 @@
-"""The augmentation of ``train.augmentation``, fixed or adaptive, behind one interface."""
+"""The augmentation of ``train.augmentation``, fixed or adaptive."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,24 +13,11 @@ from clipgan.training.augment import augment_images
 from clipgan.training.state import StepLosses
 
 
-class Augmenter(Protocol):
-    """Changes all images that the discriminator sees, real and generated."""
-
-    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """(N, 3, R, R) in [-1, 1] -> the same shape; can be differentiated twice."""
-
-    def observe(self, real_logits_sign: Tensor) -> StepLosses:
-        """Take in the mean sign () of the logits of a step's real images; gives what to report."""
-
-    def capture_state(self) -> dict[str, Tensor]:
-        """Tensors that the next step depends on; empty where there are none."""
-
-    def restore_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo of :meth:`capture_state`."""
-
-
 class FixedAugmenter:
-    """DiffAugment with fixed policies; none of them: images pass unchanged."""
+    """DiffAugment with fixed policies; without any of them images stay unchanged.
+
+    The methods are those of :class:`~clipgan.training.ada.AdaptiveAugmenter`; there is no state.
+    """
 
     def __init__(self, policies: Sequence[Augmentation]) -> None:
         self.policies = policies
@@ -41,15 +27,18 @@ class FixedAugmenter:
         return augment_images(images, self.policies, rng)
 
     def observe(self, real_logits_sign: Tensor) -> StepLosses:
-        """Nothing is learned from it."""
+        """No losses: the policies are fixed."""
         return StepLosses((), real_logits_sign.new_empty(0))
 
     def capture_state(self) -> dict[str, Tensor]:
-        """Nothing changes."""
+        """No state."""
         return {}
 
     def restore_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Nothing was kept."""
+        """No state."""
+
+
+Augmenter = FixedAugmenter | AdaptiveAugmenter
 
 
 def build_augmenter(config: AugmentationConfig, batch_size: int, device: torch.device) -> Augmenter:

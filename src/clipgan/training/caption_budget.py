@@ -31,16 +31,16 @@ def choose_captioned(
         DataError: fewer images have captions than ``fraction`` asks for.
     """
     captioned = num_captions > 0
-    found, total = int(captioned.sum()), len(captioned)
+    available, total = int(captioned.sum()), len(captioned)
     budget = round(fraction * total)
-    if found < budget:
-        largest = math.floor(1000 * found / total) / 1000
+    if available < budget:
+        largest = math.floor(1000 * available / total) / 1000
         raise DataError(
-            f"{total - found:,} of {total:,} training images have no caption, and "
+            f"{total - available:,} of {total:,} training images have no caption, and "
             f"caption_fraction = {fraction} needs those of {budget:,}: set it to {largest} or "
             "less, pseudo_text_probability to 1.0 (language-free), or caption them"
         )
-    if found == budget:
+    if available == budget:
         return captioned
     rows = np.flatnonzero(captioned)
     ranks = [derive_seed(seed, "caption budget", sample_ids[row]) for row in rows.tolist()]

@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: one folder each, safetensors and JSON, never pickle.
 
-A folder is written under a temporary name, every file synced, then renamed. Its ``checkpoint.json``
-holds the SHA-256 of every file, so that a damaged one is known as such and the one before is used.
+A folder is written under a temporary name, every file is synced, then the folder is renamed. Its
+``checkpoint.json`` holds the SHA-256 of every file: a damaged checkpoint is recognised, and the one
+before it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from clipgan.artifacts import sync_folder
 from clipgan.errors import CheckpointError
+from clipgan.resume_state import REMOVED_SUFFIX, remove_folder
 from clipgan.training.state import StateTensors
 
 FORMAT_VERSION = 2
@@ -44,7 +47,7 @@ class CheckpointMetadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: where training stood, of what, and every tensor."""
+    """A checkpoint as read: the position of the training, its metadata and every tensor."""
 
     images_seen: int
     progress: dict[str, Any]
@@ -108,10 +111,10 @@ class CheckpointStore:
             }
             text = json.dumps(manifest, allow_nan=False)
             _write(temporary / _MANIFEST, text.encode())
-            _sync(temporary)
+            sync_folder(temporary)
             self._remove(target)
             temporary.replace(target)
-            _sync(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._describe_failure(images_seen, error)) from error
@@ -121,7 +124,7 @@ class CheckpointStore:
     def load_newest(self) -> Checkpoint | None:
         """The newest readable checkpoint; None where none was ever written.
 
-        A damaged one is logged by name with its defect and the one before is tried.
+        A damaged one is named in a warning, and the one before it is tried.
 
         Raises:
             CheckpointError: there are checkpoints, and none can be read.
@@ -144,13 +147,9 @@ class CheckpointStore:
             self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
-        # Renamed first: a removal cut short must not leave half a checkpoint under a good name.
         if folder.exists():
-            doomed = folder.with_name(f".{folder.name}.removed")
-            shutil.rmtree(doomed, ignore_errors=True)
-            folder.replace(doomed)
-            shutil.rmtree(doomed)
-        for stale in self.folder.glob(f".{_PREFIX}*.removed"):
+            remove_folder(folder)
+        for stale in self.folder.glob(f".{_PREFIX}*{REMOVED_SUFFIX}"):
             shutil.rmtree(stale, ignore_errors=True)
 
     def _describe_failure(self, images_seen: int, error: OSError) -> str:
@@ -162,13 +161,8 @@ class CheckpointStore:
         )
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether ``folder`` was written by a :class:`CheckpointStore`; it may be damaged."""
-    return (folder / _MANIFEST).is_file()
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """A checkpoint of whatever run.
+    """Read a checkpoint of any run.
 
     Raises:
         CheckpointError: it is damaged or of another format.
@@ -221,17 +215,9 @@ def _serialize(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> str:
-    """Write and sync; gives the SHA-256 of ``data``."""
+    """Write and sync a file; returns the SHA-256 of ``data``."""
     with path.open("wb") as handle:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
     return hashlib.sha256(data).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from clipgan.errors import CheckpointError, ConfigError
 from clipgan.families.registry import find_family
@@ -78,11 +77,7 @@ def _save_as_bundle(checkpoint: Checkpoint, target: Path) -> BundleInfo:
     with torch.random.fork_rng(devices=[]):
         generator = networks.generator(**metadata["generator"])
         discriminator = networks.discriminator(**metadata["discriminator"])
-    _load_weights(generator, tensors["generator_ema"])
-    _load_weights(discriminator, tensors["discriminator"])
+    generator.load_state_dict(tensors["generator_ema"])
+    discriminator.load_state_dict(tensors["discriminator"])
     means = ModalityMeans(**tensors[_MEANS]) if _MEANS in tensors else None
     return save_bundle(target, generator, discriminator, info, dtype="fp32", means=means)
-
-
-def _load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    network.load_state_dict(tensors)

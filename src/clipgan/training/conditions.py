@@ -1,9 +1,9 @@
-"""What the generator of a training is conditioned on, settled before the first step.
+"""What the generator of a training is conditioned on, prepared before the first step.
 
-Pseudo text of the three kinds differs in what surrounds the Gaussian noise: ``mapper`` brings a
-trained network, ``centred_gaussian`` (C3) a shift of every CLIP feature. The shift is applied where
-features enter: stored ones, CLIP's view of generated images, texts to sample. So losses and steps
-see features of one kind and need not know which.
+The three kinds of pseudo text all add Gaussian noise: ``mapper`` passes it through a trained
+network, ``centred_gaussian`` (C3) shifts every CLIP feature. The shift is applied where features
+enter: to stored ones, to CLIP's features of generated images, to texts to sample. So losses and
+steps do not depend on the kind.
 """
 
 from __future__ import annotations

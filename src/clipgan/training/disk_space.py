@@ -1,4 +1,4 @@
-"""Whether a training fits on the disk, asked before its first step."""
+"""Checks before the first step whether a training fits on the disk."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def check_disk_space(
     """Refuse a training that would fill the disk.
 
     At its peak there are ``keep_checkpoints`` and the one being written, the finished bundle with a
-    copy of the one it started from, and the decoded images. What an earlier run left is counted as
-    there.
+    copy of the one it started from, and the decoded images. Checkpoints of an earlier run are
+    subtracted.
 
     Args:
         has_initial: whether the training starts from a bundle, which is about as large.

@@ -24,8 +24,8 @@ from clipgan.config import TrainConfig
 from clipgan.errors import ConfigError
 
 LONGEST_WAIT = timedelta(days=1)
-"""For what the first process does alone: decoding, samples, evaluations, checkpoints. A process
-that dies is noticed at once."""
+"""Time limit for what the first process does alone: decoding, samples, evaluations, checkpoints.
+A process that dies is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Processes:
         return int(shared)
 
     def wait(self) -> None:
-        """Go on when all processes are here, however long the first works alone before.
+        """Wait until all processes get here, however long the first works alone before.
 
-        No collective of the training's own backend: NCCL ends the processes that wait in one for
-        ten minutes, and decoding or evaluating may take hours.
+        This does not use the training's backend: NCCL ends processes that have waited for ten
+        minutes, and decoding or evaluating may take hours.
         """
         if self.count > 1:
             dist.monitored_barrier(self.waiting_group, timeout=LONGEST_WAIT)
@@ -158,7 +158,7 @@ def join_processes(environment: Mapping[str, str], device: str) -> Iterator[Proc
         _check_gpus(device, int(environment.get("LOCAL_WORLD_SIZE", count)))
         torch.cuda.set_device(local_rank)
     if rank > 0:
-        # One voice is enough; errors are everybody's own.
+        # The first process logs for all; errors are logged by each.
         logging.getLogger("clipgan").setLevel(logging.ERROR)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
@@ -191,9 +191,9 @@ def _check_gpus(device: str, local_count: int) -> None:
         raise ConfigError(
             f"train.device = {device}, but {local_count} processes cannot share a GPU: use auto"
         )
-    found = torch.cuda.device_count()
-    if local_count > found:
+    available = torch.cuda.device_count()
+    if local_count > available:
         raise ConfigError(
-            f"{local_count} processes, but this machine has {found} GPUs: start at most {found}, "
-            "or set train.device to cpu"
+            f"{local_count} processes, but this machine has {available} GPUs: start at most "
+            f"{available}, or set train.device to cpu"
         )

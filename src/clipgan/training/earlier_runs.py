@@ -1,4 +1,4 @@
-"""What a training that starts anew says of the one that it does not go on from."""
+"""Explains why a training starts at image 0 although an earlier one left checkpoints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ MAX_DIFFERENCES = 3
 def announce_start(run_folder: Path, identity: Mapping[str, Any]) -> None:
     """Print a line where this training starts at image 0 although another one left checkpoints.
 
-    ``identity`` is kept in ``run_folder``: JSON values by name, for the line of the training after
-    this one.
+    ``identity``, JSON values by name, is kept in ``run_folder`` for the comparison with the next
+    training.
     """
     write_json(run_folder / IDENTITY_FILE, dict(identity))
-    earlier = [folder for folder in list_states(run_folder.parent) if _has_checkpoint(folder)]
+    states = list_states(run_folder.parent)
+    earlier = [folder for folder in states if any(folder.glob("checkpoints/checkpoint-*"))]
     if run_folder in earlier or not earlier:
         return
     newest = max(earlier, key=lambda folder: folder.stat().st_mtime)
@@ -32,18 +33,13 @@ def announce_start(run_folder: Path, identity: Mapping[str, Any]) -> None:
     )
 
 
-def _has_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/checkpoint-*"))
-
-
 def _describe_difference(folder: Path, identity: Mapping[str, Any]) -> str:
     path = folder / IDENTITY_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    now = dict(identity)
     changed = [
-        f"{name} {before[name]} -> {now[name]}"
-        for name in now
-        if name in before and before[name] != now[name]
+        f"{name} {before[name]} -> {now}"
+        for name, now in identity.items()
+        if name in before and before[name] != now
     ]
     if not changed:
         return "code, features or initial weights changed"

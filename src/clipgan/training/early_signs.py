@@ -1,5 +1,5 @@
-"""What can be said before hours are spent: a CLIP that is blind to the data, samples that are all
-alike, and how long it will take."""
+"""Warnings at the start of a training: a CLIP that does not fit the data, samples that are all
+alike, and a long duration."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CAPTIONS_COMPARED = 512
-"""Enough for a share to be known to about 0.02, and a matrix of a megabyte."""
+"""With so many the share is known to about 0.02, and the matrix takes a megabyte."""
 LEAST_CAPTIONS = 10
 LOW_RANK = 0.6
 """Share of other captions that an image's own one is nearer than: one half by chance, above 0.99
 for the built-in CLIP on the built-in data."""
 LEAST_DIFFERENCE = 1.0
-"""Mean difference of pictures in steps of 255: what rounding to 8 bits hides."""
+"""Mean difference of pictures in levels of 255, below which rounding to 8 bits hides it."""
 FORECAST_AFTER_SECONDS = 30.0
-"""Until then the pace is that of a start: kernels are chosen and memory is found."""
+"""Before that the pace is slower: kernels are chosen and memory is allocated."""
 LONG_SECONDS = 600.0
-"""A training below this needs no forecast besides the progress line's."""
+"""A shorter training needs no forecast besides the progress line's."""
 
 
 def describe_blind_clip(table: FeatureTable, selected: NDArray[np.int64]) -> str | None:
-    """A sentence where the CLIP cannot tell whose caption is whose; None where it can, or where
-    too few of the rows ``selected`` have one to say.
+    """A warning where the CLIP cannot match captions to images; None where it can, or where too few
+    of the rows ``selected`` have captions to tell.
 
-    Among different captions, the own one of an image is nearer to it than a share of one half by
-    chance; from two standard errors of that share up, and from :data:`LOW_RANK`, CLIP can.
+    By chance, the caption of an image is nearer to it than half of the other captions. CLIP is
+    taken to fit where that share is at least :data:`LOW_RANK` and two standard errors above one
+    half.
     """
     counts = np.diff(table.caption_offsets)
     captioned = selected[counts[selected] > 0]

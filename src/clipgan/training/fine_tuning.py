@@ -42,7 +42,8 @@ class Networks(Generic[GeneratorT_co, DiscriminatorT_co]):
 def resolve_initial_folder(initial_weights: str, family: str) -> Path | None:
     """The bundle's folder behind ``train.initial_weights``; None for ``none``.
 
-    What is in MLflow and checkpoints are no bundles yet (:mod:`clipgan.stages.model_addresses`).
+    Models in MLflow and checkpoints are turned into bundles by
+    :mod:`clipgan.stages.model_addresses`, not here.
 
     Raises:
         CheckpointError: the folder does not exist or holds no bundle.

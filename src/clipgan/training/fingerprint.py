@@ -1,7 +1,7 @@
-"""The name of a training: same parameters, data, features, start and code, same name.
+"""The fingerprint of a training: equal for equal parameters, data, features, start and code.
 
-Parameters are those that the training reads, and weights count by their contents, whatever the keys
-that name them say. Loads no torch: ``clipgan status`` asks the same.
+Only parameters that the training reads count. Weights count by their contents, not by the keys that
+name them. Loads no torch, because ``clipgan status`` uses it.
 """
 
 from __future__ import annotations

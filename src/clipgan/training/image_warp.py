@@ -33,7 +33,7 @@ SYM6 = (
 )
 """Low-pass filter of the symlet of order 6 (Daubechies 1992, table 6.3), orthonormal."""
 _DELAY = sum(place * tap for place, tap in enumerate(SYM6)) / sum(SYM6)
-"""Where the filter's mass lies: it is not quite symmetric, so not in its middle (5.5)."""
+"""Centre of mass of the filter, which is not symmetric: not its middle (5.5)."""
 _MARGIN = 3
 """Pixels beyond an image's edges that the halving filter looks at."""
 _PAD = _MARGIN + 4
@@ -42,7 +42,7 @@ _BILINEAR, _ZEROS = 0, 0
 
 
 def warp_images(images: Tensor, sources: Tensor) -> Tensor:
-    """Images seen through affine maps; beyond its edges an image is its own mirror image.
+    """Apply affine maps to images; beyond its edges an image is continued by its mirror image.
 
     A row whose map is exactly the identity passes unchanged.
 
@@ -79,8 +79,8 @@ def _find_sources(sources: Tensor, height: int, width: int) -> tuple[Tensor, Ten
     x = _list_fine_places(width, sources)
     y = _list_fine_places(height, sources)
     rows = sources[:, :2, :, None, None]
-    found = rows[:, :, 0] * x + rows[:, :, 1] * y[:, None] + rows[:, :, 2]
-    return found[:, 0], found[:, 1]
+    places = rows[:, :, 0] * x + rows[:, :, 1] * y[:, None] + rows[:, :, 2]
+    return places[:, 0], places[:, 1]
 
 
 def _list_fine_places(side: int, like: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def build_loader(
     device: torch.device,
     processes: Processes,
 ) -> BatchLoader:
-    """The first process decodes the images into a file, the others map it."""
+    """The loader of this process. The first process decodes the images into a file, all map it."""
     if not processes.is_main:
         processes.wait()
     data = load_training_data(config, images, conditions, image_store)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for the end of a training step, so that it can be saved whole."""
+"""Defers Ctrl-C and SIGTERM to the end of a training step, so that a checkpoint can be saved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StopRequest:
 def defer_interrupts() -> Iterator[StopRequest]:
     """Record SIGINT and SIGTERM instead of acting on them; a second Ctrl-C acts at once.
 
-    A second SIGTERM does not: a run that ends sends one, and the kernel another when DVC dies.
+    A second SIGTERM does not, because an ending run sends one and the kernel another when DVC dies.
 
     Only a process's main thread can take signals: in another one nothing changes, and an
     interrupt acts at once.

@@ -1,4 +1,4 @@
-"""The training loop: schedules, monitoring, checkpoints, roll-back. It knows no paper."""
+"""The training loop of all families: schedules, monitoring, checkpoints, roll-back."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep,
 
 MAX_ROLLBACKS = 1
 MOST_UNREAD_STEPS = 64
-"""Steps that a GPU may be ahead of the reading of their losses."""
+"""Most steps whose losses a GPU has computed and the host has not read."""
 _STREAM = 0
-"""Every process seeds its streams alike and takes its rows from them."""
+"""The same for every process: all seed their streams alike and take their own rows."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ class TrainingLoop(ResumableLoop):
         threads: Threads | None = None,
         evaluate: Callable[[int], None] | None = None,
     ) -> None:
-        """``save_samples(images_seen)`` writes a grid of samples and gives its path;
+        """``save_samples(images_seen)`` writes a grid of samples and returns its path;
         ``evaluate(images_seen)`` measures the generator every ``evaluation_interval_images``.
 
         Of several ``processes`` the first alone logs and writes; all read the same checkpoints.
 
-        ``threads`` of PyTorch on the CPU: their number decides the order of sums. ``auto`` measures
-        once, at the very start; every checkpoint holds the number, and whoever goes on from it
-        takes it. Beside other processes, on a GPU and where None, PyTorch's own number stays.
+        ``threads`` of PyTorch on the CPU decide the order of sums. ``auto`` measures once, at the
+        very start; every checkpoint holds the number, and a resumed training uses it. With other
+        processes, on a GPU and where None, PyTorch's own number stays.
         """
         super().__init__(
             "train",
@@ -119,7 +119,7 @@ class TrainingLoop(ResumableLoop):
 
     @property
     def images_seen(self) -> int:
-        """How far the training is."""
+        """Images that the training has seen."""
         return self.position
 
     def run(self) -> LoopReport:
@@ -154,9 +154,9 @@ class TrainingLoop(ResumableLoop):
         )
 
     def begin(self) -> None:
-        """A fresh training has a checkpoint to go back to before its first step."""
+        """Save the checkpoint of a fresh training, which a roll-back of its first steps needs."""
         self.save_checkpoint()
-        # Resumed too: the process may have ended between the checkpoint and the look.
+        # Resumed trainings too: the process may have ended between the checkpoint and the samples.
         self._look()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -195,7 +195,7 @@ class TrainingLoop(ResumableLoop):
         self._forecast.update(bar)
 
     def _must_read(self) -> bool:
-        """Whether something is due that must not hold NaN: a log row, a checkpoint, pictures."""
+        """Whether a log row, a checkpoint or pictures are due, none of which may hold NaN."""
         monitoring = self.monitoring
         intervals = (
             monitoring.log_interval_images,
@@ -207,10 +207,10 @@ class TrainingLoop(ResumableLoop):
         return due or self.is_finished() or len(self._unread) >= self.most_unread_steps
 
     def _read_losses(self) -> bool:
-        """Take what the steps since the last call lost into the history.
+        """Add the losses of the steps since the last call to the history.
 
         Returns:
-            False where one of them was not finite: the training was rolled back.
+            False where one of them was not finite and the training was rolled back.
         """
         unread, self._unread = self._unread, []
         fetch_losses([losses for _, losses in unread])
@@ -229,13 +229,13 @@ class TrainingLoop(ResumableLoop):
         ):
             self._close_window()
         due = self._crosses(self.monitoring.checkpoint_interval_images)
-        # Before the looks, which may run out of memory.
+        # Before samples and evaluations, which may run out of memory.
         if due or finished or self._evaluation_is_due():
             self.save_checkpoint()
         self._look()
 
     def _look(self) -> None:
-        """Pictures and measurements of the generator; none of them can end the training."""
+        """Draw and measure the generator where it is due; a failure does not end the training."""
         if self._crosses(self.monitoring.sample_interval_images) or self.is_finished():
             with tolerated(f"no samples after {self.images_seen:,} images"):
                 self._log_samples()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clipgan.artifacts import replace_folder, write_json
+from clipgan.artifacts import built_folder, write_json
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import INFO_FILE, BundleInfo, save_bundle
@@ -74,7 +74,7 @@ def build_report(
 
 
 def _measure_peak_memory_mib(device: torch.device) -> float:
-    """Of the GPU where there is one, else of the process."""
+    """Peak memory of the GPU where there is one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -95,34 +95,26 @@ def place_output(
 ) -> None:
     """Build the whole output folder beside ``output``, then move it into place.
 
-    ``folders`` of the run, where they are there, are copied into it under their names. ``run`` goes
-    into mlflow.json: the MLflow run's ``run_id``, and ``run_key``, which finds it without one.
+    Those ``folders`` that exist are copied into it under their names. ``run`` goes into
+    mlflow.json: the MLflow run's ``run_id``, and the ``run_key`` by which a run without an id is
+    found.
 
     Raises:
-        CheckpointError: the disk is full; what stood in ``output`` is untouched.
+        CheckpointError: the disk is full; what was in ``output`` before is untouched.
     """
-    building = output.with_name(f".{output.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    generator, discriminator = networks.generator_ema, networks.discriminator
     try:
-        save_bundle(
-            building,
-            networks.generator_ema,
-            networks.discriminator,
-            info,
-            dtype="fp32",
-            means=means,
-        )
-        write_json(building / "mlflow.json", dict(run))
-        write_json(building / "training.json", asdict(report))
-        write_json(building / "history.json", loop_report.history)
-        for folder in folders:
-            if folder.is_dir():
-                shutil.copytree(folder, building / folder.name)
-        if initial is not None:
-            _copy_bundle(initial, building / "initial")
-        replace_folder(building, output)
+        with built_folder(output) as building:
+            save_bundle(building, generator, discriminator, info, dtype="fp32", means=means)
+            write_json(building / "mlflow.json", dict(run))
+            write_json(building / "training.json", asdict(report))
+            write_json(building / "history.json", loop_report.history)
+            for folder in folders:
+                if folder.is_dir():
+                    shutil.copytree(folder, building / folder.name)
+            if initial is not None:
+                _copy_bundle(initial, building / "initial")
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
         raise CheckpointError(
             f"{output}: the finished training cannot be written ({error.strerror or error}): "
             "free disk space and run the same command again; nothing is trained twice"

@@ -19,8 +19,8 @@ def derive_seed(*parts: int | str) -> int:
 class StepRandom:
     """The random streams of one training step.
 
-    ``rng`` draws tensors where the networks are; ``host_rng`` draws the few numbers that steer
-    Python (crop corners, cutoffs), so that no step waits for the GPU because of them.
+    ``rng`` draws tensors on the networks' device; ``host_rng`` draws the few numbers that Python
+    needs (crop corners, cutoffs), so that no step waits for the GPU because of them.
     """
 
     def __init__(self, device: torch.device, *, rank: int = 0, num_processes: int = 1) -> None:

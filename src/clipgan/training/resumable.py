@@ -1,4 +1,4 @@
-"""Checkpoints, resuming, Ctrl-C and SIGTERM of everything that is trained: the one runtime."""
+"""The loop of every training: checkpoints, resuming, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -17,23 +16,11 @@ from clipgan.progress import ProgressBar, progress_bar
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.interrupts import StopRequest, defer_interrupts
-from clipgan.training.state import StateTensors
+from clipgan.training.state import Resumable
 
 READ_INTERVAL_STEPS = 50
 
 logger = logging.getLogger(__name__)
-
-
-class Resumable(Protocol):
-    """What is trained; ``advice``: what its user can change where the training diverges."""
-
-    advice: str
-
-    def capture_state(self) -> StateTensors:
-        """Every tensor that the next step depends on, bit for bit."""
-
-    def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Undo of :meth:`capture_state`; KeyError or RuntimeError where names or shapes differ."""
 
 
 class ResumableLoop(ABC):
@@ -60,9 +47,9 @@ class ResumableLoop(ABC):
         self._saved_at: int | None = None
 
     def resume(self) -> int | None:
-        """Take up the newest checkpoint; gives its position, None where there is none."""
+        """Restore the newest checkpoint; returns its position, None where there is none."""
         checkpoint = self.checkpoints.load_newest()
-        # Nobody may write before everybody has looked.
+        # No process may write before all processes have looked for checkpoints.
         self.processes.wait()
         if checkpoint is None:
             return None
@@ -71,12 +58,12 @@ class ResumableLoop(ABC):
         return self.position
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint was written."""
+        """Go back to the position and state of a checkpoint."""
         self._state.restore_state(checkpoint.tensors)
         self.position = self._saved_at = checkpoint.images_seen
 
     def drive(self) -> None:
-        """Step on to the end.
+        """Make the steps that are left.
 
         Raises:
             KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written first.
@@ -102,7 +89,7 @@ class ResumableLoop(ABC):
 
     @abstractmethod
     def advance(self, bar: ProgressBar) -> None:
-        """One step: moves ``position`` and the bar on, and saves checkpoints where they are due."""
+        """Make one step: advance ``position`` and the bar, save a checkpoint where it is due."""
 
     def describe_progress(self) -> dict[str, Any]:
         """What a checkpoint holds besides tensors, JSON values."""
@@ -112,18 +99,18 @@ class ResumableLoop(ABC):
         """Before the checkpoint of a training that is asked to stop."""
 
     def save_checkpoint(self) -> None:
-        """Write one, unless this position has one."""
+        """Write a checkpoint, unless there is one of this position."""
         if self._saved_at == self.position:
             return
         progress = self.describe_progress()
         if self.processes.is_main:
             self.checkpoints.save(self.position, progress, self._state.capture_state())
-        # Not in the next step's collectives, which have a time-out.
+        # The others wait here and not in the next step's collectives, which have a time-out.
         self.processes.wait()
         self._saved_at = self.position
 
     def _check_stop(self, request: StopRequest) -> None:
-        # One process asked to stop stops all, at the same step: none waits for the others' rows.
+        # A stop request of one process stops all at the same step, so that none waits for rows.
         number = self.processes.all_reduce_max(request.signal or 0, self.device)
         if not number:
             return
@@ -140,10 +127,10 @@ class ResumableLoop(ABC):
 
 
 class SmallTraining(Resumable, Protocol):
-    """A network that is small enough for one process and one loss curve on the terminal."""
+    """A training in one process that reports its losses on the terminal only."""
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """One update, a function of the weights and ``number``; gives its losses by name, ()."""
+        """One update, a function of the weights and ``number``; returns losses by name, each ()."""
 
 
 class StepLoop(ResumableLoop):
@@ -166,7 +153,7 @@ class StepLoop(ResumableLoop):
         self._losses: dict[str, Tensor] = {}
 
     def run(self) -> int | None:
-        """Train to the end; gives the step it went on from, None for a fresh start.
+        """Train to the end; returns the step it resumed from, None for a fresh start.
 
         Raises:
             TrainingDivergedError: a loss became NaN or infinite.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,18 +11,12 @@ from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8
 from clipgan.models.networks import Generator
+from clipgan.training.conditions import Conditions
 from clipgan.training.early_signs import SampleWatch
 from clipgan.training.random_streams import derive_seed
 
 SAMPLE_SCALE_SIDE_PX = 128
 """Samples smaller than this are shown enlarged by a whole factor."""
-
-
-class PromptEncoder(Protocol):
-    """Whatever turns prompts into what the generator is conditioned on."""
-
-    def encode_texts(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> (N, D) float32, unit norm."""
 
 
 class SampleGrid:
@@ -33,7 +25,7 @@ class SampleGrid:
     def __init__(
         self,
         generator_ema: Generator,
-        encoder: PromptEncoder,
+        conditions: Conditions,
         config: TrainConfig,
         monitoring: MonitoringConfig,
         folder: Path,
@@ -48,11 +40,11 @@ class SampleGrid:
         self.batch_size = config.batch_size
         self.folder = folder
         self.scale = max(1, SAMPLE_SCALE_SIDE_PX // config.resolution_px)
-        draws = torch.Generator().manual_seed(derive_seed(config.seed, "sample grid"))
-        latents = torch.randn(self.columns, generator_ema.latent_dim, generator=draws)
+        rng = torch.Generator().manual_seed(derive_seed(config.seed, "sample grid"))
+        latents = torch.randn(self.columns, generator_ema.latent_dim, generator=rng)
         device = next(self.generator.parameters()).device
         self.latents = latents.repeat(len(self.prompts), 1).to(device)
-        text_features = encoder.encode_texts(self.prompts).to(device)
+        text_features = conditions.encode_texts(self.prompts).to(device)
         self.text_features = text_features.repeat_interleave(self.columns, dim=0)
 
     def save(self, images_seen: int) -> Path:
@@ -60,13 +52,7 @@ class SampleGrid:
         path = self.folder / f"images-{images_seen:08d}.png"
         images = to_uint8(self.draw()).cpu()
         self.watch.look(images, images_seen)
-        save_grid(
-            path,
-            images,
-            self.columns,
-            row_labels=self.prompts,
-            scale=self.scale,
-        )
+        save_grid(path, images, self.columns, row_labels=self.prompts, scale=self.scale)
         return path
 
     @torch.no_grad()

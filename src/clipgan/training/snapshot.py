@@ -1,4 +1,4 @@
-"""A generator in the middle of its training, as an evaluation beside the training sees it."""
+"""A generator in the middle of its training, for an evaluation during the training."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Snapshot:
     """The averaged generator after ``images_seen`` images of this training.
 
     Attributes:
-        info: what its bundle says.
-        folder: for what is found out about it; it ends up beside the finished generator.
+        info: the description of its bundle.
+        folder: for the results; it is copied beside the finished generator.
     """
 
     images_seen: int

@@ -38,8 +38,8 @@ class _Phase:
 class StepLosses(Mapping[str, float]):
     """The losses of a step, or of one phase of it, by name.
 
-    They stay on the device: a step that read them would wait for the GPU. The first look at one
-    brings all to Python; :func:`fetch_losses` does so for many steps at once. ``first | second``
+    They stay on the device, because reading them makes a step wait for the GPU. Reading one brings
+    all of them to Python; :func:`fetch_losses` does so for many steps at once. ``first | second``
     holds the losses of both.
     """
 
@@ -49,8 +49,8 @@ class StepLosses(Mapping[str, float]):
         """
         Args:
             values: (len(names),) on any device.
-            excused: a truth value (): the update was left out, and what is not finite among the
-                values is to be forgotten (fp16 with too large a loss scale). None: false.
+            excused: a truth value (): the update was left out, and values that are not finite are
+                dropped (fp16 with too large a loss scale). None: false.
         """
         self._phases = [_Phase(tuple(names), values.detach(), excused)]
         self._numbers: list[float] | None = None
@@ -61,7 +61,7 @@ class StepLosses(Mapping[str, float]):
         return joined
 
     def get_on_device(self, name: str) -> Tensor:
-        """The value () of a name, where it is, without waiting."""
+        """The value () of a name, left on its device, without waiting."""
         for phase in self._phases:
             if name in phase.names:
                 return phase.values[phase.names.index(name)]
@@ -76,16 +76,16 @@ class StepLosses(Mapping[str, float]):
         if self._numbers is None:
             fetch_losses([self])
         assert self._numbers is not None
-        numbers, found = iter(self._numbers), {}
+        numbers, losses = iter(self._numbers), {}
         for phase in self._phases:
             values = [next(numbers) for _ in phase.names]
             excused = bool(next(numbers))
             for name, value in zip(phase.names, values, strict=True):
                 if math.isfinite(value):
-                    found[name] = value
+                    losses[name] = value
                 elif not excused:
                     raise NonFiniteLossError(name, value)
-        return found
+        return losses
 
     def __getitem__(self, name: str) -> float:
         return self.read()[name]
@@ -111,27 +111,28 @@ def fetch_losses(steps: Sequence[StepLosses]) -> None:
         step._numbers, numbers = numbers[:count], numbers[count:]
 
 
-class TrainingStep(Protocol):
-    """One paper's algorithm: what happens between two values of ``images_seen``.
-
-    ``advice``: what its user can change where the training diverges.
-    """
+class Resumable(Protocol):
+    """What is trained; ``advice`` tells users what to change where the training diverges."""
 
     advice: str
-
-    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
-        """Update the networks once with ``batch`` and return the losses by name, unread.
-
-        All randomness comes from ``random``, all schedules from ``images_seen``. A phase whose
-        losses or gradients are not finite leaves its weights as they are: reading the losses
-        raises :class:`NonFiniteLossError`, be it many steps later.
-        """
 
     def capture_state(self) -> StateTensors:
         """Every tensor that the next step depends on, bit for bit."""
 
     def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Undo of :meth:`capture_state`; KeyError or RuntimeError where names or shapes differ."""
+
+
+class TrainingStep(Resumable, Protocol):
+    """One paper's algorithm: what happens between two values of ``images_seen``."""
+
+    def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
+        """Update the networks once with ``batch`` and return the losses by name, unread.
+
+        All randomness comes from ``random``, all schedules from ``images_seen``. A phase whose
+        losses or gradients are not finite leaves its weights as they are: reading the losses
+        raises :class:`NonFiniteLossError`, even many steps later.
+        """
 
 
 def capture_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
-    # load_state_dict keeps the tensors it is given: clone, so that no two optimizers share them.
+    # load_state_dict keeps the tensors it is given: cloned, so that no two optimizers share them.
     copies = {i: {n: v.clone() for n, v in entry.items()} for i, entry in entries.items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": copies, "param_groups": groups})

@@ -27,8 +27,9 @@ PyTorch's defaults)."""
 class LossScale(nn.Module):
     """Factor on the loss that keeps small fp16 gradients from becoming zero.
 
-    It halves where a gradient overflows and doubles after a long time without that. It lives on the
-    device of its network, so that no update waits to hear whether one overflowed.
+    It halves where a gradient overflows and doubles after a long time without that. It stays on the
+    device of its network, so that no update waits for the GPU. ``torch.amp.GradScaler`` does not
+    serve here: it has no smallest scale, and does not return on the device whether it is to blame.
 
     Args:
         initial_scale: the first factor.
@@ -47,7 +48,7 @@ class LossScale(nn.Module):
         self.register_buffer("good_updates", torch.tensor(0.0))
 
     def follow(self, broken: Tensor) -> Tensor:
-        """Take in whether an update was left out because something in it is not finite, ().
+        """Adapt the scale. ``broken`` (): an update was left out because a value is not finite.
 
         Returns:
             (): whether the scale can be blamed for it; at its smallest it cannot.
@@ -152,18 +153,10 @@ class NetworkUpdates:
         self.processes.average_in_place(gradients)
         return gradients
 
-    def capture_optimizer(self) -> dict[str, Tensor]:
-        """Moments and step counts."""
-        return capture_optimizer(self.optimizer)
-
-    def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo of :meth:`capture_optimizer`."""
-        restore_optimizer(self.optimizer, tensors)
-
 
 def capture_updates(updates: Mapping[str, NetworkUpdates]) -> StateTensors:
     """Optimizers (``<network>_optimizer``) and, in fp16, loss scales of the named networks."""
-    state = {f"{name}_optimizer": update.capture_optimizer() for name, update in updates.items()}
+    state = {f"{name}_optimizer": capture_optimizer(u.optimizer) for name, u in updates.items()}
     scales = {
         name: update.loss_scale.capture()
         for name, update in updates.items()
@@ -177,6 +170,6 @@ def restore_updates(
 ) -> None:
     """Undo of :func:`capture_updates`."""
     for name, update in updates.items():
-        update.restore_optimizer(tensors[f"{name}_optimizer"])
+        restore_optimizer(update.optimizer, tensors[f"{name}_optimizer"])
         if update.loss_scale is not None:
             update.loss_scale.restore(tensors["loss_scales"][name])

@@ -22,7 +22,7 @@ def listing(folder: Path) -> SourceListing:
 
 
 def reasons(found: SourceListing) -> dict[str, str]:
-    return {rejection.key: rejection.reason for rejection in found.rejected}
+    return {finding.file: finding.reason for finding in found.rejected}
 
 
 def test_files_are_listed_by_relative_path_whatever_their_ending(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_captions_lie_beside_their_image(tmp_path: Path) -> None:
     (tmp_path / "dog.txt").write_text("a dog")
     found = listing(tmp_path)
     assert [sample.captions for sample in found.samples] == [("a bird", "a small bird"), ()]
-    assert [(p.key, p.reason) for p in found.caption_problems] == [
+    assert [(p.file, p.reason) for p in found.caption_problems] == [
         ("dog.txt", "caption_without_image")
     ]
 
@@ -97,7 +97,7 @@ def test_of_two_caption_files_of_one_name_the_second_is_named(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("second by name")
     found = listing(tmp_path)
     assert found.samples[0].captions == ("first by name",)
-    assert [(p.key, p.reason, p.detail) for p in found.caption_problems] == [
+    assert [(p.file, p.reason, p.detail) for p in found.caption_problems] == [
         ("a.txt", "second_caption_file", "a.TXT has the same name and is used")
     ]
 

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from clipgan.errors import ImportWeightsError
-from clipgan.families.galip.importer.weights import TOWER_PREFIX, load_official_galip
+from clipgan.families.galip.importer.weights import (
+    TOWER_PREFIX,
+    build_official_galip,
+    read_galip_file,
+)
 from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
 from clipgan.families.galip.networks.vit_features import VitTower
@@ -147,7 +151,7 @@ def test_file_gives_the_networks_it_was_written_from(
     path = save(tmp_path, add_prefix(tree) if parallel else tree)
     generator, discriminator = networks(tower)
     state = torch.get_rng_state()
-    found = load_official_galip(path, tower)
+    found = build_official_galip(read_galip_file(path), tower)
     assert torch.equal(torch.get_rng_state(), state)
     assert found.epoch == (None if parallel else 1480)
     latents, texts = torch.randn(1, 6), 5.0 * torch.randn(1, EMBED_DIM)
@@ -162,7 +166,7 @@ def test_file_gives_the_networks_it_was_written_from(
 def test_a_generator_alone_is_enough(tower: VitTower, tmp_path: Path) -> None:
     tree = official_tree(tower)
     del tree["model"]["netD"], tree["model"]["netC"]
-    assert load_official_galip(save(tmp_path, tree), tower).discriminator is None
+    assert build_official_galip(read_galip_file(save(tmp_path, tree)), tower).discriminator is None
 
 
 def drop(net: str, key: str) -> Callable[[dict[str, Any]], Any]:
@@ -228,7 +232,7 @@ def test_other_contents_are_refused_in_one_line(
 ) -> None:
     path = save(tmp_path, change(official_tree(tower)))
     with pytest.raises(ImportWeightsError, match=message) as refusal:
-        load_official_galip(path, tower)
+        build_official_galip(read_galip_file(path), tower)
     assert str(refusal.value).startswith(str(path))
     assert "\n" not in str(refusal.value)
 
@@ -293,7 +297,7 @@ def test_files_that_are_no_weights_are_refused_and_not_run(
     path = tmp_path / "file.pth"
     write(path, tower)
     with pytest.raises(ImportWeightsError, match=message) as refusal:
-        load_official_galip(path, tower)
+        build_official_galip(read_galip_file(path), tower)
     assert "\n" not in str(refusal.value)
     assert "can still be loaded" not in str(refusal.value), "torch's advice is to run it"
     assert "weights_only" not in str(refusal.value)

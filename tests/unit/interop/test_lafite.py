@@ -11,8 +11,9 @@ import torch
 
 from clipgan.config import load_profile
 from clipgan.errors import CheckpointError, ImportWeightsError
-from clipgan.families.lafite.importer.weights import load_lafite_weights, save_lafite_bundle
-from clipgan.models.bundle import check_bundle_fits, load_bundle
+from clipgan.families.lafite.importer.weights import ImportedNetworks, load_lafite_weights
+from clipgan.interop.imported_bundle import save_imported_bundle
+from clipgan.models.bundle import BundleInfo, check_bundle_fits, load_bundle
 from tests.numerics.lafite_reference import TAGS, assert_matches, facts, inputs
 from tests.unit.interop import official_pickle as official
 
@@ -37,6 +38,20 @@ def tiny_snapshot(*, discriminator: bool = True, **changed: Any) -> dict[str, An
     )
 
 
+def save(networks: ImportedNetworks, folder: Path, source: Path) -> BundleInfo:
+    return save_imported_bundle(
+        folder,
+        "lafite",
+        networks.generator,
+        networks.discriminator,
+        source=source,
+        images_seen=networks.images_seen,
+        clip_fingerprint=CLIP,
+        clip_weights="openai",
+        provenance={},
+    )
+
+
 def write_tiny(folder: Path, tree: object, name: str = "tiny.pkl") -> Path:
     path = folder / name
     path.write_bytes(official.dump(tree))
@@ -51,9 +66,7 @@ def test_imported_networks_give_the_official_output(
     source = write_reference(tag, tmp_path, protocol)
     networks = load_lafite_weights(source)
     assert networks.images_seen == 4_032_000
-    info = save_lafite_bundle(
-        networks, tmp_path / "out", source=source, clip_fingerprint=CLIP, clip_weights="openai"
-    )
+    info = save(networks, tmp_path / "out", source)
     assert info.provenance["imported_from"] == source.name
     bundle = load_bundle(tmp_path / "out")
     given = inputs(tag)
@@ -149,28 +162,16 @@ def test_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     second = write_tiny(tmp_path, tiny_snapshot(discriminator=False), "second.pkl")
     out = tmp_path / "out"
 
-    def save(source: Path) -> None:
-        networks = load_lafite_weights(source)
-        save_lafite_bundle(
-            networks, out, source=source, clip_fingerprint=CLIP, clip_weights="openai"
-        )
-
-    save(first)
-    save(first)  # the same again is no mistake
+    save(load_lafite_weights(first), out, first)
+    save(load_lafite_weights(first), out, first)  # the same again is no mistake
     with pytest.raises(ImportWeightsError, match="holds another generator"):
-        save(second)
+        save(load_lafite_weights(second), out, second)
     assert load_bundle(out).discriminator is not None
 
 
 def test_bundle_does_not_fit_another_resolution(tmp_path: Path) -> None:
     source = write_tiny(tmp_path, tiny_snapshot())
-    info = save_lafite_bundle(
-        load_lafite_weights(source),
-        tmp_path / "out",
-        source=source,
-        clip_fingerprint=CLIP,
-        clip_weights="openai",
-    )
+    info = save(load_lafite_weights(source), tmp_path / "out", source)
     with pytest.raises(CheckpointError, match="for 8 px, not resolution_px = 64"):
         check_bundle_fits(info, resolution_px=64)
 

@@ -20,6 +20,7 @@ from clipgan.tracking.mlflow_run import read_run_id, sweep_stale_runs
 from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.provenance import HOST_TAG, PID_TAG
 from clipgan.tracking.run_contexts import continue_run, open_training_run
+from clipgan.training.earlier_runs import flatten
 from tests.params import params_with
 
 
@@ -61,7 +62,7 @@ def test_a_run_holds_params_metrics_files_data_and_tags(tracking_uri: str, tmp_p
     digest = "0123456789abcdef" * 4
     with open_run(tracking_uri, folder, tags={"clipgan.dvc_stage": "train"}) as logger:
         assert logger.run_id == json.loads((folder / "mlflow.json").read_text())["run_id"]
-        logger.log_params({"train": params_with().train, "images": digest})
+        logger.log_params(flatten("train", params_with().train.model_dump(mode="json")))
         for seen in range(0, 1600, 16):
             logger.log_metrics({"loss/generator": seen / 2, "images_per_second": 8.0}, seen)
         logger.log_file(sample, "samples")

@@ -128,7 +128,7 @@ def test_artifacts_that_somebody_keeps_elsewhere_stay_there(
     root = (tmp_path / "before").rename(tmp_path / "after")
     client = open_client(resolve_tracking_uri(root, {}))
     assert client.get_experiment_by_name("theirs").artifact_location == theirs
-    ours = client.get_experiment_by_name("test").artifact_location
+    ours = client.get_experiment_by_name("tiny").artifact_location
     assert ours == (root / "mlruns" / "artifacts").as_uri()
 
 

@@ -14,14 +14,19 @@ import pytest
 from clipgan.artifacts import write_json
 from clipgan.errors import RegistryError
 from clipgan.tracking import run_contexts, sender
-from clipgan.tracking.mlflow_run import KEY_TAG, read_run_id, resolve_run
+from clipgan.tracking.mlflow_run import (
+    KEY_TAG,
+    describe_stand_in,
+    find_or_make_run,
+    read_run_id,
+)
 from clipgan.tracking.mlflow_store import open_client, sqlite_path
 from clipgan.tracking.run_contexts import (
     continue_run,
     open_comparison_run,
     open_training_run,
 )
-from clipgan.tracking.sender import send, send_waiting
+from clipgan.tracking.sender import send, send_waiting_runs
 from clipgan.tracking.spool import Spool, find_spools, load_header
 from tests.mlflow_stores import list_points
 
@@ -86,9 +91,9 @@ def test_a_training_without_its_server_ends_well_and_arrives_later(
     assert "4 points and 1 files wait for MLflow" in said
     assert "`clipgan sync` sends them" in said
     with pytest.raises(RegistryError, match=NOBODY):
-        send_waiting(work, NOBODY)
+        send_waiting_runs(work, NOBODY)
 
-    assert len(send_waiting(work, tracking_uri)) == 2
+    assert len(send_waiting_runs(work, tracking_uri)) == 2
     (run,) = find_runs(tracking_uri)
     assert (run.info.run_name, run.info.status) == ("training a", "FINISHED")
     assert run.data.params == {"seed": "0"}
@@ -103,9 +108,9 @@ def test_a_training_without_its_server_ends_well_and_arrives_later(
     assert len(run.inputs.dataset_inputs) == 1
     reference = read_run_id(run_file)
     assert reference is not None, "the key stands for the id"
-    found = resolve_run(client, reference, tracking_uri=tracking_uri, experiment="test")
+    found = find_or_make_run(client, tracking_uri, describe_stand_in(reference, "test"))
     assert found == run.info.run_id
-    assert send_waiting(work, tracking_uri) == []
+    assert send_waiting_runs(work, tracking_uri) == []
     assert not (work / "train" / "a").exists()
 
 
@@ -115,7 +120,7 @@ def test_an_evaluation_that_arrives_first_makes_the_run(
     run_file = tmp_path / "mlflow.json"
     train(NOBODY, work, run_file=run_file)
     evaluate(tracking_uri, work, run_file, 3.0)
-    send_waiting(work, tracking_uri)
+    send_waiting_runs(work, tracking_uri)
     (run,) = find_runs(tracking_uri)
     assert run.info.status == "FINISHED"
     assert set(list_points(tracking_uri, run.info.run_id)) == {"loss", "nan", "distance"}
@@ -187,7 +192,7 @@ def test_a_locked_database_keeps_nobody_waiting(
     for _ in range(600):
         # The thread of the training that has ended may still be at it.
         try:
-            send_waiting(work, tracking_uri)
+            send_waiting_runs(work, tracking_uri)
         except RegistryError:
             time.sleep(0.1)
         else:
@@ -229,7 +234,7 @@ def test_a_store_that_is_full_keeps_points_in_the_spool(
                 logger.log_metrics({"loss": 1.0, "other": 2.0}, seen)
         assert find_spools(work), "a full database took it all"
         limit["pages"] = 0
-        send_waiting(work, tracking_uri)
+        send_waiting_runs(work, tracking_uri)
     finally:
         event.remove(Engine, "checkout", cap_again)
     (run,) = find_runs(tracking_uri)
@@ -242,7 +247,7 @@ def test_a_comparison_waits_too(tracking_uri: str, work: Path) -> None:
         tracking_uri=NOBODY, experiment="test", models="built-in other", work=work / "tracking"
     ) as logger:
         logger.log_metrics({"distance": 1.0}, 0)
-    send_waiting(work, tracking_uri)
+    send_waiting_runs(work, tracking_uri)
     (run,) = find_runs(tracking_uri)
     assert (run.info.run_name, run.info.status) == ("comparison of built-in other", "FINISHED")
     assert find_spools(work) == []

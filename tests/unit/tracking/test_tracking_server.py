@@ -10,6 +10,7 @@ from clipgan.tracking.download import download_generator
 from clipgan.tracking.mlflow_store import open_client
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.tracking.run_contexts import open_training_run
+from clipgan.training.earlier_runs import flatten
 from tests.metric_values import value_of
 from tests.mlflow_stores import TrackingServer, register_values, save_tiny_bundle
 from tests.params import params_with
@@ -30,7 +31,7 @@ def test_a_training_is_tracked_and_registered_through_a_server(
         run_name="tiny",
         sample_system=False,
     ) as logger:
-        logger.log_params({"train": params_with().train})
+        logger.log_params(flatten("train", params_with().train.model_dump(mode="json")))
         logger.log_metrics({"loss": 1.0}, 16)
         logger.log_file(picture, "samples")
     config = params_with(

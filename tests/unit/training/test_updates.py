@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clipgan.training.distributed import SINGLE
-from clipgan.training.state import NonFiniteLossError
+from clipgan.training.state import NonFiniteLossError, capture_optimizer
 from clipgan.training.updates import (
     GROWTH_INTERVAL,
     INITIAL_SCALE,
@@ -125,6 +125,6 @@ def test_a_left_out_update_leaves_no_trace_in_the_optimizer() -> None:
             if factor is not None:
                 loss = weight.value.square().sum() * factor
                 updates.apply(loss, {"loss": loss}, "main")
-        states.append({**updates.capture_optimizer(), "weight": weight.value.detach()})
+        states.append({**capture_optimizer(updates.optimizer), "weight": weight.value.detach()})
     assert float(states[0]["0.step"]) == 2.0
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

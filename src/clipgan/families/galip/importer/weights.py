@@ -145,11 +145,6 @@ def build_official_galip(file: GalipFile, tower: VitTower) -> OfficialGalip:
     return OfficialGalip(generator, discriminator, file.epoch)
 
 
-def load_official_galip(path: Path, tower: VitTower) -> OfficialGalip:
-    """:func:`read_galip_file`, then :func:`build_official_galip`."""
-    return build_official_galip(read_galip_file(path), tower)
-
-
 def translate_generator_key(name: str) -> str:
     """An official netG key -> ours."""
     return _translate(name, _GENERATOR_RULES)
@@ -318,8 +313,7 @@ def _build_discriminator(state: Mapping[str, Tensor], tower: VitTower) -> GalipD
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    found = {match.group(1) for key in state if (match := re.match(pattern, key))}
-    return len(found)
+    return len({match.group(1) for key in state if (match := re.match(pattern, key))})
 
 
 def _fill(

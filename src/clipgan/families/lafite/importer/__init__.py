@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipgan.errors import ImportWeightsError
-from clipgan.families.lafite.importer.weights import load_lafite_weights, save_lafite_bundle
-from clipgan.interop.imported_bundle import make_absolute
+from clipgan.families.lafite.importer.weights import load_lafite_weights
+from clipgan.interop.imported_bundle import make_absolute, save_imported_bundle
 
 
 def import_lafite(file: Path, out: Path, *, clip_model: str, clip_weights: str) -> str:
-    """Import a LAFITE snapshot into the bundle folder ``out``; gives what to print.
+    """Import a LAFITE snapshot into the bundle folder ``out``; returns what to print.
 
     Raises:
         ImportWeightsError: the file is damaged, unsafe or of another network, or takes text
@@ -30,12 +30,16 @@ def import_lafite(file: Path, out: Path, *, clip_model: str, clip_weights: str) 
             f"{file}: takes text features of {text_dim} numbers, CLIP {clip_model} gives "
             f"{clip.embed_dim}: name its CLIP with --clip-model"
         )
-    save_lafite_bundle(
-        networks,
+    save_imported_bundle(
         out,
+        "lafite",
+        networks.generator,
+        networks.discriminator,
         source=file,
+        images_seen=networks.images_seen,
         clip_fingerprint=clip.fingerprint,
         clip_weights=make_absolute(clip_weights),
+        provenance={"official_clamp": networks.has_clamp},
     )
     lines = [
         f"{out}: LAFITE generator, {networks.generator.resolution_px} px, text features of "

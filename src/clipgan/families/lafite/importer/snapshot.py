@@ -67,7 +67,10 @@ def read_lafite_pickle(path: Path) -> LafiteSnapshot:
         raise ImportWeightsError(f"{path}: {describe_non_file(path)}; name LAFITE's .pkl")
     try:
         _refuse_other_formats(path)
-        with path.open("rb") as file, _map(file.fileno()) as content:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             tree = read_persistence_pickle(content, len(content))
             num_bytes = len(content)
         generator, discriminator = _find_networks(tree, num_bytes)
@@ -75,10 +78,6 @@ def read_lafite_pickle(path: Path) -> LafiteSnapshot:
         raise ImportWeightsError(f"{path}: {error}") from None
     named = _SNAPSHOT.match(path.stem)
     return LafiteSnapshot(generator, discriminator, int(named[1]) * 1000 if named else 0)
-
-
-def _map(descriptor: int) -> mmap.mmap:
-    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
 
 def _refuse_other_formats(path: Path) -> None:

@@ -25,9 +25,7 @@ from clipgan.families.lafite.importer.snapshot import (
 )
 from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 from clipgan.families.lafite.networks.generator import LafiteGenerator
-from clipgan.interop.imported_bundle import save_imported_bundle
 from clipgan.interop.inert_pickle import describe
-from clipgan.models.bundle import BundleInfo
 
 MAX_RESOLUTION_PX = 1024
 MAX_SIZE = 2**20
@@ -80,37 +78,6 @@ def load_lafite_weights(path: Path) -> ImportedNetworks:
         return _build_networks(snapshot)
     except ImportWeightsError as error:
         raise ImportWeightsError(f"{path}: {error}") from None
-
-
-def save_lafite_bundle(
-    networks: ImportedNetworks,
-    folder: Path,
-    *,
-    source: Path,
-    clip_fingerprint: Mapping[str, str],
-    clip_weights: str,
-) -> BundleInfo:
-    """Write imported networks as a bundle in fp32.
-
-    Args:
-        source: the official file; its name and hash go into the provenance.
-        clip_fingerprint, clip_weights: of the CLIP whose text features the generator takes.
-
-    Raises:
-        ImportWeightsError: ``folder`` holds a bundle of something else.
-        CheckpointError: a weight is not finite.
-    """
-    return save_imported_bundle(
-        folder,
-        "lafite",
-        networks.generator,
-        networks.discriminator,
-        source=source,
-        images_seen=networks.images_seen,
-        clip_fingerprint=clip_fingerprint,
-        clip_weights=clip_weights,
-        provenance={"official_clamp": networks.has_clamp},
-    )
 
 
 def _build_networks(snapshot: LafiteSnapshot) -> ImportedNetworks:
@@ -216,7 +183,7 @@ def _build_discriminator(
 
 
 def _find_resolution(weights: Mapping[str, Tensor], pattern: str) -> int:
-    sides = {int(found[1]) for name in weights if (found := re.match(pattern, name))}
+    sides = {int(match[1]) for name in weights if (match := re.match(pattern, name))}
     side = max(sides, default=0)
     if side < 8 or side > MAX_RESOLUTION_PX or side & (side - 1):
         raise ImportWeightsError(
@@ -273,9 +240,9 @@ def _check_shapes(
 ) -> None:
     for name in names:
         wanted = shapes[name.ours] if name.row is None else shapes[name.ours][name.row]
-        found = weights[name.official]
-        if found.shape != wanted.shape:
+        stored = weights[name.official]
+        if stored.shape != wanted.shape:
             raise ImportWeightsError(
-                f"{network} weight {name.official} is {tuple(found.shape)}, its options ask for "
+                f"{network} weight {name.official} is {tuple(stored.shape)}, its options ask for "
                 f"{tuple(wanted.shape)}: damaged, or not of LAFITE"
             )
