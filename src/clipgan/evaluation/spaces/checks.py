@@ -1,4 +1,4 @@
-"""Features that no number can be computed from are refused."""
+"""Refusal of features that no metric can be computed from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clipgan.errors import EvaluationError
 
 
 def check_features(features: Tensor, what: str) -> None:
-    """Refuse features no distance can be computed from.
+    """Refuse features that no distance can be computed from.
 
     Args:
         features: (N, D) float.
@@ -22,8 +22,8 @@ def check_features(features: Tensor, what: str) -> None:
     check_finite(features, what)
     if torch.equal(features, features[:1].expand_as(features)):
         raise EvaluationError(
-            f"{what}: all {len(features)} images look the same to the judge; "
-            "a generator that gives one image has collapsed: train again with another seed"
+            f"{what}: all {len(features)} images look the same to the extractor; "
+            "a generator that makes one image only has collapsed: train again with another seed"
         )
 
 
