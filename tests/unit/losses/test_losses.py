@@ -118,13 +118,13 @@ def test_path_length_penalty_moves_its_mean_first() -> None:
     assert list(penalty.state_dict()) == ["mean_length"]
 
 
-def test_path_length_noise_is_drawn_from_the_given_generator() -> None:
+def test_path_length_noise_is_drawn_from_the_given_rng() -> None:
     def penalty(seed: int) -> list[float]:
         torch.manual_seed(seed + 100)
         styles = torch.ones(2, 1, 3, requires_grad=True)
         images = styles.square().view(2, 3, 1, 1).expand(2, 3, 4, 4)
         drawn = torch.Generator().manual_seed(0 if seed < 2 else seed)
-        values: list[float] = PathLengthPenalty(0.01)(images, styles, generator=drawn).tolist()
+        values: list[float] = PathLengthPenalty(0.01)(images, styles, rng=drawn).tolist()
         return values
 
     assert penalty(0) == penalty(1)

@@ -12,8 +12,8 @@ from clipgan.errors import ConfigError
 from clipgan.families.galip.networks.discriminator import ConditionalHead, GalipDiscriminator
 from clipgan.families.galip.networks.generator import (
     GalipGenerator,
-    compute_block_channels,
     compute_block_sides,
+    compute_galip_channels,
 )
 from tests.galip_parts import DEPTH, EMBED_DIM, GRID, WIDTH, build_tower, galip_config
 
@@ -65,8 +65,8 @@ def test_sides_grow_from_the_grid_to_the_resolution(
 
 
 def test_channels_taper_over_the_last_blocks() -> None:
-    assert compute_block_channels(6, 16) == [128, 128, 128, 128, 64, 32, 16]
-    assert compute_block_channels(3, 10) == [80, 40, 20, 10]
+    assert compute_galip_channels(6, 16) == [128, 128, 128, 128, 64, 32, 16]
+    assert compute_galip_channels(3, 10) == [80, 40, 20, 10]
 
 
 def test_images_below_the_first_block_are_refused() -> None:
