@@ -19,11 +19,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from clipgan.config import Params, load_params
-from clipgan.evaluation.metrics.frechet_distance import FrechetReference, compute_distance
+from clipgan.evaluation.metrics.frechet_distance import FrechetReference, compute_distances
 from clipgan.evaluation.spaces.inception import (
+    TENSORFLOW_URL,
     TensorFlowInception,
     find_hub_weights,
-    find_inception_weights,
 )
 from clipgan.evaluation.spaces.statistics import compute_statistics
 from clipgan.stages.evaluate_folder import evaluate_folder
@@ -60,8 +60,8 @@ def measure_distance(count: int) -> list[Row]:
     Ours knows the reference's covariance, as every evaluation after the first does.
     """
     a, b = draw_features(count, 0), draw_features(count, 1)
-    known = compute_statistics([b]) if count > DIMENSIONS else None
-    ours, value = _time(lambda: compute_distance(a, FrechetReference(b, known)))
+    known = compute_statistics(b) if count > DIMENSIONS else None
+    ours, value = _time(lambda: compute_distances(a, FrechetReference(b, known))[0])
     theirs, other = _time(lambda: _torch_fidelity_distance(a, b))
     what = f"Frechet distance, {count} images"
     difference = abs(value - other) / other
@@ -89,7 +89,7 @@ def draw_features(count: int, seed: int) -> Tensor:
 
 def measure_extraction(folder: Path) -> list[Row]:
     """Inception features of 64 px images, ours beside torch-fidelity's at its best batch size."""
-    local = find_inception_weights()
+    local = find_hub_weights(TENSORFLOW_URL)
     weights = save_inception(folder / "inception.pth") if isinstance(local, str) else local.path
     theirs = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)

@@ -98,7 +98,7 @@ class World:
         self._classes = 20 * self._draw(DIMENSIONS, CLASSES) / DIMENSIONS**0.5
         self._things = self._draw(LATENTS, THINGS)
         reference = self._encode(self._draw(setting.num_images, LATENTS))
-        space = FeatureSpace("", "", "fid", "", "", "", lambda images: (images, None), is_clip=True)
+        space = FeatureSpace("", "", "", "", "", lambda images: (images, None), is_clip=True)
         self._space, self._reference = space, SpaceFeatures(reference)
 
     def draw_pair(self, experiment: int) -> list[dict[str, MetricValue]]:

@@ -55,7 +55,7 @@ def value_of(
     )
 
 
-SPACE = FeatureSpace("x", "x", "fd_x", "x/pooled", "0", "none", lambda images: (images, None))
+SPACE = FeatureSpace("x", "x", "x/pooled", "0", "none", lambda images: (images, None))
 
 
 def compute_values(inputs: Inputs) -> dict[str, MetricValue]:

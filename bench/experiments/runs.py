@@ -150,7 +150,7 @@ def _train(config: TrainConfig, params: Params, data: Data, folder: Path) -> lis
 def _measure(
     params: Params, bundle: Path, data: Data, output: Path, work: Path
 ) -> dict[str, float]:
-    report = evaluate(
+    evaluation = evaluate(
         params.evaluate,
         features_config=params.features,
         training=bundle,
@@ -159,7 +159,7 @@ def _measure(
         output=output,
         cache=work / "cache",
     )
-    return report.values["trained"]
+    return {name: value.value for name, value in evaluation.values["trained"].items()}
 
 
 def count_parameters(bundle: Path) -> int:

@@ -14,7 +14,7 @@ from clipgan.families.lafite.importer.names import WeightName
 from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.losses.contrastive import compute_contrastive_loss
-from clipgan.models.pseudo_text import compute_noise_level, compute_pseudo_text
+from clipgan.models.pseudo_text import compute_pseudo_text
 from tests.numerics.lafite_reference import build_discriminator, facts, inputs
 
 CONDITIONS = ("paired", "langfree")
@@ -43,8 +43,8 @@ OFFICIAL = Form("official", "batch_sum", "sharpened")  # the released code's
 def condition(tag: str, name: str) -> Tensor:
     given = inputs(tag)
     if name == "paired":
-        return compute_pseudo_text(given["text_features"], compute_noise_level(0.1), given["noise"])
-    return compute_pseudo_text(given["image_features"], compute_noise_level(0.75), given["noise"])
+        return compute_pseudo_text(given["text_features"], 0.1 / 0.9, given["noise"])
+    return compute_pseudo_text(given["image_features"], 0.75 / 0.25, given["noise"])
 
 
 def assert_gradients(

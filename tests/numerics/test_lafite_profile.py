@@ -12,7 +12,6 @@ from torch import Tensor
 from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training.losses import LafiteLosses
-from clipgan.models.pseudo_text import compute_noise_level
 from clipgan.training.augmenter import build_augmenter
 from clipgan.training.random_streams import StepRandom
 from tests.numerics.lafite_cases import CONDITIONS, condition, synthesise
@@ -109,5 +108,5 @@ def test_numbers_are_the_reference_ones(config: TrainConfig) -> None:
     assert {name: pair for name, pair in wanted.items() if pair[0] != pair[1]} == {}
     assert losses.contrastive_axis == "image", "lam 0"
     levels = config.pseudo_text.noise_level, config.pseudo_text.true_text_noise_level
-    assert levels == pytest.approx((compute_noise_level(0.75), compute_noise_level(0.1)), rel=1e-3)
+    assert levels == pytest.approx((0.75 / 0.25, 0.1 / 0.9), rel=1e-3)
     assert config.lafite.clip_view.model_copy(update={"crops": 1}) == official_view()

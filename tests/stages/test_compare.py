@@ -16,12 +16,13 @@ from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
 from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.families.lafite.training.start import build_lafite_networks
-from clipgan.metrics.evaluations import load_evaluation
+from clipgan.metrics.comparison import compare_models
+from clipgan.metrics.evaluations import Evaluation, load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.resume_state import has_waiting
 from clipgan.run_logger import NULL_LOGGER, RunLogger
-from clipgan.stages.compare import ComparisonReport, measure_models
+from clipgan.stages.compare import measure_models
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.runs import send_waiting
 from clipgan.tracking.mlflow_store import open_client
@@ -73,7 +74,7 @@ def measure(
     changes: dict[str, Any] | None = None,
     uri: str = "",
     logger: RunLogger = NULL_LOGGER,
-) -> ComparisonReport:
+) -> Evaluation:
     params: Params = tiny_params(CHANGES | (changes or {}))
     device = torch.device("cpu")
     loader = ModelLoader(
@@ -96,26 +97,26 @@ def measure(
     )
 
 
-def numbers(report: ComparisonReport, model: str) -> dict[str, float]:
-    return {name: value.value for name, value in report.evaluation.values[model].items()}
+def numbers(evaluation: Evaluation, model: str) -> dict[str, float]:
+    return {name: value.value for name, value in evaluation.values[model].items()}
 
 
 def test_a_bundle_has_the_values_of_the_evaluate_stage(world: Path) -> None:
     stage = run(world, {"evaluate.compare_initial": False})
     report = measure(world, str(world / "training"))
     assert numbers(report, "trained") == stage.values["trained"]
-    assert report.comparisons == []
+    assert compare_models(report.values, report.baseline) == []
     assert {"evaluation.json", "metrics", "report.md", "report.html", "nearest.png"} <= {
         path.name for path in (world / "compared").iterdir()
     }
-    assert load_evaluation(world / "compared") == report.evaluation
+    assert load_evaluation(world / "compared") == report
 
 
 def test_two_models_are_compared_in_pairs(world: Path) -> None:
     logger = RecordingLogger()
     first, second = str(world / "training" / "initial"), str(world / "training")
     report = measure(world, first, second, logger=logger)
-    found = {comparison.metric: comparison for comparison in report.comparisons}
+    found = {comparison.metric: comparison for comparison in compare_models(report.values, first)}
     assert set(found) == set(numbers(report, first))
     fd = found[FD]
     paired = fd.paired
@@ -182,7 +183,7 @@ def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Pat
     save_bundle(bundle, networks.generator_ema, None, info, dtype="fp32", means=MEANS)
     report = measure(world, str(bundle), str(folder))
     assert numbers(report, str(folder)) == numbers(report, str(bundle))
-    for comparison in report.comparisons:
+    for comparison in compare_models(report.values, report.baseline):
         assert comparison.paired is not None
         assert (comparison.paired.difference, comparison.paired.p_value) == (0.0, 1.0)
     path = folder / "generator_ema.safetensors"

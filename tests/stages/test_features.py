@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ from torch import Tensor, nn
 from clipgan import schemas
 from clipgan.artifacts import hash_file
 from clipgan.clip import feature_store
-from clipgan.clip.feature_store import load_features
+from clipgan.clip.feature_store import FeaturesManifest, load_features
 from clipgan.config import FeaturesConfig
 from clipgan.data.shards import ShardWriter, build_manifest, load_manifest, save_manifest
 from clipgan.errors import ClipError, DataError, FeatureStoreError
 from clipgan.resume_state import is_finished
-from clipgan.stages.features import FeaturesReport, extract_features
+from clipgan.stages.features import extract_features
 from tests.params import params_with
 
 NUM_SHARDS, IMAGES_PER_SHARD, SIDE_PX, DIM = 4, 5, 16, 6
@@ -106,14 +107,25 @@ def write_images(folder: Path, seed: int = 0) -> None:
     save_manifest(folder, build_manifest(entries, SIDE_PX))
 
 
-def run(root: Path, clip: FakeClip | None = None) -> FeaturesReport:
-    return extract_features(
+@dataclass(frozen=True)
+class Extraction:
+    """What the stage left, and how many images it encoded in this call."""
+
+    manifest: FeaturesManifest
+    num_encoded: int
+
+
+def run(root: Path, clip: FakeClip | None = None) -> Extraction:
+    clip = clip or FakeClip()
+    before = clip.num_images
+    manifest = extract_features(
         features_config(),
         images=root / "images",
         features=root / "features",
         work=root / "work",
-        clip=clip or FakeClip(),  # type: ignore[arg-type]
+        clip=clip,  # type: ignore[arg-type]
     )
+    return Extraction(manifest, clip.num_images - before)
 
 
 @pytest.fixture
@@ -124,9 +136,10 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_image_and_caption_has_its_vector(root: Path) -> None:
     clip = FakeClip()
-    report = run(root, clip)
+    extraction = run(root, clip)
+    manifest = extraction.manifest
     table = load_features(root / "features", clip_fingerprint=clip.fingerprint)
-    assert (report.num_images, report.num_encoded, report.embed_dim) == (20, 20, DIM)
+    assert (manifest.num_images, extraction.num_encoded, manifest.embed_dim) == (20, 20, DIM)
     assert table.sample_ids == [f"{number:04d}-0" for number in range(20)]
     for number in range(20):
         rows = slice(*table.caption_offsets[number : number + 2])
@@ -194,9 +207,7 @@ def test_killed_run_redoes_at_most_one_shard(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=Path.cwd(), check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (root / "features").exists()
-    clip = FakeClip()
-    report = run(root, clip)
-    assert clip.num_images == report.num_encoded == 2 * IMAGES_PER_SHARD
+    assert run(root).num_encoded == 2 * IMAGES_PER_SHARD
     assert len(load_features(root / "features").sample_ids) == 20
     (state,) = (root / "work").iterdir()
     assert is_finished(state)
@@ -224,7 +235,7 @@ def test_changed_images_or_clip_are_encoded_again(root: Path, tmp_path: Path) ->
     first = run(root)
     other = run(root, FakeClip(weights="b" * 64))
     assert other.num_encoded == 20
-    assert other.fingerprint != first.fingerprint
+    assert other.manifest.fingerprint != first.manifest.fingerprint
 
 
 def test_features_of_another_clip_are_refused_naming_both(root: Path) -> None:

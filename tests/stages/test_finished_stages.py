@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from clipgan import artifacts
 from clipgan.clip import feature_store
@@ -110,14 +111,23 @@ def test_a_finished_training_stays_until_dvc_lock_names_it(
 def test_finished_features_are_not_computed_again(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class CountingClip(TinyClip):
+        num_images = 0
+
+        def encode_images(self, images: Tensor) -> Tensor:
+            self.num_images += len(images)
+            return super().encode_images(images)
+
     def extract() -> int:
-        return extract_features(
+        clip = CountingClip()
+        extract_features(
             tiny_params().features,
             images=copy / "images",
             features=copy / "features",
             work=copy / "work" / "features",
-            clip=TinyClip(),  # type: ignore[arg-type]
-        ).num_encoded
+            clip=clip,  # type: ignore[arg-type]
+        )
+        return clip.num_images
 
     shutil.rmtree(copy / "features")
     assert extract() == 24

@@ -8,9 +8,9 @@ import pytest
 
 from clipgan.evaluation.report.page import format_report
 from clipgan.evaluation.report.summary import summarise
-from clipgan.metrics.evaluations import load_evaluation
+from clipgan.metrics.evaluations import Evaluation, load_evaluation
 from clipgan.metrics.table import build_table
-from clipgan.stages.evaluate import EvaluationReport, evaluate
+from clipgan.stages.evaluate import evaluate
 from tests.stages.test_evaluate import CHANGES
 from tests.stages.tiny_training import TinyClip, build_world, run_training, tiny_params
 
@@ -22,7 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate_training(root: Path) -> EvaluationReport:
+def evaluate_training(root: Path) -> Evaluation:
     params = tiny_params(CHANGES)
     return evaluate(
         params.evaluate,

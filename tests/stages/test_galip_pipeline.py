@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from clipgan.errors import ConfigError
 from clipgan.generation.sampler import Sampler
+from clipgan.metrics.evaluations import Evaluation
 from clipgan.models.bundle import load_bundle, load_bundle_info
-from clipgan.stages.evaluate import EvaluationReport, evaluate
+from clipgan.stages.evaluate import evaluate
 from clipgan.stages.register import register
 from clipgan.tracking.packaged_model import GeneratorPackage, save_packaged_model
 from tests.stages.test_evaluate import CHANGES as EVALUATION
@@ -34,7 +35,7 @@ def load_tiny_sampler(
     return Sampler(bundle, TinyVitClip(), device)  # type: ignore[arg-type]
 
 
-def run_evaluation(root: Path, **changes: object) -> EvaluationReport:
+def run_evaluation(root: Path, **changes: object) -> Evaluation:
     params = tiny_galip_params({**EVALUATION, **changes})
     return evaluate(
         params.evaluate,

@@ -29,7 +29,7 @@ def look(captions, device):
     def encode(images):
         return images.float().mean(dim=(1, 2, 3))[:, None], None
 
-    return FeatureSpace("pixels", "", "", "pixels", "", "none", encode)
+    return FeatureSpace("pixels", "", "pixels", "", "none", encode)
 
 
 @metric(

@@ -13,9 +13,8 @@ from clipgan.errors import EvaluationError
 from clipgan.evaluation.report.summary import summarise
 from clipgan.metrics.evaluations import load_evaluation
 from clipgan.metrics.table import build_table
-from clipgan.stages.evaluate import EvaluationReport
 from clipgan.stages.report import report as draw_report
-from tests.stages.test_evaluate import run, save_training
+from tests.stages.test_evaluate import Measured, run, save_training
 from tests.stages.tiny_training import build_world
 
 
@@ -28,12 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(world: Path) -> EvaluationReport:
+def report(world: Path) -> Measured:
     return run(world)
 
 
 def test_the_report_is_drawn_again_without_measuring(
-    world: Path, report: EvaluationReport, tmp_path: Path
+    world: Path, report: Measured, tmp_path: Path
 ) -> None:
     for folder in ("evaluation", "training"):
         (tmp_path / folder).symlink_to(world / folder)
@@ -49,7 +48,7 @@ def test_the_report_is_drawn_again_without_measuring(
 @pytest.mark.parametrize("name", ["evaluation.json", "pictures.safetensors"])
 @pytest.mark.parametrize("content", [None, b"", b"{"])
 def test_a_damaged_evaluation_has_no_report(
-    world: Path, report: EvaluationReport, tmp_path: Path, name: str, content: bytes | None
+    world: Path, report: Measured, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     shutil.copytree(world / "evaluation", tmp_path / "evaluation")
     (tmp_path / "evaluation" / name).unlink()
@@ -64,9 +63,7 @@ def test_a_damaged_evaluation_has_no_report(
     assert not (tmp_path / "report").exists()
 
 
-def test_the_report_says_in_words_what_the_values_show(
-    world: Path, report: EvaluationReport
-) -> None:
+def test_the_report_says_in_words_what_the_values_show(world: Path, report: Measured) -> None:
     evaluation = load_evaluation(world / "evaluation")
     table = build_table(evaluation)
     summary = summarise(evaluation.values, table.comparisons)
@@ -80,7 +77,7 @@ def test_the_report_says_in_words_what_the_values_show(
     assert f"| {verdicts['clip_score']} |" in page
 
 
-def test_sheets_have_prompts_times_samples(world: Path, report: EvaluationReport) -> None:
+def test_sheets_have_prompts_times_samples(world: Path, report: Measured) -> None:
     with Image.open(world / "evaluation-report" / "samples.png") as grid:
         width, height = grid.size
     with Image.open(world / "evaluation-report" / "before_after.png") as both:

@@ -72,7 +72,7 @@ def _evaluate_model(
 
     protocols, out = target
     loader, device = _build_loader(params, workspace)
-    report = measure_models(
+    evaluation = measure_models(
         params.evaluate,
         [subject],
         protocols=protocols,
@@ -82,7 +82,7 @@ def _evaluate_model(
         cache=workspace.work("evaluate"),
         device=device,
     )
-    return f"{format_report(report.evaluation)}\n{out / REPORT}"
+    return f"{format_report(evaluation)}\n{out / REPORT}"
 
 
 def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Path) -> str:
@@ -96,7 +96,7 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
         raise ConfigError(f"compare {' '.join(models)}: name at least two models")
     workspace, params = open_project()
     _check_output(out)
-    from clipgan.metrics.comparison import format_comparisons
+    from clipgan.metrics.comparison import compare_models, format_comparisons
     from clipgan.stages.compare import measure_models
     from clipgan.tracking.run_contexts import open_comparison_run
 
@@ -111,7 +111,7 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
             work=workspace.work("comparisons"),
         ) as logger,
     ):
-        report = measure_models(
+        evaluation = measure_models(
             params.evaluate,
             models,
             protocols=protocols or params.evaluate.protocols,
@@ -122,7 +122,8 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
             device=device,
             logger=logger,
         )
-    return f"{format_comparisons(report.comparisons)}\n{out / REPORT}"
+    comparisons = compare_models(evaluation.values, evaluation.baseline)
+    return f"{format_comparisons(comparisons)}\n{out / REPORT}"
 
 
 def _evaluate_folder(

@@ -17,7 +17,7 @@ from clipgan.cli.models import find_champion
 from clipgan.config import load_params
 from clipgan.errors import ConfigError
 from clipgan.models.addresses import is_in_mlflow
-from clipgan.models.built_in import BUILT_IN, find_built_in
+from clipgan.models.built_in import BUILT_IN, list_built_in
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import find_workspace
 
@@ -169,7 +169,7 @@ def load_model(model: str, device: str) -> tuple[Sampler, str]:
     chosen, name, uri = resolve_device(device), model, ""
     if is_in_mlflow(model):
         uri = resolve_tracking_uri(find_workspace(Path.cwd()).root, os.environ)
-    elif find_built_in(model) is None:
+    elif model not in list_built_in():
         name = Path(model).expanduser().resolve().name
         name = name.encode(errors="backslashreplace").decode()
     with opened_bundle(model, tracking_uri=uri) as (bundle, registered_clip):

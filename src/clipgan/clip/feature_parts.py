@@ -1,6 +1,6 @@
-"""Features of a shard that is not finished: kept on disk piece by piece, so that a kill costs one.
+"""Features of an unfinished shard, stored in pieces, so that an interruption costs one piece.
 
-Pieces lie in a folder of the run that makes them, which names the CLIP, the images and the code.
+The pieces lie in the folder of one run, whose name depends on the CLIP, the images and the code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clipgan.artifacts import atomic_path
 
 
 class FeatureParts:
-    """Pieces of one shard, by name."""
+    """Named pieces of one shard."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -24,23 +24,23 @@ class FeatureParts:
     def fetch(
         self, name: str, shape: tuple[int, int], compute: Callable[[], NDArray[np.float16]]
     ) -> NDArray[np.float16]:
-        """The piece as an earlier run left it, or what ``compute`` gives, which is then kept.
+        """Read the piece that an earlier run stored, or compute it and store it.
 
         Args:
-            shape: that the piece must have; one that differs or is damaged is made again.
+            shape: of the piece; one of another shape or a damaged one is computed again.
         """
         path = self.folder / f"{name}.npy"
         kept = _load(path)
         if kept is not None and kept.shape == shape and kept.dtype == np.float16:
             return kept
-        found = compute()
-        if np.isfinite(found).all():  # what is refused later must not come back
+        features = compute()
+        if np.isfinite(features).all():  # others are refused later and must not be stored
             with atomic_path(path) as temporary, temporary.open("wb") as handle:
-                np.save(handle, found)
-        return found
+                np.save(handle, features)
+        return features
 
     def remove(self) -> None:
-        """Forget every piece: the shard is written."""
+        """Delete all pieces once the shard is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -50,5 +50,5 @@ def _load(path: Path) -> NDArray[np.float16] | None:
     try:
         loaded: NDArray[np.float16] = np.load(path)
     except (OSError, ValueError, EOFError):
-        return None  # cut short: it is made again
+        return None  # truncated, so it is computed again
     return loaded

@@ -1,7 +1,7 @@
-"""CLIP features on disk: Parquet shards, one an image shard, and a manifest written last.
+"""CLIP features on disk: a Parquet shard for each image shard, and a manifest that is written last.
 
-Every shard and the manifest name the CLIP (its fingerprint) and the images the features come from;
-a reader that expects others refuses them and says which.
+Every shard and the manifest name the CLIP (its fingerprint) and the images of the features.
+Features of another CLIP or other images are refused with both values.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ _REMEDY = "run `clipgan stage features` again"
 
 @dataclass(frozen=True)
 class FeatureShard:
-    """One file of the folder."""
+    """One file of a features folder."""
 
     name: str
     num_rows: int
@@ -38,7 +37,7 @@ class FeatureShard:
 
 @dataclass(frozen=True)
 class FeaturesManifest:
-    """What a features folder holds. ``fingerprint`` covers the CLIP and the images."""
+    """Contents of a features folder; ``fingerprint`` covers the CLIP and the images."""
 
     fingerprint: str
     clip: dict[str, str]
@@ -53,9 +52,9 @@ class FeaturesManifest:
 class FeatureTable:
     """All features in memory, in the order of the image shards.
 
-    ``image_features`` (N, D) and ``text_features`` (M, D) float16, unit norm; the captions of image
-    i are rows ``caption_offsets[i]:caption_offsets[i + 1]`` of ``text_features`` and ``captions``.
-    ``clip`` is the fingerprint of the CLIP that made them.
+    ``image_features`` (N, D) and ``text_features`` (M, D) are float16 of unit norm. The captions of
+    image i are rows ``caption_offsets[i]:caption_offsets[i + 1]`` of ``text_features`` and
+    ``captions``. ``clip`` is the fingerprint of the CLIP that made them.
     """
 
     sample_ids: list[str]
@@ -67,7 +66,7 @@ class FeatureTable:
 
 
 def compute_features_fingerprint(clip: Mapping[str, str], images_fingerprint: str) -> str:
-    """One hash of what the features are made from."""
+    """Hash everything that the features are made from."""
     return hash_json([schemas.SCHEMA_VERSION, dict(clip), images_fingerprint])
 
 
@@ -84,10 +83,10 @@ def save_shard(
     """Write one shard atomically.
 
     Args:
-        captions: of every image; ``text_features`` (M, D) holds them all, in this order.
+        captions: of every image; ``text_features`` (M, D) are of all captions in this order.
 
     Raises:
-        FeatureStoreError: a feature is NaN or Inf, or no unit vector; names the sample.
+        FeatureStoreError: a feature is NaN, infinite or no unit vector; names the sample.
     """
     counts = np.array([len(texts) for texts in captions], dtype=np.int64)
     owners = [sample_ids[i] for i in np.repeat(np.arange(len(counts)), counts).tolist()]
@@ -116,7 +115,7 @@ def save_shard(
 
 
 def read_finished_shard(path: Path, fingerprint: str, num_rows: int) -> FeatureShard | None:
-    """The entry of a shard an interrupted run left whole, else None.
+    """Describe a shard that an interrupted run has completed; None: there is no complete shard.
 
     Args:
         fingerprint: see :func:`compute_features_fingerprint`.
@@ -127,7 +126,7 @@ def read_finished_shard(path: Path, fingerprint: str, num_rows: int) -> FeatureS
     try:
         table = _read_table(path, fingerprint)
     except FeatureStoreError:
-        return None  # cut short or of another run: it is made again
+        return None  # truncated or of another run, so it is made again
     if table.num_rows != num_rows:
         return None
     num_captions = len(table[schemas.CAPTIONS].combine_chunks().flatten())
@@ -142,7 +141,7 @@ def save_features_manifest(
     images_fingerprint: str,
     embed_dim: int,
 ) -> FeaturesManifest:
-    """Write ``manifest.json``: the folder is complete."""
+    """Write ``manifest.json``, which makes the folder complete."""
     manifest = FeaturesManifest(
         fingerprint=compute_features_fingerprint(clip, images_fingerprint),
         clip=dict(clip),
@@ -160,7 +159,7 @@ def load_features_manifest(features_dir: Path) -> FeaturesManifest:
     """Read the manifest and check that every shard is there at its full size.
 
     Raises:
-        FeatureStoreError: the folder or a shard is missing, cut short or of another format.
+        FeatureStoreError: the folder or a shard is missing, truncated or of another format.
     """
     path = features_dir / MANIFEST
     try:
@@ -181,9 +180,9 @@ def load_features_manifest(features_dir: Path) -> FeaturesManifest:
         file = features_dir / shard.name
         if not file.is_file():
             raise FeatureStoreError(f"{file}: the shard is missing; {_REMEDY}")
-        if (found := file.stat().st_size) != shard.num_bytes:
+        if (size := file.stat().st_size) != shard.num_bytes:
             raise FeatureStoreError(
-                f"{file}: {found} bytes, {shard.num_bytes} were written; {_REMEDY}"
+                f"{file}: {size} bytes, {shard.num_bytes} were written; {_REMEDY}"
             )
     return manifest
 
@@ -197,12 +196,12 @@ def load_features(
     """Read all shards.
 
     Args:
-        images_fingerprint: refuse features of other images; None: take any.
-        clip_fingerprint: refuse features of another CLIP; None: take any.
+        images_fingerprint: of the images; features of others are refused. None: any images.
+        clip_fingerprint: of the CLIP; features of another are refused. None: any CLIP.
 
     Raises:
-        FeatureStoreError: a shard is missing or damaged, or the features are of something else;
-            both values are named.
+        FeatureStoreError: a shard is missing or damaged, or the features are of another CLIP or
+            other images; names both values.
     """
     manifest = load_features_manifest(features_dir)
     if clip_fingerprint is not None:
@@ -215,17 +214,17 @@ def load_features(
     tables = []
     for shard in manifest.shards:
         path = features_dir / shard.name
-        if (found := hash_file(path)) != shard.sha256:
+        if (sha256 := hash_file(path)) != shard.sha256:
             raise FeatureStoreError(
-                f"{path}: damaged or exchanged: sha256 {found[:12]}, {MANIFEST} says "
+                f"{path}: damaged or exchanged: sha256 {sha256[:12]}, {MANIFEST} says "
                 f"{shard.sha256[:12]}; {_REMEDY}"
             )
         tables.append(_read_table(path, manifest.fingerprint))
     table = pa.concat_tables(tables).combine_chunks()
-    captions = _column(table, schemas.CAPTIONS)
+    captions = table[schemas.CAPTIONS].combine_chunks()
     dim = manifest.embed_dim
-    images = _column(table, schemas.IMAGE_FEATURES).flatten()
-    texts = _column(table, schemas.TEXT_FEATURES).flatten().flatten()
+    images = table[schemas.IMAGE_FEATURES].combine_chunks().flatten()
+    texts = table[schemas.TEXT_FEATURES].combine_chunks().flatten().flatten()
     counts = np.asarray(captions.value_lengths(), dtype=np.int64)
     return FeatureTable(
         sample_ids=table[schemas.SAMPLE_ID].to_pylist(),
@@ -238,15 +237,15 @@ def load_features(
 
 
 def check_clip_fingerprint(
-    found: Mapping[str, str], expected: Mapping[str, str], features_dir: Path
+    stored: Mapping[str, str], expected: Mapping[str, str], features_dir: Path
 ) -> None:
     """Refuse features of another CLIP.
 
     Raises:
         FeatureStoreError: names the first difference with both values.
     """
-    for key in sorted({*found, *expected}):
-        made, wanted = found.get(key, "none"), expected.get(key, "none")
+    for key in sorted({*stored, *expected}):
+        made, wanted = stored.get(key, "none"), expected.get(key, "none")
         if made != wanted:
             raise FeatureStoreError(
                 f"{features_dir}: the features were made with CLIP {key} = {made!r}, this run "
@@ -264,10 +263,10 @@ def _read_table(path: Path, fingerprint: str) -> pa.Table:
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FeatureStoreError(f"{path}: the shard is damaged ({reason}); {_REMEDY}") from None
-    found = (table.schema.metadata or {}).get(schemas.FINGERPRINT_KEY, b"").decode()
-    if found != fingerprint:
+    stored = (table.schema.metadata or {}).get(schemas.FINGERPRINT_KEY, b"").decode()
+    if stored != fingerprint:
         raise FeatureStoreError(
-            f"{path}: features of {found[:12] or 'nothing known'} instead of "
+            f"{path}: features of {stored[:12] or 'nothing known'} instead of "
             f"{fingerprint[:12]}; {_REMEDY}"
         )
     return table
@@ -293,8 +292,3 @@ def _vectors(features: NDArray[np.float16], dim: int) -> pa.FixedSizeListArray:
 
 def _offsets(counts: NDArray[np.int64]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-
-
-def _column(table: pa.Table, name: str) -> Any:
-    column = table[name]
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,9 +1,10 @@
 """The hybrid vision tower: a ViT whose patch embedding is a frozen convolutional network.
 
-Dosovitskiy et al. 2021 (arXiv 2010.11929, section 3.1, "hybrid architecture"): the patches of a ViT
-may be the feature map of a CNN. Here the CNN is EfficientNet-lite2 with its ImageNet weights, one
-patch for each place of its map (stride 32), and the rest is open_clip's own ``VisionTransformer``.
-Ten thousand icons are too few to teach a ViT to see; they are enough to teach it what it sees.
+The patches of a ViT may come from the feature map of a CNN (Dosovitskiy et al. 2021, arXiv
+2010.11929, section 3.1, "hybrid architecture"). Here the CNN is EfficientNet-lite2 with its
+ImageNet weights, with one patch for each place of its map (stride 32), and the rest is open_clip's
+``VisionTransformer``. Ten thousand icons are too few to train a ViT from pixels, but enough to
+train it on features of a trained network.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TRUNK_STRIDE_PX = 32
 
 
 class MapProjection(nn.Module):
-    """Feature maps of the trunk -> patch embeddings: standardised, then a linear map a place."""
+    """Feature maps of the trunk -> patch embeddings by standardisation and a linear map."""
 
     mean: Tensor
     deviation: Tensor
@@ -34,13 +35,13 @@ class MapProjection(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
-        """Take mean and deviation over the rows of ``features`` (M, 1280) float32."""
+        """Set mean and deviation to those of the rows of ``features`` (M, 1280) float32."""
         self.mean.copy_(features.mean(dim=0))
-        # Features that are nearly constant carry no meaning: a floor keeps them small.
+        # Nearly constant features carry no information; the floor keeps them small.
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-2))
 
     def standardize(self, maps: Tensor) -> Tensor:
-        """(N, 1280, H, W) -> the same shape, zero mean and unit deviation over the training set."""
+        """(N, 1280, H, W) -> the same shape with zero mean and unit deviation over the data set."""
         return (maps - self.mean[:, None, None]) / self.deviation[:, None, None]
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class MapProjection(nn.Module):
 
 
 class HybridStem(nn.Module):
-    """Stands where a ViT has its patch convolution; the trunk's weights are not ours to ship."""
+    """Takes the place of a ViT's patch convolution; a package provides the trunk's weights."""
 
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -1,4 +1,4 @@
-"""Captions to token batches."""
+"""Tokens of captions, in batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from torch import Tensor
 def tokenize_by_length(
     tokenizer: Any, captions: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of captions of like length: (places in ``captions``, tokens (B, T) int64).
+    """Make batches of captions of similar length: (places in ``captions``, tokens (B, T) int64).
 
-    A Hugging Face tokenizer pads every caption to the model's full context; its models mask the
-    padding, so the columns that hold nothing else are cut off. open_clip's own models expect the
-    full context.
+    A Hugging Face tokenizer pads every caption to the model's full context. Its models mask the
+    padding, so columns of padding alone are cut off. open_clip's own models need the full context.
     """
     order = sorted(range(len(captions)), key=lambda place: len(captions[place]))
     for first in range(0, len(order), batch_size):

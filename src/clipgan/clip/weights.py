@@ -1,7 +1,7 @@
-"""Any open_clip model with a pretrained tag or a local weights file.
+"""Loading of any open_clip model with a pretrained tag or a local weights file.
 
-OpenAI's models were trained with QuickGELU (x * sigmoid(1.702 x)); open_clip's plain names build
-GELU. The right one is set here from what the weights say, never from the model's name.
+OpenAI's models were trained with QuickGELU (x * sigmoid(1.702 x)), while open_clip's plain names
+build GELU. The right one is chosen here by the weights, never by the model's name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clipgan.clip.builtin import BUILTIN_MODEL, quiet_open_clip
 from clipgan.errors import ClipError
 
 OPENAI_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""Entries OpenAI's files carry beside the weights, and nobody else's."""
+"""Entries besides the weights that only OpenAI's files have."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LoadedClip:
 
 
 def list_known_models() -> list[str]:
-    """The built-in model and every name open_clip knows."""
+    """List the built-in model and every name that open_clip knows."""
     return [BUILTIN_MODEL, *(name for name in open_clip.list_models() if name != BUILTIN_MODEL)]
 
 
@@ -67,7 +67,7 @@ def load_open_clip(model: str, weights: str) -> LoadedClip:
 
 
 def find_tag_file(model: str, tag: str) -> Path:
-    """The weights file of an open_clip pretrained tag, downloaded where it is not cached.
+    """Find the weights file of an open_clip pretrained tag; it is downloaded if it is not cached.
 
     Raises:
         ClipError: the model has no such tag, or its weights cannot be downloaded.
@@ -139,7 +139,7 @@ class _Description:
 
 
 def _read_description_beside(path: Path) -> _Description:
-    """What ``open_clip_config.json``, which the hub's folders carry, says of the weights."""
+    """Read ``open_clip_config.json``, which folders of the hub have beside the weights."""
     described = path.parent / "open_clip_config.json"
     if not described.is_file():
         return _Description()
@@ -154,7 +154,7 @@ def _read_description_beside(path: Path) -> _Description:
 
 
 def _read_openai_state(path: Path) -> dict[str, Tensor] | None:
-    """Weights of one of OpenAI's files (TorchScript or plain state dict), else None."""
+    """Read one of OpenAI's files (TorchScript or plain state dict); None: it is another file."""
     if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
         return None
     try:
@@ -173,7 +173,7 @@ def _read_openai_state(path: Path) -> dict[str, Tensor] | None:
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        # torch advises against new TorchScript files; OpenAI's are what they are.
+        # torch warns of TorchScript, which OpenAI's files are made of.
         warnings.simplefilter("ignore", FutureWarning)
         script: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     state: dict[str, Tensor] = script.state_dict()
@@ -181,12 +181,12 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _find_agreed_preprocessing(model: str) -> dict[str, Any]:
-    """Mean and deviation all pretrained weights of an architecture share: a file does not say."""
-    found = [
+    """Find the mean and deviation that all pretrained weights of an architecture share, if any."""
+    known = [
         _read_preprocessing(open_clip.get_pretrained_cfg(model, tag))
         for tag in open_clip.list_pretrained_tags_by_model(model)
     ]
-    return found[0] if found and all(one == found[0] for one in found) else {}
+    return known[0] if known and all(one == known[0] for one in known) else {}
 
 
 def _read_preprocessing(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""From a prompt to pictures with a finished generator."""
+"""Generation of pictures from prompts with a trained generator."""

@@ -1,4 +1,4 @@
-"""What a sampler asks of a family's generator beside images: its styles, where it has them."""
+"""What a sampler needs of a family's generator: images, and styles where it has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clipgan.models.networks import Generator
 
 
 class FamilySampling:
-    """Of a generator without styles; families that have them override all of it.
+    """Sampling from a generator without styles; families with styles override all of it.
 
     A family's part ``sampling`` is such a class.
     """
@@ -27,12 +27,13 @@ class FamilySampling:
 
     @property
     def num_layers(self) -> int:
-        """Layers whose styles can be mixed or truncated apart; 0: there are none."""
+        """Number of layers whose styles can be mixed or truncated separately; 0: no styles."""
         return 0
 
     @property
     def latent_average(self) -> Tensor:
-        """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to.
+        """(style_dim,) float32 on the CPU, the mean style of the training, which truncation moves
+        to.
 
         Raises:
             ConfigError: there are no styles.
@@ -40,18 +41,18 @@ class FamilySampling:
         raise ConfigError(f"{self.title}'s generator has no styles and no average of them")
 
     def check(self, choice: StyleChoice) -> None:
-        """Refuse what this generator cannot do.
+        """Refuse a choice that this generator does not support.
 
         Raises:
-            ConfigError: something is asked of styles that it does not have.
+            ConfigError: the choice changes styles, which this generator does not have.
         """
-        asked = {
+        changes = {
             f"truncation = {choice.truncation}": choice.truncation != 1.0,
             f"truncation_layers = {choice.truncation_layers}": choice.truncation_layers is not None,
             "style mixing": bool(choice.mixes),
         }
-        for what, is_asked in asked.items():
-            if is_asked:
+        for what, is_changed in changes.items():
+            if is_changed:
                 raise ConfigError(
                     f"{what}: {self.title}'s generator has no styles; leave it out, or use "
                     "latent_truncation, such as 1.5"
@@ -60,12 +61,12 @@ class FamilySampling:
     def generate(
         self, latents: Tensor, mixed: Sequence[Tensor], texts: Tensor, choice: StyleChoice
     ) -> Tensor:
-        """Images (N, 3, R, R) float32, not clamped.
+        """Generate images (N, 3, R, R) float32, not clamped.
 
         Args:
             latents: (N, latent_dim).
-            mixed: of each of ``choice.mixes``, latents of the same shape.
-            texts: (N, text_dim), as the generator was trained to be shown them.
+            mixed: latents of the same shape for each of ``choice.mixes``.
+            texts: (N, text_dim), as the generator was trained to take them.
         """
         del mixed, choice
         images: Tensor = self.generator(latents, texts)

@@ -1,6 +1,6 @@
-"""Generated images as files that carry the settings they were made with, and nothing else.
+"""Generated images as files that contain the settings they were made with, and nothing else.
 
-The settings hold no time and no path: the same request gives the same bytes.
+The settings contain no time and no path, so the same request makes the same bytes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ FORMATS: Mapping[str, str] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".
 """Suffix -> Pillow's name of the format."""
 JPEG_QUALITY = 95
 READABLE_KEY, JSON_KEY = "parameters", "clipgan"
-"""PNG text chunks: ``parameters`` is where viewers of generated images look."""
+"""PNG text chunks; viewers of generated images show ``parameters``."""
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """All that one image depends on.
+    """Everything that one image depends on.
 
     Attributes:
         image: number among the images of its prompt, from 0.
         mix: style mixes as ``SEED:FIRST-LAST``.
-        model: the generator's name; ``model_sha256`` of its weights says which one it really was.
+        model: the generator's name; ``model_sha256`` of its weights identifies it.
         clip: name of the CLIP that read the prompt.
         clipgan: version of this package.
     """
@@ -51,7 +51,7 @@ class PictureSettings:
         return json.dumps(asdict(self))
 
     def to_text(self) -> str:
-        """The prompt, and below it a line of names and values; what is off is left out."""
+        """The prompt, and a line of the names and values of all settings that are in use."""
         values: dict[str, Any] = {
             "Seed": self.seed,
             "Image": self.image,
@@ -69,12 +69,12 @@ class PictureSettings:
         return f"{self.prompt}\n{', '.join(named)}"
 
 
-def encode_picture(image_uint8: Tensor, suffix: str, settings: PictureSettings) -> bytes:
+def encode_picture(image_uint8: Tensor, suffix: str, settings: PictureSettings | None) -> bytes:
     """(3, H, W) uint8 -> the bytes of a file of the format that ``suffix`` names.
 
-    PNG and WebP keep every pixel; JPEG has quality 95 without colour subsampling. PNG holds the
-    settings as the text chunks ``parameters`` (readable) and ``clipgan`` (JSON), the others the
-    JSON as the EXIF field ImageDescription.
+    PNG and WebP keep every pixel; JPEG has quality 95 without colour subsampling. PNG contains the
+    settings as the text chunks ``parameters`` (readable) and ``clipgan`` (JSON), the other formats
+    as JSON in the EXIF field ImageDescription. A file without settings has no metadata.
     """
     pixels = image_uint8.permute(1, 2, 0).cpu().contiguous().numpy()
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
@@ -82,12 +82,14 @@ def encode_picture(image_uint8: Tensor, suffix: str, settings: PictureSettings) 
     kind = FORMATS[suffix]
     if kind == "PNG":
         chunks = PngImagePlugin.PngInfo()
-        chunks.add_text(READABLE_KEY, settings.to_text())
-        chunks.add_text(JSON_KEY, settings.to_json())
+        if settings is not None:
+            chunks.add_text(READABLE_KEY, settings.to_text())
+            chunks.add_text(JSON_KEY, settings.to_json())
         options = {"compress_level": 9, "pnginfo": chunks}
     else:
         exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = settings.to_json()
+        if settings is not None:
+            exif[ExifTags.Base.ImageDescription] = settings.to_json()
         jpeg = {"quality": JPEG_QUALITY, "subsampling": 0}
         options = {"exif": exif, **(jpeg if kind == "JPEG" else {"lossless": True})}
     picture.save(buffer, format=kind, **options)

@@ -1,25 +1,24 @@
-"""Prompts -> images, the same bytes for the same seed.
+"""Sampling of images from prompts; the same seed makes the same bytes.
 
-Image ``j`` of a prompt comes from a latent of its own, drawn from (seed, j) by a counter-based
-generator, and from the stored noise; so it does not depend on the other prompts and images asked
-for at once, and equal columns of a grid share their latent.
+Image ``j`` of a prompt comes from a latent of its own, drawn from (seed, j) by a counter-based rng,
+and from the stored noise. It therefore does not depend on the other prompts and images of the same
+call, and all images in a column of a grid share their latent.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clipgan.config import FeaturesConfig
 from clipgan.errors import ClipError, ConfigError
 from clipgan.families.registry import FAMILIES, find_family
 from clipgan.generation.family_sampling import FamilySampling
+from clipgan.generation.picture_files import encode_picture
 from clipgan.generation.styles import (
     StyleChoice,
     StyleMix,
@@ -35,20 +34,20 @@ if TYPE_CHECKING:
     from clipgan.clip.encoder import ClipEncoder
 
 MAX_PROMPT_CHARACTERS = 500
-"""CLIP reads the first few dozen words; a longer text is a mistake."""
+"""CLIP reads the first few dozen words only, so a longer text must be a mistake."""
 _GPU_BATCH = 32
 _UNKNOWN_WORD = "\U00010380"
-"""A letter of Ugaritic: no vocabulary of words has it, one of bytes reads it like any other."""
+"""A letter of Ugaritic, which no vocabulary of words contains; one of bytes reads it as bytes."""
 
 
 class Sampler:
-    """A finished generator and the CLIP it was trained with.
+    """A trained generator and the CLIP that it was trained with.
 
     Args:
-        bundle: the generator; moved to ``device`` and set to evaluation.
+        bundle: the generator, which is moved to ``device`` and set to evaluation mode.
         clip: the encoder whose fingerprint the bundle names.
-        device: on the CPU images are made one by one, since the kernels of another batch size may
-            round differently; a GPU gives the same bytes for the same call only.
+        device: on the CPU images are made one by one, because kernels of another batch size may
+            round differently; a GPU makes the same bytes for the same call only.
     """
 
     def __init__(self, bundle: GeneratorBundle, clip: ClipEncoder, device: torch.device) -> None:
@@ -65,12 +64,13 @@ class Sampler:
 
     @property
     def num_layers(self) -> int:
-        """Layers whose styles can be mixed or truncated apart; 0 of a family without styles."""
+        """Number of layers whose styles can be mixed or truncated separately; 0: no styles."""
         return self._family.num_layers
 
     @property
     def latent_average(self) -> Tensor:
-        """(style_dim,) float32 on the CPU: mean style of the training, what truncation pulls to.
+        """(style_dim,) float32 on the CPU, the mean style of the training, which truncation moves
+        to.
 
         Raises:
             ConfigError: the family has no styles.
@@ -93,24 +93,24 @@ class Sampler:
 
         Args:
             prompts: one or more texts of 1..500 characters.
-            seed: any integer from 0; the same seed gives the same images.
+            seed: any integer from 0; the same seed makes the same images.
             num_images: for each prompt.
-            truncation: 1 leaves the styles alone, towards 0 pulls them to their average: less
-                variety, fewer failures. 0 gives the average image of the text.
+            truncation: 1 does not change the styles. Smaller numbers move them towards their
+                average, for less variety and fewer failures; 0 makes the average image of the text.
             truncation_layers, latent_truncation: see :class:`StyleChoice`.
-            mixes: image j takes the named layers from image j of the named seed.
+            mixes: image j takes the styles of the named layers from image j of the named seed.
 
         Returns:
             (len(prompts) * num_images, 3, R, R) uint8 on the CPU, the first prompt's images first.
 
         Raises:
-            ConfigError: a prompt is empty or too long, a number is out of range, or styles are
-                asked for and the generator has none.
+            ConfigError: a prompt is empty or too long, a number is out of range, or the choice
+                needs styles and the generator has none.
         """
         choice = StyleChoice(truncation, truncation_layers, latent_truncation, tuple(mixes))
         check_request(prompts, seed=seed, num_images=num_images, choice=choice)
         self._family.check(choice)
-        # One by one: the rows of a batch may round differently.
+        # One by one, because the rows of a batch may round differently.
         texts = torch.cat([self._bundle.encode_texts(self._clip, [prompt]) for prompt in prompts])
         texts = texts.to(self.device)
         latents, *mixed = (
@@ -125,11 +125,13 @@ class Sampler:
         return torch.cat(parts)
 
     def describe_alike(self, prompts: Sequence[str]) -> list[str]:
-        """A sentence for each group of different prompts with the same text features, which give
-        the same images, and for prompts of which CLIP knows no word."""
+        """Name prompts that make the same images, and prompts of which CLIP knows no word.
+
+        There is a sentence for each group of different prompts with the same text features.
+        """
         groups: dict[bytes, list[str]] = {}
         for prompt in dict.fromkeys((_UNKNOWN_WORD, *prompts)):
-            # One by one, as they are sampled: equal tokens then give equal bits.
+            # One by one, as they are sampled, so that equal tokens have features of equal bits.
             features = self._bundle.encode_texts(self._clip, [prompt])
             groups.setdefault(features.cpu().numpy().tobytes(), []).append(prompt)
         sentences = []
@@ -152,9 +154,10 @@ class Sampler:
         latent_truncation: float | None = None,
         mix: str = "",
     ) -> list[bytes]:
-        """:meth:`sample` as PNG files, from plain values, as they come over a network.
+        """Do as :meth:`sample`, with plain values that can be sent over a network, and return PNGs.
 
-        ``mix``: style mixes as ``SEED:FIRST-LAST``, separated by commas.
+        Args:
+            mix: style mixes as ``SEED:FIRST-LAST``, separated by commas.
         """
         images = self.sample(
             prompts,
@@ -165,7 +168,7 @@ class Sampler:
             latent_truncation=latent_truncation,
             mixes=parse_style_mixes(mix.split(",") if mix.strip() else ()),
         )
-        return [encode_png(image) for image in images]
+        return [encode_picture(image, ".png", None) for image in images]
 
     def _draw_latents(
         self, seed: int, num_images: int, repeats: int, choice: StyleChoice
@@ -174,36 +177,31 @@ class Sampler:
         return drawn.to(self.device).repeat(repeats, 1)
 
 
-def base_generator_folder() -> Path:
-    """Folder of the first family's, the one that is used where no other is named."""
-    return get_base_folder(next(iter(FAMILIES)))
-
-
 def load_sampler(
     bundle_dir: Path | None, *, device: torch.device, clip_weights: str | Path | None = None
 ) -> Sampler:
-    """A sampler from a generator bundle and the CLIP that its ``bundle.json`` names.
+    """Load a generator bundle and the CLIP that its ``bundle.json`` names.
 
     Args:
-        bundle_dir: folder of the bundle; None: the built-in base generator.
-        clip_weights: as ``features.clip_weights``; None: what the bundle's provenance says, or the
-            built-in CLIP where it says nothing.
+        bundle_dir: folder of the bundle; None: the first family's built-in generator.
+        clip_weights: as ``features.clip_weights``; None: those of the bundle's provenance, or the
+            built-in CLIP where it names none.
 
     Raises:
         CheckpointError: the bundle is missing or damaged.
         ClipError: the CLIP at hand is not the one the generator was trained with; names both.
     """
-    folder = base_generator_folder() if bundle_dir is None else bundle_dir
+    folder = bundle_dir or get_base_folder(next(iter(FAMILIES)))
     bundle = load_bundle(folder, with_discriminator=False)
     weights = str(clip_weights or find_clip_weights(bundle.info))
     return Sampler(bundle, load_matching_clip(bundle.info.clip, weights, device), device)
 
 
 def find_clip_weights(info: BundleInfo, features: FeaturesConfig | None = None) -> str:
-    """The weights of a bundle's CLIP, as ``features.clip_weights`` writes them.
+    """Find the weights of a bundle's CLIP, as ``features.clip_weights`` names them.
 
-    A bundle says which; one made of a checkpoint does not, and has those of the project
-    (``features``) where these are of its model.
+    A bundle that was made from a checkpoint does not name them. They are then those of the project
+    (``features``), if these are of the bundle's model.
     """
     named = info.provenance.get("clip_weights")
     if named is None and features is not None and info.clip.get("model") == features.clip_model:
@@ -217,31 +215,23 @@ def load_matching_clip(
     device: torch.device,
     precision: str = "fp32",
 ) -> ClipEncoder:
-    """The CLIP of ``fingerprint`` in ``precision``, whatever the training used.
+    """Load the CLIP of ``fingerprint`` in ``precision``, which may differ from the training's.
 
     Raises:
-        ClipError: it cannot be loaded, or the weights are others than in training; names both.
+        ClipError: it cannot be loaded, or its weights are not those of the training; names both.
     """
     from clipgan.clip.encoder import load_clip
 
     model = fingerprint.get("model", "")
     clip = load_clip(model, clip_weights, precision=precision, device=device)
     for key in sorted(set(fingerprint) | set(clip.fingerprint)):
-        wanted, found = fingerprint.get(key), clip.fingerprint.get(key)
-        if key != "precision" and wanted != found:
+        wanted, loaded = fingerprint.get(key), clip.fingerprint.get(key)
+        if key != "precision" and wanted != loaded:
             raise ClipError(
                 f"the generator was trained with CLIP {model!r} of {key} = {wanted}, but "
-                f"{clip_weights} has {found}: use the weights it was trained with"
+                f"{clip_weights} has {loaded}: use the weights it was trained with"
             )
     return clip
-
-
-def encode_png(image_uint8: Tensor) -> bytes:
-    """(3, H, W) uint8 -> the bytes of a PNG file without any metadata."""
-    buffer = io.BytesIO()
-    pixels = image_uint8.permute(1, 2, 0).cpu().contiguous().numpy()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=9)
-    return buffer.getvalue()
 
 
 def check_request(

@@ -1,7 +1,7 @@
-"""How latents become the styles of every layer: truncation of either, mixing, the average.
+"""Choices on the way from latents to the styles of every layer: truncation and mixing.
 
-All of it happens before the text comes in: LAFITE's mapping network sees only the latent. A
-generator without styles knows the truncation of latents alone.
+They do not depend on the text, because LAFITE's mapping network takes the latent alone. A generator
+without styles has the truncation of latents only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MIX = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 @dataclass(frozen=True)
 class StyleMix:
-    """Layers ``first..last``, counted from 0, both included, take the styles of ``seed``."""
+    """Layers ``first`` to ``last`` (from 0, both included) take the styles of ``seed``."""
 
     seed: int
     first: int
@@ -31,16 +31,16 @@ class StyleMix:
 
 @dataclass(frozen=True)
 class StyleChoice:
-    """Everything about an image but its text and its latent's seed.
+    """Everything that decides an image besides its text and the seed of its latent.
 
     Attributes:
-        truncation: psi in [0, 1] for w: 1 leaves the styles alone, 0 gives their average, the
-            generator's most ordinary image of the text (Karras et al. 2019, section B).
-        truncation_layers: truncate only the first so many layers, which decide layout rather than
-            colour; None: all.
-        latent_truncation: largest magnitude of a latent's elements, for z: normal numbers
+        truncation: psi in [0, 1] for w; 1 does not change the styles, 0 makes them their average,
+            the generator's most ordinary image of the text (Karras et al. 2019, section B).
+        truncation_layers: number of layers to truncate, of which the first decide the layout rather
+            than the colours; None: all.
+        latent_truncation: largest magnitude of a latent's elements, whose normal distribution is
             cut off there (Brock et al. 2019, section 3.1); None: not cut off. LAFITE's mapping
-            network takes the latent's direction alone, so this shapes it but mildly.
+            network uses the latent's direction alone, so the effect there is small.
         mixes: applied in order.
     """
 
@@ -50,7 +50,7 @@ class StyleChoice:
     mixes: tuple[StyleMix, ...] = ()
 
     def check(self, num_layers: int | None = None) -> None:
-        """Refuse what is out of range; ``num_layers`` of the generator where it is known.
+        """Refuse what is out of range; ``num_layers`` is the generator's number, if known.
 
         Raises:
             ConfigError: names the value and the range.
@@ -69,19 +69,19 @@ class StyleChoice:
 
 
 def parse_style_mixes(texts: Sequence[str]) -> tuple[StyleMix, ...]:
-    """``SEED:FIRST-LAST`` or ``SEED:LAYER``, such as ``7:0-3`` -> what they say.
+    """Parse ``SEED:FIRST-LAST`` or ``SEED:LAYER``, such as ``7:0-3``.
 
     Raises:
         ConfigError: names the text that cannot be read.
     """
     mixes = []
     for text in texts:
-        found = _MIX.fullmatch(text)
-        if found is None:
+        match = _MIX.fullmatch(text)
+        if match is None:
             raise ConfigError(
                 f"mix = {text!r}: write SEED:FIRST-LAST, such as 7:0-3 for the first four layers"
             )
-        seed, first, last = found.groups()
+        seed, first, last = match.groups()
         mixes.append(StyleMix(int(seed), int(first), int(last or first)))
     return tuple(mixes)
 
@@ -89,10 +89,10 @@ def parse_style_mixes(texts: Sequence[str]) -> tuple[StyleMix, ...]:
 def draw_latents(
     seed: int, num_images: int, latent_dim: int, truncation: float | None = None
 ) -> Tensor:
-    """(num_images, latent_dim) float32 standard normal; row j depends on (seed, j) alone.
+    """Draw (num_images, latent_dim) float32 standard normal; row j depends on (seed, j) alone.
 
-    ``truncation`` t cuts the distribution off at +-t: each number keeps its quantile, so the same
-    seed goes smoothly from the untruncated latent to a more ordinary one.
+    ``truncation`` t cuts the distribution off at +-t. Each number keeps its quantile, so the latent
+    of a seed moves smoothly to a more ordinary one.
     """
     rows = [
         np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
@@ -104,14 +104,14 @@ def draw_latents(
 
 
 def truncate_latents(latents: Tensor, limit: float) -> Tensor:
-    """Normal numbers -> normal numbers cut off at ``+-limit``, quantile by quantile.
+    """Map normal numbers to the same quantiles of a normal distribution cut off at ``+-limit``.
 
     ``Phi^-1(Phi(-t) + Phi(z) * (Phi(t) - Phi(-t)))`` with Phi the normal distribution function,
     computed in float64.
     """
     bound = torch.tensor(limit, dtype=torch.float64)
     low, high = torch.special.ndtr(-bound), torch.special.ndtr(bound)
-    # The lower half only, where Phi keeps its digits; the upper half is its mirror image.
+    # Phi is precise in the lower half only; the upper half is its mirror image.
     below = torch.special.ndtr(-latents.double().abs())
     cut = torch.special.ndtri(low + below * (high - low)).clamp(-limit, 0.0)
     return torch.where(latents > 0, -cut, cut).to(latents.dtype)

@@ -1,1 +1,1 @@
-"""Losses of equation size: adversarial, contrastive, and the two gradient penalties."""
+"""Losses: adversarial, contrastive, reconstruction, and the two gradient penalties."""

@@ -25,17 +25,18 @@ def compute_contrastive_loss(
     With ``s_ij`` the similarity of image i and text j, the term is ``-mean_j log softmax(s)_jj``:
 
     - ``infonce``: ``s_ij = cos_ij / temperature``, the equation of the paper;
-    - ``sharpened``: ``s_ij = exp(cos_ij / temperature)``, an exponential within the softmax's own,
-      and ``log(temperature)`` taken off the term, which no gradient feels: the released code, and
-      the form that the published weights and temperatures belong to.
+    - ``sharpened``: ``s_ij = exp(cos_ij / temperature)``, so that the softmax takes the exponential
+      of an exponential, and ``log(temperature)`` is subtracted from the term, which changes no
+      gradient. This is the form of the released code, and of the published weights and
+      temperatures.
 
-    The same function compares images with images; one of the two stands in the place of the texts.
+    To compare images with images, one set takes the place of the texts.
 
     Args:
-        features: (N, D) of the images: the discriminator's semantic features or CLIP features.
-            Any length; cosines are taken.
-        text_features: (N, D), row i belongs to image i. Any length.
-        axis: what the softmax runs over: ``image`` finds each text's own image among the images
+        features: (N, D) of the images, of any length: the discriminator's semantic features or CLIP
+            features.
+        text_features: (N, D) of any length; row i belongs to image i.
+        axis: the direction of the softmax: ``image`` finds each text's own image among the images
             (the official default, ``lam = 0``), ``text`` each image's own text among the texts
             (``lam = 1``), ``both`` is the mean of the two (``lam = 0.5``).
 
@@ -43,7 +44,7 @@ def compute_contrastive_loss(
         Scalar float32.
 
     Raises:
-        ConfigError: N is 1: there is nothing to tell the own image from.
+        ConfigError: N is 1, so there is no other image to compare with.
     """
     if len(features) < 2:
         raise ConfigError(

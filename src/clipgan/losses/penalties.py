@@ -14,13 +14,15 @@ from clipgan.random_draws import draw_normal
 def compute_r1_penalty(
     real_logits: Tensor, images: Tensor, *, scale: float | Tensor = 1.0
 ) -> Tensor:
-    """Squared gradient norm of the logits at real images (Mescheder et al., arXiv 1801.04406).
+    """Compute squared gradient norms of the logits at real images (Mescheder et al. 2018).
+
+    Source: arXiv 1801.04406.
 
     Args:
-        real_logits: (N,), computed from ``images``, each from its own image.
+        real_logits: (N,), each computed from its own image of ``images``.
         images: (N, 3, R, R), requiring gradients.
-        scale: factor on the gradient while it passes the networks, so that fp16 does not lose
-            small numbers; divided out again.
+        scale: factor on the gradient in the backward pass, so that fp16 does not lose small
+            numbers; the result is divided by it.
 
     Returns:
         (N,) float32, differentiable; the loss is ``gamma / 2`` times its mean.
@@ -32,7 +34,7 @@ def compute_r1_penalty(
 def compute_path_lengths(
     images: Tensor, styles: Tensor, noise: Tensor, *, scale: float | Tensor = 1.0
 ) -> Tensor:
-    """How far images move with the styles, in a random image direction (StyleGAN2, equation 4).
+    """Compute how far images move with the styles in a random direction (StyleGAN2, equation 4).
 
     Args:
         images: (N, 3, H, W), synthesised from ``styles``.
@@ -51,12 +53,12 @@ def compute_path_lengths(
 class PathLengthPenalty(nn.Module):
     """Squared deviation of path lengths from their running mean.
 
-    The running mean is moved before it is used, and the gradient passes through the fresh part of
-    it. It is a buffer: save it with the training state.
+    The running mean is updated before it is used, and the gradient passes through the update. It is
+    a buffer, which the training state must include.
 
     Args:
-        decay: how far the running mean moves to the mean of a batch, 0.01 in StyleGAN2.
-        average: of a mean over several processes; None: there is one.
+        decay: weight of a batch's mean in the running mean, 0.01 in StyleGAN2.
+        average: averages a number over the processes; None: there is one process.
     """
 
     mean_length: Tensor

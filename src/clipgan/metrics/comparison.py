@@ -1,7 +1,7 @@
 """The paired comparison of two values, and of models with one baseline, metric by metric.
 
-Values that were measured on the same captions, latents and groups compare group by group, which
-cancels what both share. Values of different protocols do not compare.
+Values that were measured on the same captions, latents and groups are compared group by group,
+which cancels the variation that both share. Values of different protocols are not compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from clipgan.metrics.intervals import compute_bounds
 from clipgan.metrics.values import Better, MetricValue, find_difference
 
 REAL = "real"
-"""Real images in a model's place: no model, and compared with none."""
+"""Name of the real images that are measured in a model's place; nothing is compared with them."""
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
 
 
@@ -31,7 +31,7 @@ class Comparison:
 
     @property
     def gain(self) -> tuple[float, float, float]:
-        """By how much the first value is the better one, and the ends of that gain's interval."""
+        """How much better the first value is, and the two ends of that gain's interval."""
         if self.better == "lower":
             # 0 - x, because -0.0 is printed as such.
             return 0.0 - self.difference, 0.0 - self.high, 0.0 - self.low
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Better, worse, or no difference shown, where the interval holds 0."""
+        """Better or worse; no difference is shown where the gain's interval contains 0."""
         _, low, high = self.gain
         if low <= 0 <= high:
             return NO_DIFFERENCE
@@ -47,11 +47,11 @@ class Comparison:
 
 
 def compare_values(a: MetricValue, b: MetricValue) -> Comparison:
-    """``a`` minus ``b``, paired by the groups that both share.
+    """Compute ``a`` minus ``b``, paired by the groups that both share.
 
     Raises:
-        EvaluationError: the protocols differ, which names every field that does, with both values;
-            or a value has no subsets to compare by, or other groups.
+        EvaluationError: the protocols differ (the message names every such field with both values),
+            a value has no interval, or the two have another number of groups.
     """
     metric = a.protocol.metric
     if (difference := find_difference(a.protocol, b.protocol)) is not None:
@@ -82,7 +82,10 @@ def compare_values(a: MetricValue, b: MetricValue) -> Comparison:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """``model`` against ``baseline`` in one metric; ``refused``: why they cannot be compared."""
+    """``model`` against ``baseline`` in one metric.
+
+    ``paired`` is None where the two cannot be compared; ``refused`` then says why.
+    """
 
     metric: str
     model: str
@@ -92,11 +95,11 @@ class ModelComparison:
 
     @property
     def verdict(self) -> str:
-        """That of the comparison; empty where there is none."""
+        """The comparison's verdict; empty where the two cannot be compared."""
         return self.paired.verdict if self.paired else ""
 
     def to_tree(self) -> dict[str, Any]:
-        """As JSON; numbers are None where the two cannot be compared."""
+        """Return the comparison as JSON; its numbers are None where the two cannot be compared."""
         names = ("difference", "low", "high", "p_value")
         return {
             "metric": self.metric,
@@ -111,43 +114,38 @@ class ModelComparison:
 def compare_models(
     values: Mapping[str, Mapping[str, MetricValue]], baseline: str | None
 ) -> list[ModelComparison]:
-    """Every other model against ``baseline`` in every metric that both have; none without one.
+    """Compare every other model with ``baseline`` in every metric that both have.
 
     Args:
         values: model -> metric -> value; real images in a model's place are left out.
+        baseline: one of the models; None: there is nothing to compare.
     """
-    ours = values.get(baseline, {}) if baseline is not None else {}
-    return [
-        _compare(metric, (model, value), (str(baseline), ours[metric]))
-        for model, theirs in values.items()
-        if model not in (baseline, REAL)
-        for metric, value in theirs.items()
-        if metric in ours
-    ]
-
-
-def _compare(
-    metric: str, model: tuple[str, MetricValue], baseline: tuple[str, MetricValue]
-) -> ModelComparison:
-    try:
-        paired = compare_values(model[1], baseline[1])
-    except EvaluationError as error:
-        return ModelComparison(metric, model[0], baseline[0], None, str(error))
-    return ModelComparison(metric, model[0], baseline[0], paired)
+    if baseline is None:
+        return []
+    comparisons = []
+    for model in (name for name in values if name not in (baseline, REAL)):
+        for metric in (name for name in values[model] if name in values.get(baseline, {})):
+            paired, refused = None, ""
+            try:
+                paired = compare_values(values[model][metric], values[baseline][metric])
+            except EvaluationError as error:
+                refused = str(error)
+            comparisons.append(ModelComparison(metric, model, baseline, paired, refused))
+    return comparisons
 
 
 def format_comparisons(comparisons: Sequence[ModelComparison]) -> str:
-    """Lines for a terminal."""
+    """Write the comparisons for a terminal, one a line."""
     lines = []
-    for found in comparisons:
-        paired = found.paired
+    for one in comparisons:
+        paired = one.paired
         if paired is None:
-            lines.append(f"{found.metric}: {found.refused}")
+            lines.append(f"{one.metric}: {one.refused}")
             continue
-        words = "shows no difference" if found.verdict == NO_DIFFERENCE else f"is {found.verdict}"
+        words = "shows no difference" if one.verdict == NO_DIFFERENCE else f"is {one.verdict}"
         lines.append(
-            f"{found.metric}: {found.model} {words} ({paired.difference:+.4g} "
+            f"{one.metric}: {one.model} {words} ({paired.difference:+.4g} "
             f"[{paired.low:+.4g}, {paired.high:+.4g}], p = {paired.p_value:.2g}) "
-            f"against {found.baseline}"
+            f"against {one.baseline}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""All that one evaluation measured, as files: values with protocols, and numbers alone for DVC."""
+"""An evaluation as files: all values with their protocols, and plain numbers for DVC."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Values = Mapping[str, Mapping[str, MetricValue]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that one evaluation measured.
+    """Everything that one evaluation measured.
 
     Attributes:
         values: ``trained``, ``initial`` (the generator the training started from) and ``real``
-            (real images in the generator's place: the ceiling), or in a comparison the models'
-            addresses -> metric -> value.
+            (real images in the generator's place, the best that can be reached), or in a comparison
+            the models' addresses -> metric -> value.
         skipped: name of an absent metric -> one line of reason.
         warnings: what to know before reading the values.
         prompts: texts of the data, those of the sample grid.
-        title: of a report.
+        title: heading of the report.
         baseline: the model that the others are compared with; None: no comparison.
-        images_seen: in the training that was evaluated; None: it is none.
+        images_seen: real images shown in the training that was evaluated; None: no training.
     """
 
     values: Values
@@ -51,8 +51,9 @@ def save_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write evaluation.json (everything) and metrics/METRIC.json (numbers only) into ``folder``,
     each atomically.
 
-    ``dvc metrics show`` gives a file a row and a number a column: a file for each metric makes a
-    table that fits a terminal."""
+    ``dvc metrics show`` prints a row for each file and a column for each number, so one file for
+    each metric makes a table that fits a terminal.
+    """
     tree: dict[str, Any] = {
         section: {name: value.model_dump(mode="json") for name, value in values.items()}
         for section, values in evaluation.values.items()
@@ -86,7 +87,7 @@ def load_evaluation(folder: Path) -> Evaluation:
         raise EvaluationError(f"{path}: no such file; run the evaluate stage") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise EvaluationError(f"{path}: damaged ({error}); run the evaluate stage again") from None
-    # Files of before name no sections: theirs are those of the evaluate stage.
+    # Files of older versions do not list their sections, which are those of the evaluate stage.
     sections = tree.get("sections", [TRAINED]) if isinstance(tree, dict) else [TRAINED]
     if not isinstance(tree, dict) or not all(isinstance(tree.get(s), dict) for s in sections):
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""Groups of generated images, one of which is left out at a time: what intervals are made from."""
+"""Groups of generated images; intervals are computed by leaving out one group at a time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from clipgan.metrics.intervals import Estimate
 
 GROUP_STREAM = 3
-"""Second word of the random seed; apart from the streams of other choices."""
+"""Second word of the random seed, which keeps this choice independent of all others."""
 
 
 class Grouping:
     """Which group each of a set of images belongs to.
 
     Args:
-        num_images: of the set.
-        num_groups: wanted; fewer where a group would have less than two images, and none at all
-            for fewer than four images.
-        sources: what each image was made from, such as its caption's row; images of one source
-            fall into one group and count as one above. None: each image has its own.
+        num_images: number of images in the set.
+        num_groups: number wanted; there are fewer where a group would have less than two images,
+            and none at all for fewer than four images.
+        sources: what each image was made from, such as its caption's row. Images of one source fall
+            into one group and count as one image here. None: each image has a source of its own.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Grouping:
         self.labels = torch.from_numpy(labels)
 
     def leave_out(self, compute: Callable[[Tensor], float]) -> tuple[float, ...]:
-        """``compute`` of the boolean mask (N,) of images kept, for each group."""
+        """Call ``compute`` with the boolean mask (N,) of the other images, once for each group."""
         return tuple(compute(self.labels != group) for group in range(self.num_groups))
 
     def average(self, values: Tensor, **settings: int) -> Estimate:
-        """Mean of one number an image, (N,)."""
+        """Average one number for each image, (N,)."""
         wide = values.double()
         left = self.leave_out(lambda kept: float(wide[kept].mean()))
         return Estimate(float(wide.mean()), left, count=self.num_sources, settings=settings)

@@ -1,12 +1,13 @@
 """Confidence intervals and paired tests from subsets that each leave one group of images out.
 
-The generated images fall into G random groups; every metric is also computed without each group,
-by the very estimator that is reported. The spread of these G values gives the standard error of the
-whole (the delete-a-group jackknife, Kott 2001; Efron and Tibshirani 1993, chapter 11), for a mean
-exactly the usual one. It says how much a value would move with other captions and latents; the
-reference stays. Images of one caption are not independent, so they share a group. The groups depend
-on the captions' order and the seed alone, so two models measured on shared captions and seeds share
-them, and the G differences give the paired test. ``python -m bench.intervals`` measures how often
+The generated images are divided into G random groups, and every metric is also computed without
+each group, by the same estimator that is reported. The spread of these G values is the standard
+error of the whole (the delete-a-group jackknife, Kott 2001; Efron and Tibshirani 1993, chapter 11);
+for a mean it equals the usual standard error. It says how much a value would move with other
+captions and latents and the same reference images. Images of one caption are not independent, so
+they share a group. The groups depend on the captions' order and the seed alone. Two models that are
+measured on the same captions with the same seed therefore share them, and the G differences make
+the paired test. ``python -m bench.intervals`` measures how often
 the intervals hold the truth.
 """
 
@@ -25,11 +26,11 @@ METHOD = "subsets that leave one group of generated images out"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, the same without each group of generated images, and the metric's own spread.
+    """A number, its values without each group of generated images, and the metric's own spread.
 
     Attributes:
-        count: of the independent numbers it is the mean of; None where it is no mean.
-        settings: what the metric was told besides the protocol, such as its neighbours.
+        count: how many independent numbers it is the mean of; None where it is no mean.
+        settings: of the metric, besides the protocol's, such as its number of neighbours.
     """
 
     value: float
@@ -49,7 +50,7 @@ class Bounds:
 
 
 def compute_bounds(value: float, leave_out: Sequence[float], confidence: float) -> Bounds:
-    """``value`` plus and minus Student's quantile times the jackknife's standard error.
+    """Return ``value`` plus and minus Student's quantile times the jackknife's standard error.
 
     Raises:
         EvaluationError: fewer than two subsets.
@@ -62,10 +63,10 @@ def compute_bounds(value: float, leave_out: Sequence[float], confidence: float) 
 def compute_share_bounds(
     value: float, leave_out: Sequence[float], confidence: float, count: int | None
 ) -> Bounds:
-    """Wilson's score interval (1927) of a share in [0, 1], which holds near 0 and 1 too.
+    """Compute Wilson's score interval (1927) of a share in [0, 1], which is right near 0 and 1 too.
 
-    Its number of trials is the one with which a binomial share has the jackknife's standard error;
-    where that is 0 (no image, or every image), it is ``count``.
+    The number of trials is the one that gives a binomial share the jackknife's standard error.
+    Where that error is 0 (no image counts, or every image does), it is ``count``.
 
     Raises:
         EvaluationError: fewer than two subsets.
@@ -81,7 +82,7 @@ def compute_share_bounds(
     widening = quantile**2 / trials
     centre = (value + widening / 2) / (1 + widening)
     half = quantile / (1 + widening) * math.sqrt(variance / trials + widening / (4 * trials))
-    # It holds the share itself, but for rounding at 0 and 1.
+    # Rounding must not move the share itself out of its interval at 0 and 1.
     return Bounds(max(min(centre - half, value), 0.0), min(max(centre + half, value), 1.0), error)
 
 
@@ -90,7 +91,7 @@ def _compute_standard_error(leave_out: Sequence[float]) -> float:
     if count < 2:
         raise EvaluationError(f"{count} subsets give no interval: evaluate more images")
     spread = float(np.var(np.asarray(leave_out, dtype=np.float64)))
-    # Equal numbers whose mean is rounded have a spread of about 1e-34.
+    # Equal numbers may have a spread of about 1e-34, because their mean is rounded.
     return math.sqrt((count - 1) * spread) if np.ptp(leave_out) > 0 else 0.0
 
 

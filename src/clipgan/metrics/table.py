@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipgan.errors import EvaluationError
-from clipgan.metrics.comparison import REAL, ModelComparison, compare_models, compare_values
+from clipgan.metrics.comparison import (
+    NO_DIFFERENCE,
+    REAL,
+    ModelComparison,
+    compare_models,
+    compare_values,
+)
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 from clipgan.metrics.values import MetricValue
 
@@ -16,7 +22,7 @@ _READING_ORDER = (INITIAL, TRAINED)
 
 @dataclass(frozen=True)
 class Cell:
-    """A value of one model; ``best``: shown to be better than every other model's."""
+    """A value of one model; ``best`` where it is shown to be better than every other model's."""
 
     value: MetricValue | None
     best: bool
@@ -38,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric: a cell a column, and what the comparison with the baseline says.
+    """One metric, with a cell for each column and the verdict of the comparison with the baseline.
 
     ``verdict`` is empty where there is no baseline or more than one other model.
     """
@@ -49,13 +55,13 @@ class Row:
 
     @property
     def value(self) -> MetricValue:
-        """Of the first model that has one: what all of them share stands in it."""
+        """The first model's value, which says what the values of all models share."""
         return next(cell.value for cell in self.cells if cell.value is not None)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Metrics by models; every model but the baseline against it, metric by metric."""
+    """Metrics as rows, models as columns, and the comparisons of each model with the baseline."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -71,8 +77,8 @@ class Table:
         """Confidence (``95%``) and method of the intervals; None where no value has one."""
         for row in self.rows:
             for cell in row.cells:
-                if cell.value is not None and (found := cell.value.interval) is not None:
-                    return f"{found.confidence:.0%}", found.method
+                if cell.value is not None and (interval := cell.value.interval) is not None:
+                    return f"{interval.confidence:.0%}", interval.method
         return None
 
 
@@ -85,21 +91,23 @@ def build_table(evaluation: Evaluation) -> Table:
     others = {comparison.model for comparison in comparisons}
     verdicts = {}
     if len(others) == 1:
-        verdicts = {found.metric: found.verdict or "not comparable" for found in comparisons}
+        verdicts = {one.metric: one.verdict or "not comparable" for one in comparisons}
     names = dict.fromkeys(name for column in columns for name in values[column])
     rows = []
     for name in names:
-        found = {column: values[column].get(name) for column in columns}
-        best = _find_best(found)
-        cells = tuple(Cell(value, column == best) for column, value in found.items())
+        row = {column: values[column].get(name) for column in columns}
+        best = _find_best(row)
+        cells = tuple(Cell(value, column == best) for column, value in row.items())
         rows.append(Row(name, cells, verdicts.get(name, "")))
     return Table(columns, tuple(rows), comparisons)
 
 
-def _find_best(found: Mapping[str, MetricValue | None]) -> str | None:
-    """The model whose paired comparison with every other one shows it to be better; mostly None.
-    Real images do not compete."""
-    models = {model: v for model, v in found.items() if v is not None and model != REAL}
+def _find_best(row: Mapping[str, MetricValue | None]) -> str | None:
+    """The model that paired comparisons show to be better than every other one; mostly None.
+
+    Real images do not compete.
+    """
+    models = {model: v for model, v in row.items() if v is not None and model != REAL}
     if len(models) < 2:
         return None
     choose = min if next(iter(models.values())).better == "lower" else max
@@ -110,7 +118,6 @@ def _find_best(found: Mapping[str, MetricValue | None]) -> str | None:
 
 def _differ(a: MetricValue, b: MetricValue) -> bool:
     try:
-        found = compare_values(a, b)
+        return compare_values(a, b).verdict != NO_DIFFERENCE
     except EvaluationError:
         return False
-    return found.low > 0 or found.high < 0

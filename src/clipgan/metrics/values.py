@@ -1,4 +1,4 @@
-"""The value of a metric: a number, its interval, its protocol, and which way is better."""
+"""The value of a metric: a number with its interval, its protocol and its direction."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from clipgan.metrics.intervals import METHOD, Estimate, compute_bounds, compute_
 Better = Literal["lower", "higher"]
 Range = tuple[float, float]
 SHARE: Range = (0.0, 1.0)
-"""Of metrics that are shares of images: their intervals lie within it."""
+"""Range of the metrics that are shares of images; their intervals lie within it."""
 
 _LOWER_BEFORE = ("fd_", "kid", "fid", "cmmd", "memorised_share", "path_length")
-"""How metrics are called whose lower values are better, for values that do not say it yet."""
+"""Metrics whose lower values are better, for files of older versions, which do not say so."""
 
 
 class _Frozen(BaseModel):
@@ -27,7 +27,7 @@ class _Frozen(BaseModel):
 class Protocol(_Frozen):
     """Everything that changes a metric's value besides the generator itself.
 
-    ``name`` comes last in comparisons: what really differs is more telling.
+    ``name`` stands last, so that a comparison lists the fields that really differ before it.
     """
 
     metric: Annotated[str, Field(min_length=1)]
@@ -46,7 +46,8 @@ class Protocol(_Frozen):
     resize: str
     truncation: Annotated[float | None, Field(description="None: not known (files)")]
     clip: Annotated[
-        dict[str, str] | None, Field(description="fingerprint of the CLIP that judged, if one did")
+        dict[str, str] | None,
+        Field(description="fingerprint of the CLIP, if the feature extractor is one"),
     ] = None
     settings: Annotated[
         dict[str, int], Field(description="the metric's own: splits, neighbours, candidates")
@@ -55,7 +56,7 @@ class Protocol(_Frozen):
 
 
 class Interval(_Frozen):
-    """Where the value would lie with other captions and latents, the reference being the same."""
+    """Where the value would lie with other captions and latents and the same reference images."""
 
     low: float
     high: float
@@ -64,7 +65,7 @@ class Interval(_Frozen):
 
 
 class MetricValue(_Frozen):
-    """A finite number, its interval, which way is better, and its protocol.
+    """A finite number with its interval, its direction and its protocol.
 
     Attributes:
         standard_deviation: the metric's own spread, such as over the Inception Score's splits.
@@ -95,10 +96,10 @@ def build_value(
     better: Better,
     value_range: Range = (-math.inf, math.inf),
 ) -> MetricValue:
-    """A :class:`MetricValue` with its interval, refused where a number is NaN or infinite.
+    """Make a :class:`MetricValue` with its interval; NaN and infinity are refused.
 
     Args:
-        value_range: that of the metric; :data:`SHARE` has an interval of its own.
+        value_range: of the metric; :data:`SHARE` has an interval of its own.
 
     Raises:
         EvaluationError: names the metric and the number.
@@ -127,22 +128,22 @@ def build_value(
 
 
 def find_difference(a: Protocol, b: Protocol) -> str | None:
-    """Every field in which two protocols differ, with both values; None where they agree."""
-    found = []
+    """Name every field in which two protocols differ, with both values; None where they agree."""
+    differences = []
     for field in Protocol.model_fields:
         left, right = getattr(a, field), getattr(b, field)
         if isinstance(left, dict) and isinstance(right, dict):
             keys = [key for key in sorted(left | right) if left.get(key) != right.get(key)]
-            found += [
+            differences += [
                 f"{field}.{key}: {left.get(key)!r} against {right.get(key)!r}" for key in keys
             ]
         elif left != right:
-            found.append(f"{field}: {left!r} against {right!r}")
-    return "; ".join(found) or None
+            differences.append(f"{field}: {left!r} against {right!r}")
+    return "; ".join(differences) or None
 
 
 def parse_value(tree: Any, source: str) -> MetricValue:
-    """A metric value from its JSON form, ``value.model_dump(mode="json")``.
+    """Read a metric value from its JSON form, ``value.model_dump(mode="json")``.
 
     Raises:
         EvaluationError: a field is missing, unknown or of the wrong type; names it and ``source``.

@@ -1,6 +1,6 @@
-"""What may be written wherever a generator is named; loads nothing.
+"""The forms of a generator's address; nothing is loaded here.
 
-What lies in MLflow or is a checkpoint becomes a bundle in :mod:`clipgan.stages.model_addresses`.
+:mod:`clipgan.stages.model_addresses` makes bundles of checkpoints and of models in MLflow.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from pathlib import Path
 from clipgan.artifacts import describe_non_folder
 from clipgan.models.built_in import (
     BUILT_IN,
-    find_built_in,
     get_base_folder,
-    list_built_in_names,
+    list_built_in,
 )
 
 ADDRESS_FORMS = (
-    f"{', '.join(list_built_in_names())}, the folder of a bundle (such as data/training) or of a "
+    f"{', '.join(list_built_in())}, the folder of a bundle (such as data/training) or of a "
     "checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID"
 )
 BUNDLE_FILE, CHECKPOINT_FILE = "bundle.json", "checkpoint.json"
 
 
 def is_in_mlflow(address: str) -> bool:
-    """Whether only the MLflow store knows what is there."""
+    """Whether the address names something in an MLflow store."""
     return address.startswith(("models:/", "runs:/"))
 
 
 def find_folder(address: str, family: str | None = None) -> Path | None:
-    """The folder that an address names, whether it is there or not; None: it is in MLflow.
+    """Return the folder that an address names, whether it exists or not; None: it is in MLflow.
 
-    ``family``: whose generator ``built-in`` stands for; None: the one that commands call so.
+    Args:
+        family: whose generator ``built-in`` names; None: the one that commands call so.
     """
     if is_in_mlflow(address):
         return None
     if address == BUILT_IN and family is not None:
         return get_base_folder(family)
-    return find_built_in(address) or Path(address).expanduser()
+    return list_built_in().get(address) or Path(address).expanduser()
 
 
 def describe_missing(address: str) -> str:
-    """What to say where an address leads to no generator, with the forms that do."""
+    """Write the error for an address without a generator, with all forms of addresses."""
     path = Path(address).expanduser()
     what = (
         describe_non_folder(path) if path.is_file() else "no generator bundle or checkpoint there"

@@ -1,24 +1,23 @@
-"""The generator bundle: a folder with everything needed to sample from, or go on training.
+"""The generator bundle: a folder with everything that sampling and further training need.
 
 ::
 
-    bundle.json                 what it is: format, family, architecture, CLIP, provenance, hashes
+    bundle.json                 description: format, family, architecture, CLIP, provenance, hashes
     generator.safetensors       weights and buffers of the (averaged) generator
-    discriminator.safetensors   optional: needed to go on training, not to sample
-    modality_means.safetensors  optional: what CLIP features are centred by before they are shown to
-                                the generator (see clipgan.models.modality_gap)
+    discriminator.safetensors   optional: further training needs it, sampling does not
+    modality_means.safetensors  optional: subtracted from CLIP features before the generator takes
+                                them (see clipgan.models.modality_gap)
 
 Weights are stored in fp16 or fp32 and always loaded as fp32. There is no pickle. ``bundle.json`` is
-removed before the weights are replaced and written last, each file whole or not at all: a save that
-is cut off leaves a folder that is refused as incomplete, never a mixture of two bundles. Other
-files of the folder are not touched.
+removed before the weights are replaced and written last, and each file is written atomically. A
+save that is interrupted therefore leaves a folder that is refused as incomplete, never a mixture of
+two bundles. Other files of the folder are not touched.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -31,9 +30,14 @@ from clipgan.errors import CheckpointError, ConfigError
 from clipgan.families.registry import FAMILIES, find_family
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.networks import Discriminator, Generator, NetworkSpec
-from clipgan.models.stored_weights import check_shapes, convert_weights, load_weights
+from clipgan.models.stored_weights import (
+    FORMAT_VERSION,
+    check_shapes,
+    convert_weights,
+    load_weights,
+    read_description,
+)
 
-FORMAT_VERSION = 1
 INFO_FILE = "bundle.json"
 GENERATOR_FILE = "generator.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
@@ -43,14 +47,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle is and where it comes from.
+    """Description and provenance of a bundle.
 
     Attributes:
         family: the paper's network, a name in :data:`~clipgan.families.registry.FAMILIES`.
         clip: fingerprint of the CLIP model whose text features the generator understands.
         resolution_px: side of the images.
         images_seen: real images shown in training so far.
-        provenance: anything that says how it was made (data fingerprint, seed, ...); JSON values.
+        provenance: how it was made (data fingerprint, seed, ...); JSON values.
         architecture: keyword arguments of ``generator`` and, if stored, ``discriminator``; filled
             in by :func:`save_bundle`.
         files: SHA-256 of each weights file; filled in by :func:`save_bundle`.
@@ -66,7 +70,7 @@ class BundleInfo:
 
 
 class TextEncoder(Protocol):
-    """Whatever turns texts into CLIP's text features."""
+    """A CLIP's text tower."""
 
     def encode_texts(self, captions: Sequence[str], *, normalize: bool = True) -> Tensor:
         """Captions -> (N, D) float32, of unit norm if ``normalize``."""
@@ -74,11 +78,10 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class GeneratorBundle:
-    """A loaded bundle: modules in fp32, in evaluation mode, without gradients switched off.
+    """A loaded bundle: modules in fp32 and in evaluation mode, whose parameters require gradients.
 
-    It draws once its CLIP was lent to it (:meth:`Generator.attach_clip`).
-
-    ``means``: None where the generator takes CLIP features as they are.
+    A generator that draws through a CLIP needs :meth:`Generator.attach_clip` first. ``means`` is
+    None where the generator takes CLIP features as they are.
     """
 
     generator: Generator
@@ -93,37 +96,37 @@ class GeneratorBundle:
 
     @property
     def takes_raw_texts(self) -> bool:
-        """Whether text features of any length are wanted, as CLIP gives them, not unit ones."""
+        """Whether the generator takes CLIP's text features without normalisation to unit length."""
         return self.generator.takes_raw_texts
 
     def encode_texts(self, clip: TextEncoder, texts: Sequence[str]) -> Tensor:
-        """Texts -> (N, D) float32: what the generator was trained to be shown for them."""
+        """Texts -> (N, D) float32 conditions, as the generator was trained to take them."""
         if self.takes_raw_texts:
             return clip.encode_texts(texts, normalize=False)
         return self.prepare_texts(clip.encode_texts(texts))
 
     def prepare_texts(self, text_features: Tensor) -> Tensor:
-        """(N, D) float32, unit norm -> what the generator was trained to be shown for them.
+        """(N, D) float32 of unit norm -> conditions, as the generator was trained to take them.
 
         Raises:
-            ConfigError: it takes raw features, whose length is lost.
+            ConfigError: it takes features that are not normalised, whose length is lost here.
         """
         self._refuse_unit_features()
         return text_features if self.means is None else self.means.centre_texts(text_features)
 
     def prepare_images(self, image_features: Tensor) -> Tensor:
-        """:meth:`prepare_texts` for image features in place of text."""
+        """Do the same for image features that take the place of text features."""
         self._refuse_unit_features()
         return image_features if self.means is None else self.means.centre_images(image_features)
 
     def generate(self, latents: Tensor, texts: Tensor, *, truncation: float = 1.0) -> Tensor:
-        """Images of latents and prepared texts, with the stored noise where there is such.
+        """Generate images from latents and prepared texts, with the stored noise if there is any.
 
         Args:
             latents: (N, latent_dim) standard normal.
             texts: (N, D) from :meth:`encode_texts`, :meth:`prepare_texts` or
                 :meth:`prepare_images`.
-            truncation: psi of the styles; 1 leaves them alone.
+            truncation: psi of the styles; 1 does not change them.
 
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
@@ -180,9 +183,7 @@ def save_bundle(
             save_file(tensors, temporary)
         files[path.name] = hash_file(path)
     architecture = {name: dict(module.architecture) for name, module in modules.items()}
-    whole = BundleInfo(
-        **{**_shallow(info), "architecture": architecture, "files": files},
-    )
+    whole = replace(info, architecture=architecture, files=files)
     write_json(folder / INFO_FILE, {"format_version": FORMAT_VERSION, **asdict(whole)})
     return whole
 
@@ -194,21 +195,24 @@ def load_bundle_info(folder: Path) -> BundleInfo:
         CheckpointError: it is missing, damaged, of another format, or names an unknown family.
     """
     path = folder / INFO_FILE
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder}: no {INFO_FILE}, so no complete generator bundle; train one or name another"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise CheckpointError(f"{path}: damaged; restore or retrain the bundle") from None
-    version = tree.pop("format_version", None) if isinstance(tree, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format_version = {version!r}, this program reads {FORMAT_VERSION}; "
-            "use the program version that wrote it"
-        )
-    info = _parse_info(path, tree)
+    tree = read_description(
+        path,
+        {
+            "family": str,
+            "clip": dict,
+            "resolution_px": int,
+            "images_seen": int,
+            "provenance": dict,
+            "architecture": dict,
+            "files": dict,
+        },
+        missing="no complete generator bundle; train one or name another",
+        remedy="restore or retrain the bundle",
+    )
+    unknown = sorted(set(tree) - set(BundleInfo.__dataclass_fields__))
+    if unknown:
+        raise CheckpointError(f"{path}: unknown key {unknown[0]}; restore the bundle")
+    info = BundleInfo(**tree)
     if info.family not in FAMILIES:
         raise CheckpointError(
             f"{path}: family = {info.family!r} is unknown; known: {', '.join(FAMILIES)}"
@@ -240,21 +244,12 @@ def load_bundle(folder: Path, *, with_discriminator: bool = True) -> GeneratorBu
     return GeneratorBundle(generator, discriminator, info, _load_means(folder, info, generator))
 
 
-def check_bundle_fits(
-    info: BundleInfo, *, resolution_px: int | None = None, clip: Mapping[str, str] | None = None
-) -> None:
-    """Refuse a bundle for another image size or another CLIP than wanted; None is not checked.
+def check_bundle_fits(info: BundleInfo, *, clip: Mapping[str, str]) -> None:
+    """Refuse a bundle that was trained with another CLIP.
 
     Raises:
-        CheckpointError: naming both values and the fix.
+        CheckpointError: names both values and the fix.
     """
-    if resolution_px is not None and info.resolution_px != resolution_px:
-        raise CheckpointError(
-            f"the generator bundle is for {info.resolution_px} px, not resolution_px = "
-            f"{resolution_px}: set it to {info.resolution_px} or start from another bundle"
-        )
-    if clip is None:
-        return
     for key in sorted({*info.clip, *clip}):
         ours, theirs = info.clip.get(key), clip.get(key)
         if ours != theirs:
@@ -262,31 +257,6 @@ def check_bundle_fits(
                 f"the generator bundle was trained with CLIP {key} = {ours}, here it is {theirs}: "
                 "use that CLIP, or train from initial_weights: none"
             )
-
-
-def _shallow(info: BundleInfo) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in BundleInfo.__dataclass_fields__}
-
-
-def _parse_info(path: Path, tree: dict[str, Any]) -> BundleInfo:
-    kinds: dict[str, type] = {
-        "family": str,
-        "clip": dict,
-        "resolution_px": int,
-        "images_seen": int,
-        "provenance": dict,
-        "architecture": dict,
-        "files": dict,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(tree.get(key), kind):
-            raise CheckpointError(
-                f"{path}: {key} = {tree.get(key)!r} is no {kind.__name__}; restore the bundle"
-            )
-    unknown = sorted(set(tree) - set(kinds))
-    if unknown:
-        raise CheckpointError(f"{path}: unknown key {unknown[0]}; restore the bundle")
-    return BundleInfo(**tree)
 
 
 def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[Module]) -> Module:

@@ -1,5 +1,4 @@
-"""What every family's networks have in common, so that bundles and samplers need not ask whose
-they are."""
+"""The interface of every family's networks, which bundles and samplers use."""
 
 from __future__ import annotations
 
@@ -14,11 +13,10 @@ class Generator(nn.Module, ABC):
     """Latents and text features -> images.
 
     Attributes:
-        architecture: the arguments that build it again, JSON values.
+        architecture: the arguments of its constructor, JSON values.
         resolution_px: side of its images.
         latent_dim, text_dim: widths of its inputs.
-        takes_raw_texts: it was trained on text features as CLIP gives them, of any length, and not
-            on unit ones.
+        takes_raw_texts: whether it was trained on text features of any length, not of unit length.
     """
 
     architecture: dict[str, Any]
@@ -28,7 +26,8 @@ class Generator(nn.Module, ABC):
     takes_raw_texts = False
 
     def attach_clip(self, clip: Any) -> None:
-        """Lend it the ``ClipEncoder`` that it draws through, on its own device; most need none.
+        """Attach the ``ClipEncoder`` that it draws through, on the encoder's device; most need
+        none.
 
         Raises:
             ClipError, ConfigError: the CLIP does not fit.
@@ -38,25 +37,25 @@ class Generator(nn.Module, ABC):
     def forward(self, latents: Tensor, text_features: Tensor, *, truncation: float = 1.0) -> Tensor:
         """(N, latent_dim) and (N, text_dim) -> images (N, 3, R, R) float32, not clamped.
 
-        The same input gives the same images: noise, where there is such, is the stored one.
+        The same input makes the same images, because noise, if there is any, is the stored noise.
 
         Args:
-            truncation: psi of the styles; 1 leaves them alone.
+            truncation: psi of the styles; 1 does not change them.
 
         Raises:
-            ConfigError: another truncation is asked of a generator without styles.
+            ConfigError: the truncation is not 1 and the generator has no styles.
         """
 
 
 class Discriminator(nn.Module):
-    """What judges images; ``architecture`` holds the arguments that build it again."""
+    """Tells real from generated images; ``architecture`` holds its constructor's arguments."""
 
     architecture: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A family's part ``networks``: the classes that bundles and checkpoints are read into."""
+    """A family's part ``networks``: the classes of the networks in bundles and checkpoints."""
 
     generator: type[Generator]
     discriminator: type[Discriminator]

@@ -4,8 +4,8 @@
 
     h~ = f + r1(f) + eps * exp(r2(f)),    h' = h~ / ||h~||
 
-with eps standard normal, r1 and r2 two small networks: the noise around an image feature that makes
-it pass for a text feature is learned from pairs, instead of being the same in all directions. A
+with eps standard normal and two small networks r1 and r2. The noise that turns an image feature
+into a pseudo text feature is learned from pairs, instead of being the same in all directions. A
 trained mapper is a folder::
 
     mapper.safetensors    weights, fp32
@@ -14,7 +14,6 @@ trained mapper is a folder::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -28,8 +27,8 @@ from torch import Tensor, nn
 
 from clipgan.artifacts import atomic_path, hash_file, write_json
 from clipgan.errors import CheckpointError
+from clipgan.models.stored_weights import FORMAT_VERSION, convert_weights, read_description
 
-FORMAT_VERSION = 1
 WEIGHTS_FILE = "mapper.safetensors"
 INFO_FILE = "mapper.json"
 LEAKY_SLOPE = 0.01
@@ -37,11 +36,12 @@ _REMEDY = "run `clipgan pretrain-mapper` again"
 
 
 class NoiseMapper(nn.Module):
-    """r1 (``shift``) and r2 (``log_deviation``): four linear layers each, leaky ReLU between.
+    """r1 (``shift``) and r2 (``log_deviation``): each has four linear layers with leaky ReLU
+    between.
 
     Args:
         dim: width of the CLIP features.
-        hidden_dim: of the three hidden layers; 1024 in the paper's code.
+        hidden_dim: width of the three hidden layers; 1024 in the paper's code.
     """
 
     def __init__(self, *, dim: int, hidden_dim: int) -> None:
@@ -51,7 +51,7 @@ class NoiseMapper(nn.Module):
         self.log_deviation = _build_network(dim, hidden_dim)
 
     def draw_offsets(self, image_features: Tensor, noise: Tensor) -> Tensor:
-        """``r1(f) + noise * exp(r2(f))``, (N, D) float32, of (N, D) features and normal noise."""
+        """Compute ``r1(f) + noise * exp(r2(f))``, (N, D) float32, of (N, D) features and noise."""
         shift: Tensor = self.shift(image_features)
         log_deviation: Tensor = self.log_deviation(image_features)
         return shift + noise * log_deviation.exp()
@@ -73,15 +73,12 @@ def save_mapper(
 
     Args:
         clip: fingerprint of the CLIP whose features it was trained on.
-        recipe, metrics: how it was made and what it reaches; JSON values.
+        recipe, metrics: how it was made and its figures; JSON values.
 
     Raises:
         CheckpointError: a weight is not finite; nothing is written.
     """
-    tensors = {name: tensor.detach().cpu() for name, tensor in mapper.state_dict().items()}
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"mapper weight {name} is not finite: not saved")
+    tensors = convert_weights("mapper", mapper, "fp32")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INFO_FILE).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
@@ -101,10 +98,10 @@ def save_mapper(
 
 
 def load_mapper(folder: Path, clip: Mapping[str, str]) -> NoiseMapper:
-    """A trained mapper on the CPU, frozen, in evaluation mode.
+    """Load a trained mapper on the CPU, frozen and in evaluation mode.
 
     Args:
-        clip: fingerprint of the CLIP whose features it will see; the precision may differ.
+        clip: fingerprint of the CLIP whose features it will take; the precision may differ.
 
     Raises:
         CheckpointError: the folder is missing or damaged, or was made for another CLIP.
@@ -138,7 +135,7 @@ def _build_network(dim: int, hidden_dim: int) -> nn.Sequential:
 
 
 def hash_mapper(folder: Path) -> str:
-    """SHA-256 of a mapper's weights as ``mapper.json`` names it; the weights are not read.
+    """Read the SHA-256 of a mapper's weights from ``mapper.json``; the weights are not read.
 
     Raises:
         CheckpointError: the folder is missing or its description damaged.
@@ -147,28 +144,12 @@ def hash_mapper(folder: Path) -> str:
 
 
 def _load_info(folder: Path) -> dict[str, Any]:
-    path = folder / INFO_FILE
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(
-            f"{folder}: no {INFO_FILE}, so no complete noise mapper; {_REMEDY} or name another"
-        ) from None
-    except ValueError:
-        raise CheckpointError(f"{path}: damaged; {_REMEDY}") from None
-    version = tree.get("format_version") if isinstance(tree, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format_version = {version!r}, this program reads {FORMAT_VERSION}; {_REMEDY}"
-        )
-    kinds = {"dim": int, "hidden_dim": int, "clip": dict, "sha256": str}
-    for key, kind in kinds.items():
-        if not isinstance(tree.get(key), kind):
-            raise CheckpointError(
-                f"{path}: {key} = {tree.get(key)!r} is no {kind.__name__}; {_REMEDY}"
-            )
-    found: dict[str, Any] = tree
-    return found
+    return read_description(
+        folder / INFO_FILE,
+        {"dim": int, "hidden_dim": int, "clip": dict, "sha256": str},
+        missing=f"no complete noise mapper; {_REMEDY} or name another",
+        remedy=_REMEDY,
+    )
 
 
 def _check_clip(folder: Path, made: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Text features for training: pseudo ones from images, perturbed true ones, or a mix of both.
+"""Text features for training: pseudo text from images, perturbed true text, or a mix of both.
 
 Three kinds of pseudo text: Gaussian noise (LAFITE-G), a trained mapper (LAFITE-NN), and Gaussian
 noise in the space without modality gap (C3).
@@ -16,15 +16,16 @@ from clipgan.random_draws import draw_normal, draw_uniform
 
 
 def compute_pseudo_text(features: Tensor, noise_level: float, noise: Tensor) -> Tensor:
-    """Move features to a random direction and back to the sphere (LAFITE, equation 2).
+    """Move features in a random direction and back to the sphere (LAFITE, equation 2).
 
-    ``h = f + noise_level * noise * ||f|| / ||noise||``, then ``h / ||h||``. With image features the
-    result passes for a text feature of the image; with text features it is a perturbed one. The
-    expected cosine of the result and its feature is about ``1 / sqrt(1 + noise_level^2)``.
+    ``h = f + noise_level * noise * ||f|| / ||noise||``, then ``h / ||h||``. From an image feature
+    this makes a pseudo text feature of the image, from a text feature a perturbed one. The expected
+    cosine of the result and its feature is about ``1 / sqrt(1 + noise_level^2)``.
 
     Args:
         features: (N, D) float32.
-        noise_level: xi. 3 makes a feature a quarter and noise three quarters of the sum.
+        noise_level: xi of the paper; 3 makes a feature a quarter and noise three quarters of the
+            sum. The official code has weights ``w`` of the noise, where xi is ``w / (1 - w)``.
         noise: (N, D) standard normal.
 
     Returns:
@@ -35,14 +36,6 @@ def compute_pseudo_text(features: Tensor, noise_level: float, noise: Tensor) -> 
     return F.normalize(moved, dim=1)
 
 
-def compute_noise_level(noise_weight: float) -> float:
-    """xi of a weighted sum ``(1 - w) * f + w * noise`` of unit vectors: 0.75 -> 3, 0.1 -> 1/9.
-
-    The official code states weights, the paper xi; after normalisation both are the same.
-    """
-    return noise_weight / (1.0 - noise_weight)
-
-
 def compute_training_text(
     image_features: Tensor,
     text_features: Tensor,
@@ -50,18 +43,19 @@ def compute_training_text(
     rng: torch.Generator | None = None,
     mapper: NoiseMapper | None = None,
 ) -> Tensor:
-    """Conditions of one batch: pseudo text with ``pseudo_text_probability``, else perturbed text.
+    """Make the conditions of a batch: pseudo text with ``pseudo_text_probability``, else true text.
 
-    A sample without a text feature (a row of zeros) always gets pseudo text. One draw of noise
-    serves both kinds. With probability 1 the text features are not looked at. Where ``config.kind``
-    is ``centred_gaussian`` the features come without their modality's mean already
-    (:mod:`clipgan.models.modality_gap`).
+    True text is perturbed. A sample without a text feature (a row of zeros) always gets pseudo
+    text. Both kinds use the same draw of noise. With probability 1 the text features are not used.
+    Where ``config.kind`` is ``centred_gaussian``, the mean of their modality has been subtracted
+    from the features before (:mod:`clipgan.models.modality_gap`).
 
     Args:
         image_features: (N, D) float32, unit norm.
         text_features: (N, D) float32, unit norm or zero.
-        rng: on the features' device.
-        mapper: on the features' device; makes the pseudo text where ``config.kind`` is ``mapper``.
+        rng: on the features' device; None: the device's own.
+        mapper: on the features' device; it makes the pseudo text where ``config.kind`` is
+            ``mapper``.
 
     Returns:
         (N, D) float32, unit norm.

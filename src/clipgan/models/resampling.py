@@ -1,4 +1,4 @@
-"""Resampling with the filter of StyleGAN2 (arXiv 1912.04958), differentiable at will."""
+"""Resampling with the filter of StyleGAN2 (arXiv 1912.04958), and all its derivatives."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 class _Gather(torch.autograd.Function):
-    """Depthwise correlation with a symmetric kernel; its gradient is :class:`_Spread` and so on.
+    """Depthwise correlation with a symmetric kernel; its gradient is :class:`_Spread`.
 
-    Autograd's own second derivative of a depthwise convolution loops over the channels to get a
-    gradient of the kernel that nobody asks for.
+    Autograd's second derivative of a depthwise convolution would loop over the channels for a
+    gradient of the kernel, which is not needed.
     """
 
     @staticmethod
@@ -35,7 +35,7 @@ class _Gather(torch.autograd.Function):
 class _Spread(torch.autograd.Function):
     """The adjoint of :class:`_Gather`, a transposed depthwise correlation.
 
-    ``settings``: stride, padding and (H, W) of the output.
+    ``settings`` are stride, padding and (H, W) of the output.
     """
 
     @staticmethod
@@ -50,7 +50,7 @@ class _Spread(torch.autograd.Function):
         ]
         dtype = images.dtype
         if stride > 1 and dtype == torch.bfloat16 and images.device.type == "cpu":
-            # oneDNN has no bf16 form of this one; the fallback is 20 times slower.
+            # oneDNN has no bf16 form of this operation, and PyTorch's is 20 times slower.
             images, kernel = images.float(), kernel.float()
         kernel = kernel.expand(channels, 1, -1, -1)
         return F.conv_transpose2d(
@@ -66,7 +66,7 @@ class _Spread(torch.autograd.Function):
 class ResampleFilter(nn.Module):
     """The 4x4 filter of StyleGAN2, the outer product of [1, 3, 3, 1] with itself.
 
-    Outside the image there are zeros. The kernel sums to one; it is rebuilt, never saved.
+    The image is padded with zeros. The kernel sums to one; it is not part of the state dict.
     """
 
     kernel: Tensor
@@ -80,18 +80,18 @@ class ResampleFilter(nn.Module):
     def forward(
         self, images: Tensor, *, padding: int, stride: int = 1, gain: float = 1.0
     ) -> Tensor:
-        """Filter (N, C, H, W) padded with zeros on all sides; keep every ``stride``-th pixel."""
+        """Pad (N, C, H, W) with zeros on all sides, filter, and keep every ``stride``-th pixel."""
         kernel = (self.kernel * gain).to(images.dtype)
         filtered: Tensor = _Gather.apply(images, kernel, stride, padding)
         return filtered
 
     def upsample(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 2H, 2W): zero insertion, filter, gain 4."""
+        """(N, C, H, W) -> (N, C, 2H, 2W): insert zeros, filter, multiply by 4."""
         kernel = (self.kernel * 4.0).to(images.dtype)
         size = torch.Size([2 * side for side in images.shape[2:]])
         larger: Tensor = _Spread.apply(images, kernel, 2, 1, size)
         return larger
 
     def downsample(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H/2, W/2): filter, every second pixel from the first."""
+        """(N, C, H, W) -> (N, C, H/2, W/2): filter and keep every second pixel from the first."""
         return self.forward(images, padding=1, stride=2)

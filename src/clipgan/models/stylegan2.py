@@ -1,10 +1,10 @@
 """Layers of StyleGAN2 (Karras et al., arXiv 1912.04958), written for speed and double backward.
 
-Every layer is made of differentiable operations only, so that R1 and path length can differentiate
-twice. Activations are in channels_last order: the depthwise resampling filter is several times
-faster there, on CPUs and on GPUs. Weights are stored with unit variance and multiplied with
-``1 / sqrt(fan_in)`` at run time (equalised learning rate); linear layers may also store their
-weights divided by a learning-rate multiplier.
+Every operation can be differentiated twice, as R1 and path length need. Activations are in
+channels_last order: the depthwise resampling filter is several times faster there, on CPUs and on
+GPUs. Weights are stored with unit variance and multiplied with ``1 / sqrt(fan_in)`` at run time
+(equalised learning rate); linear layers may also store their weights divided by a learning-rate
+multiplier.
 
 Constant gains are folded into weights, biases and demodulation, because
 ``g * leaky_relu(x) == leaky_relu(g * x)`` for ``g > 0``: each saves a pass over the activations.
@@ -37,8 +37,10 @@ NUM_REDUCED_RESOLUTIONS = 4
 def choose_block_dtype(
     side: int, resolution_px: int, compute_dtype: torch.dtype, num_reduced: int
 ) -> torch.dtype:
-    """Number format of the block of ``side``: the compute dtype for the ``num_reduced`` highest
-    resolutions but never for the 4x4 block, else float32."""
+    """Choose the compute dtype for the ``num_reduced`` highest resolutions, else float32.
+
+    The 4x4 block always has float32.
+    """
     first = max(resolution_px >> (num_reduced - 1), 8)
     return compute_dtype if side >= first else torch.float32
 
@@ -46,7 +48,7 @@ def choose_block_dtype(
 def compute_block_channels(
     resolution_px: int, channel_base: int, channel_max: int
 ) -> dict[int, int]:
-    """Channels of the block of each side from 4 px to ``resolution_px``.
+    """Compute the channels of the block of each side from 4 px to ``resolution_px``.
 
     Raises:
         ConfigError: the side is no power of two from 8, or a block is left without channels.
@@ -63,9 +65,10 @@ def compute_block_channels(
 
 
 def clamped_leaky_relu(inputs: Tensor, clamp: float = ACTIVATION_CLAMP) -> Tensor:
-    """Leaky ReLU of slope 0.2, then a clamp; the gain of sqrt(2) is the caller's to fold in.
+    """Apply leaky ReLU of slope 0.2 and a clamp; the caller folds the gain of sqrt(2) in.
 
-    ``inputs`` is overwritten. ``hardtanh`` is a clamp whose backward takes one pass, not three.
+    ``inputs`` is overwritten. ``hardtanh`` is a clamp whose backward pass reads the data once, not
+    three times.
     """
     return F.hardtanh(F.leaky_relu_(inputs, LEAKY_SLOPE), -clamp, clamp)
 
@@ -144,7 +147,7 @@ class LayerwiseLinear(nn.Module):
 
 
 def compute_demodulation(weight: Tensor, modulation: Tensor) -> Tensor:
-    """Factor that gives every output channel of a modulated convolution unit variance.
+    """Compute the factor that brings a modulated convolution's output channels to unit variance.
 
     ``1 / sqrt(sum over in, k, k of (modulation * weight)^2 + 1e-8)`` (StyleGAN2, equation 3).
 
@@ -203,11 +206,11 @@ class ModulatedConv(nn.Module):
         return clamped_leaky_relu(outputs)
 
     def convolve(self, inputs: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """The convolution alone: (N, out, R, R) still to be multiplied with the (N, out) factor."""
+        """Convolve; the result (N, out, R, R) is to be multiplied with the factor (N, out)."""
         weight: Tensor = self.weight
         if inputs.dtype != torch.float32:
-            # Demodulation cancels any scale, so numbers are brought near one where the format is
-            # short. No gradient passes through the scales: they do not change the result.
+            # Demodulation cancels any scale, so numbers are brought near one, which a short format
+            # represents best. The scales do not change the result and need no gradient.
             fan_in = weight[0].numel()
             largest = weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=EPSILON)
             weight = weight / (largest * math.sqrt(fan_in))
@@ -237,7 +240,7 @@ class ToRgb(nn.Module):
     def forward(self, inputs: Tensor, modulation: Tensor) -> Tensor:
         """(N, in, H, W) and (N, in) float32 -> (N, 3, H, W) float32."""
         samples, _, height, width = inputs.shape
-        # Per-sample weights are tiny here, scaled activations would be a pass over the whole block.
+        # Weights of each sample are small; scaling the activations would be a pass over the block.
         weight = modulation[:, :, None] * (self.weight[:, :, 0, 0].t() * self.weight_gain)
         pixels = inputs.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(inputs.dtype)
         colors = (pixels.float() + self.bias).clamp(-ACTIVATION_CLAMP, ACTIVATION_CLAMP)
@@ -308,7 +311,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 def compute_minibatch_stddev(inputs: Tensor, group_size: int) -> Tensor:
-    """One number a sample: how much its group of the batch varies (arXiv 1710.10196, section 3).
+    """Compute how much each sample's group of the batch varies (arXiv 1710.10196, section 3).
 
     With n = N / G groups of G = min(group_size, N), sample i belongs to group i mod n.
 

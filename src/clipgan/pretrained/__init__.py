@@ -1,1 +1,1 @@
-"""Networks that come with their weights as pip packages."""
+"""Networks whose weights come with pip packages."""

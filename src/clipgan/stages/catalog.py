@@ -1,7 +1,7 @@
-"""What ``clipgan stage NAME`` calls: each step function with its parameters and paths.
+"""What ``clipgan stage NAME`` calls: the function of each stage with its parameters and paths.
 
-Which stages there are, what each depends on and what it makes, ``dvc.yaml`` alone says. A stage's
-heavy imports happen when it runs.
+``dvc.yaml`` alone says what each stage depends on and what it makes. A stage's slow imports happen
+when it runs.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
 
     with ExitStack() as stack:
         processes = stack.enter_context(join_processes(os.environ, params.train.device))
-        # Before any run is made.
+        # Checked before an MLflow run is made.
         check_batch_fits(params.train, processes)
         initial_folder = stack.enter_context(
             opened_start(
@@ -98,10 +98,10 @@ def _train(params: Params, workspace: Workspace) -> Any:
 
 
 def _build_training_evaluation(params: Params, workspace: Workspace, logger: RunLogger) -> Any:
-    # Processes other than the first have no run to write to.
+    # Only the first process has a run to write to.
     if not params.monitoring.evaluation_interval_images or logger is NULL_LOGGER:
         return None
-    # Imported here: no edit of the evaluation's code may retrain anything.
+    # Imported here, because no edit of the evaluation's code may retrain anything.
     from clipgan.stages.training_evaluation import TrainingEvaluation
 
     return TrainingEvaluation(
@@ -193,7 +193,7 @@ STAGES: dict[str, Callable[[Params, Workspace], Any]] = {
 
 
 def run_stage(name: str, workspace: Workspace) -> Any:
-    """Run the stage ``name`` with the params.yaml of ``workspace``; gives its report.
+    """Run the stage ``name`` with the params.yaml of ``workspace`` and return its result.
 
     Raises:
         ConfigError: no such stage, or a parameter is wrong.
@@ -204,7 +204,7 @@ def run_stage(name: str, workspace: Workspace) -> Any:
     if name == "train":
         check_resolutions(params, workspace.root)
     elif not name.startswith("pretrain_"):  # recipes of their own
-        # Without the start: `clipgan pretrain-generator` runs stages before there is one that fits.
+        # The start is not checked: `clipgan pretrain-generator` runs stages before there is one.
         check_stored_size(params)
     with set_stage_threads(name, params.threads):
         return STAGES[name](params, workspace)

@@ -1,4 +1,4 @@
-"""A registered version measured again: the data have grown, or the protocol has changed since."""
+"""Measurement of a registered version on the data and the protocol of today."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from clipgan.workspace import Workspace
 def measure_version(
     params: Params, workspace: Workspace, version: int, protocol: str
 ) -> dict[str, MetricValue]:
-    """Values of a registered version on today's data, as the evaluate stage would measure them.
+    """Measure a registered version on today's data, as the evaluate stage would.
 
     Args:
-        protocol: the name of one.
+        protocol: name of a protocol.
 
     Raises:
-        RegistryError: its files are gone.
+        RegistryError: the version's files do not exist any more.
         EvaluationError: no such protocol, or it draws images of another size than the generator in
             ``data/training``.
         CheckpointError, ClipError, DataError: it or the data cannot be loaded.

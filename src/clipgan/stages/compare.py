@@ -1,9 +1,8 @@
-"""Models by address, measured side by side on the same captions, latents and reference."""
+"""Measurement of models by address on the same captions, latents and reference images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from clipgan.evaluation.report.pictures import Pictures
 from clipgan.evaluation.report.writing import write_report
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
-from clipgan.metrics.comparison import ModelComparison, compare_models
+from clipgan.metrics.comparison import compare_models
 from clipgan.metrics.evaluations import TRAINED, Evaluation, save_evaluation
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger, log_files
 from clipgan.stages.measurements import Measurements
@@ -23,14 +22,6 @@ from clipgan.stages.model_sources import ModelLoader
 
 COMPARISON_FILE = "comparison.json"
 LOGGED_FOLDER = "comparison"
-
-
-@dataclass(frozen=True)
-class ComparisonReport:
-    """What was measured, and every model but the first against the first."""
-
-    evaluation: Evaluation
-    comparisons: list[ModelComparison]
 
 
 def measure_models(
@@ -44,22 +35,21 @@ def measure_models(
     cache: Path | None,
     device: torch.device,
     logger: RunLogger = NULL_LOGGER,
-) -> ComparisonReport:
+) -> Evaluation:
     """Measure models and write a folder with values, report and pictures.
 
     Args:
         config: section ``evaluate``.
-        addresses: of one model or more, see :mod:`clipgan.stages.model_sources`; the first is what
-            the others are compared with.
-        protocols: names.
+        addresses: of one model or more, see :mod:`clipgan.stages.model_sources`; the others are
+            compared with the first.
+        protocols: names of protocols.
         images: image shards of the project.
         output: folder to make or replace.
         cache: folder for features of real images.
         logger: receives the files.
 
     Raises:
-        EvaluationError: an address stands there twice, models of different sizes, or see
-            :meth:`Measurements.measure`.
+        EvaluationError: an address is given twice, or see :meth:`Measurements.measure`.
         CheckpointError, RegistryError, ClipError: a model cannot be loaded.
     """
     for address in addresses:
@@ -72,7 +62,6 @@ def measure_models(
     for recipe in recipes:
         measured.measure(recipe)
     baseline = None if alone else addresses[0]
-    comparisons = compare_models(measured.values, baseline)
     evaluation = Evaluation(
         measured.values,
         measured.skipped,
@@ -83,8 +72,8 @@ def measure_models(
     )
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
-        tree = [comparison.to_tree() for comparison in comparisons]
+        tree = [one.to_tree() for one in compare_models(measured.values, baseline)]
         write_json(building / COMPARISON_FILE, {"models": list(addresses), "metrics": tree})
         write_report(building, evaluation, measured.pictures or Pictures())
     log_files(UnfailingRunLogger(logger), output, LOGGED_FOLDER)
-    return ComparisonReport(evaluation, comparisons)
+    return evaluation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,17 +41,6 @@ INITIAL_FOLDER = "initial"
 LOGGED_FOLDER = "evaluation"
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    """What an evaluation found: section (trained, initial, real) -> metric -> number."""
-
-    values: dict[str, dict[str, float]]
-    skipped: dict[str, str]
-    warnings: tuple[str, ...]
-    images_seen: int
-    seconds: float
-
-
 def evaluate(
     config: EvaluateConfig,
     *,
@@ -64,7 +52,7 @@ def evaluate(
     cache: Path | None,
     clip: ClipEncoder | None = None,
     logger: RunLogger = NULL_LOGGER,
-) -> EvaluationReport:
+) -> Evaluation:
     """Measure the trained generator, the one it started from, and real images in their place.
 
     Args:
@@ -73,7 +61,7 @@ def evaluate(
         training: the train stage's folder; its ``initial/`` is compared where there is one.
         images, features: artifacts of the stages before.
         output: folder to make or replace.
-        cache: folder for features of real images, shared between runs; None: none are kept.
+        cache: folder for features of real images, shared between runs; None: none are stored.
         clip: the encoder the generator was trained with.
         logger: receives metrics (initial ones at 0 images seen) and evaluation.json.
 
@@ -82,7 +70,6 @@ def evaluate(
         EvaluationError: an unknown protocol, an empty split, a collapsed generator, or NaN in
             features.
     """
-    started = time.monotonic()
     protocols = [find_protocol(name, config) for name in config.protocols]
     bundles = _load_bundles(config, training)
     inputs = load_evaluation_inputs(
@@ -106,15 +93,8 @@ def evaluate(
     with built_folder(output) as building:
         save_evaluation(building, evaluation)
         save_pictures(building, measured.pictures or Pictures())
-    values = measured.values
-    _log(UnfailingRunLogger(logger), values, images_seen, output)
-    return EvaluationReport(
-        values={s: {n: v.value for n, v in found.items()} for s, found in values.items()},
-        skipped=dict(measured.skipped),
-        warnings=tuple(measured.warnings),
-        images_seen=images_seen,
-        seconds=round(time.monotonic() - started, 2),
-    )
+    _log(UnfailingRunLogger(logger), measured.values, images_seen, output)
+    return evaluation
 
 
 @dataclass(frozen=True)
@@ -127,11 +107,11 @@ class EvaluationInputs:
     device: torch.device
 
     def describe_model(self, bundle: GeneratorBundle) -> ModelUnderTest:
-        """A generator that takes the stored features.
+        """Combine a generator with the stored features that it takes.
 
         Raises:
             CheckpointError: it was trained with another CLIP.
-            ClipError, ConfigError: it draws through a ViT that this CLIP has not.
+            ClipError, ConfigError: it draws through a ViT that this CLIP does not have.
         """
         precision = {"precision": bundle.info.clip.get("precision", "")}
         check_bundle_fits(bundle.info, clip={**self.clip.fingerprint, **precision})
@@ -148,7 +128,7 @@ def load_evaluation_inputs(
     features: Path,
     clip: ClipEncoder | None,
 ) -> EvaluationInputs:
-    """Image shards' manifest, features and CLIP of one project.
+    """Load features and CLIP of one project.
 
     Raises:
         DataError, FeatureStoreError, ClipError: one is damaged or does not fit.
@@ -168,9 +148,9 @@ def load_evaluation_inputs(
         images_fingerprint=load_manifest(images).fingerprint,
         clip_fingerprint=fingerprint,
     )
-    judge = TrainingClip(clip.encode_images, fingerprint)
+    training_clip = TrainingClip(clip.encode_images, fingerprint)
     stored = StoredFeatures(table, config.prompts, clip.encode_texts)
-    return EvaluationInputs(clip, judge, stored, device)
+    return EvaluationInputs(clip, training_clip, stored, device)
 
 
 def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, GeneratorBundle]:
@@ -182,7 +162,7 @@ def _load_bundles(config: EvaluateConfig, training: Path) -> dict[str, Generator
 
 
 def _enlarge_initial(models: dict[str, ModelUnderTest]) -> list[str]:
-    """Measure a start for smaller images, which training grew, at the size trained; says so."""
+    """Enlarge the images of a start that training has grown, and return a warning that says so."""
     if INITIAL not in models or models[INITIAL].side_px == models[TRAINED].side_px:
         return []
     start, side = models[INITIAL], models[TRAINED].side_px
@@ -194,7 +174,7 @@ def _enlarge_initial(models: dict[str, ModelUnderTest]) -> list[str]:
 
 
 def _count_images_seen(training: Path, trained: BundleInfo) -> int:
-    """Images seen in this training alone: what the losses are counted over."""
+    """Count the images seen in this training alone, over which its losses are drawn."""
     initial = training / INITIAL_FOLDER
     before = load_bundle_info(initial).images_seen if initial.is_dir() else 0
     return trained.images_seen - before

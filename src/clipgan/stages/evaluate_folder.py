@@ -1,4 +1,4 @@
-"""A folder of images against a folder of images: distances alone, no generator and no captions."""
+"""Comparison of a folder of images with another by distances, without generator and captions."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def evaluate_folder(
     protocols: tuple[str, ...],
     cache: Path | None,
 ) -> Evaluation:
-    """Every distance of the protocols' feature spaces between two folders.
+    """Compute every distance between two folders in the protocols' feature spaces.
 
     Args:
         config: section ``evaluate``.
-        reading: section ``ingest``, whose rules of reading hold here too.
+        reading: section ``ingest``, whose rules for reading files apply here too.
         generated, reference: folders of image files.
-        protocols: names; their spaces and settings count, their captions cannot.
-        cache: folder for features of the reference; None: none are kept.
+        protocols: names of protocols, whose spaces and settings are used, but not their captions.
+        cache: folder for features of the reference; None: none are stored.
 
     Raises:
-        EvaluationError: a folder holds no usable image, a strict protocol asks for more
-            images, no feature space can be had, or all images look the same.
+        EvaluationError: a folder contains no usable image, a strict protocol asks for more
+            images, no feature space is available, or all images look the same.
     """
     for folder in (generated, reference):
-        check_folder(folder)  # both, before either is read
+        check_folder(folder)  # both are checked before one is read
     sets = ImageFolder(generated, reading), ImageFolder(reference, reading)
     device = resolve_device(config.device)
     values: dict[str, MetricValue] = {}
@@ -51,16 +51,15 @@ def evaluate_folder(
     warnings = [warning for images in sets for warning in images.list_warnings()]
     for name in protocols:
         protocol = find_protocol(name, config)
-        _check_count(protocol, sets[0], "generated")
+        _check_count(protocol, sets[0])
         study = build_folder_study(
             config, protocol, *sets, device=device, cache=FeatureCache(cache)
         )
         with progress_bar(f"evaluate {generated.name}", len(sets[0]), "images") as bar:
             driver = Driver(study, bar.advance)
-            found = (
-                driver.measure(_read(sets[0], config.batch_size)).values if study.references else {}
-            )
-        values |= {key_metric(name, metric): value for metric, value in found.items()}
+            source = _read(sets[0], config.batch_size)
+            measured = driver.measure(source).values if study.references else {}
+        values |= {key_metric(name, metric): value for metric, value in measured.items()}
         skipped |= {key_metric(name, metric): why for metric, why in driver.skipped.items()}
         warnings += [warning for warning in study.warnings if warning not in warnings]
     if not values:
@@ -71,17 +70,17 @@ def evaluate_folder(
 
 def _read(images: ImageFolder, batch_size: int) -> ImageSource:
     def generate(names: object) -> Iterator[Tensor]:
-        del names  # all files, in their order
+        del names  # all files are read in their order
         return images.iterate(batch_size)
 
     return ImageSource(generate)
 
 
-def _check_count(protocol: EvaluationProtocol, images: ImageFolder, what: str) -> None:
+def _check_count(protocol: EvaluationProtocol, images: ImageFolder) -> None:
     wanted = protocol.num_generated
     if protocol.is_strict and wanted is not None and len(images) < wanted:
         raise EvaluationError(
-            f"protocol {protocol.name} asks for {wanted:,} {what} images, {images.folder} has "
+            f"protocol {protocol.name} asks for {wanted:,} generated images, {images.folder} has "
             f"{len(images):,}: make more, or use a protocol based on it in "
             "evaluate.custom_protocols"
         )

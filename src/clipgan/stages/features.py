@@ -1,11 +1,10 @@
-"""Image shards -> CLIP features, one feature shard an image shard."""
+"""Stage features: image shards -> CLIP features, a feature shard for each image shard."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from clipgan import schemas
-from clipgan.artifacts import TEMPORARY_SUFFIX, hash_json, link_file, replace_folder
+from clipgan.artifacts import TEMPORARY_SUFFIX, built_folder, hash_json, link_file
 from clipgan.clip import feature_store
 from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_parts import FeatureParts
 from clipgan.clip.feature_store import (
     FeatureShard,
+    FeaturesManifest,
     compute_features_fingerprint,
     read_finished_shard,
     save_shard,
@@ -33,26 +33,13 @@ from clipgan.errors import FeatureStoreError
 from clipgan.images import to_unit_range
 from clipgan.progress import ProgressBar, progress_bar
 from clipgan.resume_state import mark_finished, remove_abandoned
-from clipgan.run_logger import NULL_LOGGER, RunLogger
 from clipgan.source_code import hash_sources
 from clipgan.threads import renew_threads
 
 _PARTS_FOLDER = "parts"
 _TEXTS_PER_PART = 1024
-"""A multiple of the batch that texts are encoded in, so that batches do not depend on it."""
+"""A multiple of the encoder's batch, so that batches do not depend on the parts."""
 _COLUMNS = [schemas.SAMPLE_ID, schemas.CAPTIONS, schemas.IMAGE]
-
-
-@dataclass(frozen=True)
-class FeaturesReport:
-    """What the stage did: ``num_encoded`` images in this call, the others were there already."""
-
-    num_images: int
-    num_captions: int
-    num_encoded: int
-    embed_dim: int
-    fingerprint: str
-    clip: dict[str, str]
 
 
 def extract_features(
@@ -62,21 +49,18 @@ def extract_features(
     features: Path,
     work: Path,
     clip: ClipEncoder | None = None,
-    logger: RunLogger = NULL_LOGGER,
-) -> FeaturesReport:
+) -> FeaturesManifest:
     """Encode every image and caption once.
 
     Finished shards, and the pieces of an unfinished one, lie in ``work/<hash of CLIP, images,
-    settings and code>/``, so a killed run redoes at most one piece, and the shards stay there at
-    the end (see :mod:`clipgan.resume_state`). Whether there is anything to do is DVC's to say, not
-    asked here.
+    settings and code>/``, so a killed run repeats at most one piece. The shards stay there at the
+    end (see :mod:`clipgan.resume_state`). DVC decides whether the stage has to run.
 
     Raises:
         DataError: the image shards are missing or damaged.
         ClipError: the model is unknown or its weights cannot be loaded.
         FeatureStoreError: a feature is NaN or Inf, or the disk is full or not writable.
     """
-    del logger  # the run that is logged begins with training
     manifest = load_manifest(images)
     device = resolve_device(config.device)
     if clip is None:
@@ -91,8 +75,7 @@ def extract_features(
         for unfinished in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
             unfinished.unlink()
         extraction = _Extraction(clip, device, config.batch_size, manifest, fingerprint)
-        num_encoded = extraction.run(images, folder)
-        features.parent.mkdir(parents=True, exist_ok=True)
+        extraction.run(images, folder)
         _place_output(folder, features)
         mark_finished(folder, features)
     except OSError as error:
@@ -100,9 +83,9 @@ def extract_features(
             f"{folder}: cannot be written ({error.strerror or error}); finished shards are kept: "
             "make room or set the rights, then run again"
         ) from error
-    # Those of interrupted runs with other settings.
+    # Interrupted runs with other settings have left them.
     remove_abandoned(work)
-    return _make_report(features, num_encoded=num_encoded)
+    return feature_store.load_features_manifest(features)
 
 
 class _Extraction:
@@ -118,10 +101,9 @@ class _Extraction:
     ) -> None:
         self.clip, self.device, self.batch_size = clip, device, batch_size
         self.manifest, self.fingerprint = manifest, fingerprint
-        self.num_encoded = 0
 
-    def run(self, images: Path, folder: Path) -> int:
-        """Write the shards that are missing and the manifest; returns the images encoded."""
+    def run(self, images: Path, folder: Path) -> None:
+        """Write the missing shards and the manifest."""
         finished = {
             entry.name: read_finished_shard(
                 folder / _name_shard(entry), self.fingerprint, entry.num_rows
@@ -144,7 +126,6 @@ class _Extraction:
             images_fingerprint=self.manifest.fingerprint,
             embed_dim=self.clip.embed_dim,
         )
-        return self.num_encoded
 
     def _encode_shard(self, source: Path, target: Path, bar: ProgressBar) -> FeatureShard:
         table = read_shard(source, _COLUMNS)
@@ -170,33 +151,32 @@ class _Extraction:
         return shard
 
     def _encode_images(self, encoded: Sequence[object], bar: ProgressBar) -> NDArray[np.float16]:
-        found = []
+        vectors = []
         for batch in _decode_ahead(encoded, self.batch_size):
             renew_threads()
             pixels = to_unit_range(torch.from_numpy(batch).to(self.device))
-            # Stored (N, H, W, 3): turned on the device, where it costs nothing.
-            vectors = self.clip.encode_images(pixels.permute(0, 3, 1, 2))
-            found.append(vectors.to("cpu", torch.float16).numpy())
-            self.num_encoded += len(batch)
+            # (N, H, W, 3) is permuted on the device, where it costs nothing.
+            encoded_batch = self.clip.encode_images(pixels.permute(0, 3, 1, 2))
+            vectors.append(encoded_batch.to("cpu", torch.float16).numpy())
             bar.advance(len(batch))
-        return np.concatenate(found)
+        return np.concatenate(vectors)
 
     def _encode_captions(self, captions: Sequence[str], parts: FeatureParts) -> NDArray[np.float16]:
-        # Captions of like length in one part: they are padded to the longest of their batch.
+        # Captions are padded to the longest of their batch, so similar lengths share a part.
         texts = sorted(dict.fromkeys(captions), key=len)
-        found = np.empty((len(texts), self.clip.embed_dim), dtype=np.float16)
+        vectors = np.empty((len(texts), self.clip.embed_dim), dtype=np.float16)
         with progress_bar("features", len(texts), "captions", shown=bool(texts)) as bar:
             for number, first in enumerate(range(0, len(texts), _TEXTS_PER_PART)):
                 renew_threads()
                 chosen = texts[first : first + _TEXTS_PER_PART]
-                found[first : first + len(chosen)] = parts.fetch(
+                vectors[first : first + len(chosen)] = parts.fetch(
                     f"captions-{number:05d}",
                     (len(chosen), self.clip.embed_dim),
                     partial(self._encode_texts, chosen),
                 )
                 bar.advance(len(chosen))
         places = {text: place for place, text in enumerate(texts)}
-        return found[[places[text] for text in captions]]
+        return vectors[[places[text] for text in captions]]
 
     def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float16]:
         vectors: NDArray[np.float16] = (
@@ -206,7 +186,7 @@ class _Extraction:
 
 
 def _decode_ahead(encoded: Sequence[object], batch_size: int) -> Iterator[NDArray[np.uint8]]:
-    """Batches (N, S, S, 3) uint8; the next one is decoded while the caller works on this one."""
+    """Decode batches (N, S, S, 3) uint8, the next one while the caller works on this one."""
 
     def decode(first: int) -> NDArray[np.uint8]:
         rows = range(first, min(first + batch_size, len(encoded)))
@@ -224,25 +204,10 @@ def _decode_ahead(encoded: Sequence[object], batch_size: int) -> Iterator[NDArra
 
 
 def _place_output(folder: Path, features: Path) -> None:
-    building = features.with_name(f".{features.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    for path in [*folder.glob("features-*.parquet"), folder / feature_store.MANIFEST]:
-        link_file(path, building / path.name)
-    replace_folder(building, features)
+    with built_folder(features) as building:
+        for path in [*folder.glob("features-*.parquet"), folder / feature_store.MANIFEST]:
+            link_file(path, building / path.name)
 
 
 def _name_shard(entry: ShardEntry) -> str:
     return entry.name.replace("images-", "features-")
-
-
-def _make_report(features: Path, *, num_encoded: int) -> FeaturesReport:
-    manifest = feature_store.load_features_manifest(features)
-    return FeaturesReport(
-        num_images=manifest.num_images,
-        num_captions=manifest.num_captions,
-        num_encoded=num_encoded,
-        embed_dim=manifest.embed_dim,
-        fingerprint=manifest.fingerprint,
-        clip=manifest.clip,
-    )

@@ -1,4 +1,4 @@
-"""A generator bundle as the evaluator sees it: captions in, batches of images out."""
+"""A generator bundle in an evaluation: it makes batches of images from captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clipgan.models.bundle import GeneratorBundle, TextEncoder
 from clipgan.stages.stored_features import StoredFeatures
 
 CPU_BATCH = 8
-"""Images at once through the generator on the CPU: 37 ms each at 64 px, against 43 with 64."""
+"""Batch of the generator on the CPU, where an image of 64 px takes 37 ms; with 64 it takes 43."""
 
 FindConditions = Callable[[Sequence[str]], Tensor]
 
@@ -23,7 +23,7 @@ FindConditions = Callable[[Sequence[str]], Tensor]
 def find_stored_conditions(
     bundle: GeneratorBundle, stored: StoredFeatures, clip: TextEncoder
 ) -> FindConditions:
-    """Stored features of captions, or of images by sample id, in the generator's own space."""
+    """Find stored features of captions or sample ids, prepared as the generator takes them."""
 
     def find(conditions: Sequence[str]) -> Tensor:
         if bundle.takes_raw_texts and stored.are_captions(conditions):
@@ -37,19 +37,14 @@ def find_stored_conditions(
     return find
 
 
-def encode_conditions(bundle: GeneratorBundle, clip: TextEncoder) -> FindConditions:
-    """Captions through the CLIP, in the generator's own space."""
-    return lambda captions: bundle.encode_texts(clip, captions)
-
-
 class GeneratorUnderTest:
-    """Text features and latents in batches; the seed gives image i the latent i.
+    """Generates images in batches; latent i of the seed makes image i.
 
     Args:
         bundle: its generator is moved to ``device``.
-        find_conditions: captions or sample ids -> what the generator takes them as, (N, D).
-        batch_size: at most so many images at once.
-        side_px: of the images given; smaller ones are enlarged, bicubic.
+        find_conditions: captions or sample ids -> (N, D), as the generator takes them.
+        batch_size: the largest batch.
+        side_px: of the images; smaller ones are enlarged (bicubic).
     """
 
     def __init__(
@@ -71,17 +66,17 @@ class GeneratorUnderTest:
 
     @property
     def source(self) -> ImageSource:
-        """This generator for :meth:`Driver.measure`."""
+        """The generator as :meth:`Driver.measure` takes it."""
         latents = LatentAccess(self._generate_float, self._find_conditions, self._bundle.latent_dim)
         return ImageSource(self.generate, latents)
 
     def generate(self, conditions: Sequence[str]) -> Iterator[Tensor]:
-        """Batches of (n, 3, R, R) uint8, each image from a latent of its own."""
+        """Generate batches of (n, 3, R, R) uint8, each image from a latent of its own."""
         latents = draw_latents(self._seed, len(conditions), self._bundle.latent_dim)
         return self._run(conditions, latents)
 
     def generate_grid(self, prompts: Sequence[str], columns: int) -> Tensor:
-        """(prompts, columns, 3, R, R) uint8; the columns share their latents."""
+        """Generate (prompts, columns, 3, R, R) uint8; all images in a column share their latent."""
         latents = draw_latents(self._seed, columns, self._bundle.latent_dim)
         repeated = [prompt for prompt in prompts for _ in range(columns)]
         images = torch.cat(list(self._run(repeated, latents.repeat(len(prompts), 1))))

@@ -10,7 +10,6 @@ from clipgan.data.ingest import Ingestion
 from clipgan.data.ingest_report import REPORT_MD, IngestReport
 from clipgan.data.sources import KeptFiles, SourceListing
 from clipgan.data.sources.registry import open_source
-from clipgan.run_logger import NULL_LOGGER, RunLogger
 
 
 def ingest(
@@ -20,7 +19,6 @@ def ingest(
     raw: Path,
     work: Path,
     remembered: Path | None = None,
-    logger: RunLogger = NULL_LOGGER,
 ) -> IngestReport:
     """Write the images folder: shards, manifest.json, the report's two forms, contact_sheet.png.
 
@@ -28,34 +26,26 @@ def ingest(
         config: the section ``ingest``.
         images: folder to make or replace; on the file system of ``work``.
         raw: downloads (npm packages), reused by later runs.
-        work: resumable state; the same call after an interruption goes on from it.
-        remembered: contents of the source as the scan found them, see :func:`list_source`.
-        logger: receives the counts.
+        work: resumable state, from which the same call goes on after an interruption.
+        remembered: file of content hashes that the scan has written, see :func:`list_source`.
 
     Raises:
-        DataError: the source has no usable image, a download fails, or the disk is full. What
-            stood in ``images`` before is untouched.
+        DataError: the source has no usable image, a download fails, or the disk is full. The
+            former ``images`` are then unchanged.
     """
     report = Ingestion(config, list_source(config, raw, remembered), work).run(images)
     print(f"{report.summary()}\nsee {images / REPORT_MD} and {CONTACT_SHEET} beside it", flush=True)
-    logger.log_params(
-        {
-            "ingest.fingerprint": report.fingerprint,
-            "ingest.num_images": report.num_images,
-            "ingest.num_rejected": len(report.rejected),
-        }
-    )
     return report
 
 
 def list_source(config: IngestConfig, raw: Path, remembered: Path | None = None) -> SourceListing:
-    """What the configured source offers, before any image is decoded.
+    """List the samples of the configured source, before any image is decoded.
 
     Args:
         remembered: file of content hashes, so that an unchanged folder is not read again.
 
     Raises:
-        DataError: the source is not there or holds no file.
+        DataError: the source does not exist or contains no file.
     """
     source = open_source(config.source, config.source_keys)
     return source.list_samples(config, KeptFiles(raw, remembered))

@@ -1,4 +1,4 @@
-"""Several generators under several protocols: one study for all that share a CLIP."""
+"""Measurement of several generators under several protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clipgan.evaluation.study.driver import Driver
 from clipgan.evaluation.study.findings import StudyResults
 from clipgan.evaluation.study.protocols import EvaluationProtocol, key_metric
 from clipgan.evaluation.study.reference_cache import FeatureCache
-from clipgan.evaluation.study.shard_study import build_shard_study
+from clipgan.evaluation.study.shard_study import ShardStudyBuilder
 from clipgan.metrics.comparison import REAL
 from clipgan.metrics.values import MetricValue
 from clipgan.models.bundle import GeneratorBundle
@@ -31,9 +31,9 @@ class ModelUnderTest:
     """A generator and the CLIP it was trained against.
 
     Attributes:
-        encode_texts: captions or sample ids -> features (N, D) as CLIP gave them: what judges see.
-        find_conditions: the same -> what this generator takes them as.
-        enlarged_px: side to enlarge its images to, for a set of one size; None: its own.
+        encode_texts: captions or sample ids -> features (N, D) of the CLIP, for text metrics.
+        find_conditions: the same -> (N, D), as this generator takes them.
+        enlarged_px: side to which its images are enlarged; None: the generator's own.
     """
 
     bundle: GeneratorBundle
@@ -50,12 +50,11 @@ class ModelUnderTest:
 
 @dataclass
 class Measurements:
-    """Values of every model under every protocol; pictures of the first protocol.
+    """Values of every model under every protocol, and pictures of the first protocol.
 
-    ``texts`` are the prompts of the pictures where they are texts, and not images that stand for
-    one.
-
-    Models are measured on the same captions, latents and groups: their values compare in pairs.
+    Models are measured on the same captions, latents and groups, so that their values can be
+    compared in pairs. Models with the same CLIP share one study. ``texts`` are the prompts of the
+    pictures; there are none where images take the place of prompts.
     """
 
     config: EvaluateConfig
@@ -83,25 +82,33 @@ class Measurements:
         is_first = self.pictures is None
         prompts = _choose_prompts(self.config, benchmark)
         grids: dict[str, Tensor] = {}
-        findings: dict[str, StudyResults] = {}
+        all_results: dict[str, StudyResults] = {}
         first = next(iter(drivers.values()))
         total = first.count_generated() * len(self.models)
         with progress_bar(f"evaluate {protocol.name}", total, "images") as bar:
             for name, model in self.models.items():
                 driver = drivers[id(model.clip)]
                 driver.advance = bar.advance
-                generator = build_generator_under_test(self.config, model, protocol, self.device)
-                found = driver.measure(generator.source)
-                self._keep(name, protocol, found.values)
+                generator = GeneratorUnderTest(
+                    model.bundle,
+                    model.find_conditions,
+                    seed=protocol.seed,
+                    truncation=protocol.truncation,
+                    batch_size=self.config.batch_size,
+                    side_px=model.side_px,
+                    device=self.device,
+                )
+                results = driver.measure(generator.source)
+                self._keep(name, protocol, results.values)
                 if is_first:
-                    findings[name] = found
+                    all_results[name] = results
                     grids[name] = generator.generate_grid(prompts, self.config.grid_samples)
         if is_first:
             self.pictures = Pictures(
                 prompts,
                 grids,
-                worst={name: found.worst for name, found in findings.items()},
-                nearest={name: found.nearest for name, found in findings.items()},
+                worst={name: results.worst for name, results in all_results.items()},
+                nearest={name: results.nearest for name, results in all_results.items()},
             )
             if benchmark.choice.has_captions or benchmark.prompts:
                 self.texts = tuple(prompts)
@@ -113,7 +120,7 @@ class Measurements:
             self.warnings += [w for w in driver.study.warnings if w not in self.warnings]
 
     def _build_driver(self, model: ModelUnderTest, benchmark: Benchmark) -> Driver:
-        study = build_shard_study(
+        builder = ShardStudyBuilder(
             self.config,
             benchmark,
             clip=model.clip,
@@ -121,13 +128,13 @@ class Measurements:
             device=self.device,
             cache=self.cache,
         )
-        return Driver(study)
+        return Driver(builder.build())
 
     def _keep(
-        self, section: str, protocol: EvaluationProtocol, found: Mapping[str, MetricValue]
+        self, section: str, protocol: EvaluationProtocol, values: Mapping[str, MetricValue]
     ) -> None:
         kept = self.values.setdefault(section, {})
-        kept |= {key_metric(protocol.name, metric): value for metric, value in found.items()}
+        kept |= {key_metric(protocol.name, metric): value for metric, value in values.items()}
 
     def _find_resolution(self) -> int:
         sides = {name: model.side_px for name, model in self.models.items()}
@@ -140,27 +147,8 @@ class Measurements:
         return next(iter(sides.values()))
 
 
-def build_generator_under_test(
-    config: EvaluateConfig,
-    model: ModelUnderTest,
-    protocol: EvaluationProtocol,
-    device: torch.device,
-) -> GeneratorUnderTest:
-    """A model that draws what the protocol asks for."""
-    return GeneratorUnderTest(
-        model.bundle,
-        model.find_conditions,
-        seed=protocol.seed,
-        truncation=protocol.truncation,
-        batch_size=config.batch_size,
-        side_px=model.side_px,
-        device=device,
-    )
-
-
 def _choose_prompts(config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
-    """Names of concepts where there is a gallery, the prompts that stand for captions, conditions
-    otherwise; each once."""
+    """Choose different prompts: names of concepts, else prompts of the data, else conditions."""
     names = benchmark.gallery.prompts if benchmark.gallery else benchmark.prompts
     names = names or benchmark.choice.conditions
     return list(dict.fromkeys(names))[: config.grid_prompts]

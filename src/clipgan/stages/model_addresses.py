@@ -1,4 +1,4 @@
-"""The one way from a model's address to a bundle on disk: fetched or converted where need be."""
+"""From a model's address to a bundle on disk, which is downloaded or converted if necessary."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _BUNDLE = "bundle"
 
 @contextmanager
 def opened_bundle(address: str, *, tracking_uri: str) -> Iterator[tuple[Path, Path | None]]:
-    """The folder of the bundle behind an address, and the weights file of its CLIP.
+    """Open the folder of an address's bundle, and the weights file of its CLIP.
 
-    The second is None where the bundle itself says which. What was fetched or converted is there
-    for the block only.
+    The file is None where the bundle itself names the weights. A bundle that was downloaded or
+    converted exists during the block only.
 
     Args:
         address: one of :data:`clipgan.models.addresses.ADDRESS_FORMS`.
@@ -55,10 +55,11 @@ def opened_start(
     family: str,
     processes: Processes = SINGLE,
 ) -> Iterator[Path | None]:
-    """As :func:`opened_bundle`, for ``train.initial_weights``; None for ``none``.
+    """Do as :func:`opened_bundle` for ``train.initial_weights``; None for ``none``.
 
-    The first process alone fetches or converts, into a folder of ``work`` that all see; it is made
-    anew each time, because an alias may have moved on. ``family`` is what will be trained.
+    The first process alone downloads or converts, into a folder of ``work`` that all processes can
+    read. It does so each time, because an alias may name another version now. ``family`` is the
+    family that will be trained.
     """
     if initial_weights == NO_WEIGHTS:
         yield None
@@ -80,7 +81,7 @@ def opened_start(
 
 
 def _find_bundle(address: str, family: str | None = None) -> Path | None:
-    """The folder where it is a bundle already; None: a checkpoint, or in MLflow."""
+    """Return the folder if it is a bundle already; None: a checkpoint, or in MLflow."""
     folder = find_folder(address, family)
     if folder is None or (folder / CHECKPOINT_FILE).is_file():
         return None
@@ -90,7 +91,7 @@ def _find_bundle(address: str, family: str | None = None) -> Path | None:
 
 
 def _make_bundle(address: str, scratch: Path, tracking_uri: str) -> Path | None:
-    """Write ``scratch/bundle``; gives the weights file of its CLIP where that is not built in."""
+    """Write ``scratch/bundle``; return the weights file of its CLIP where that is not built in."""
     if is_in_mlflow(address):
         from clipgan.tracking.download import download_generator
 

@@ -1,7 +1,8 @@
-"""Models by address as the evaluator wants them: bundle, CLIP, and what captions become."""
+"""Loading of models by address for an evaluation: bundle, CLIP and conditions."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,17 +15,17 @@ from clipgan.errors import FeatureStoreError
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import find_clip_weights, load_matching_clip
 from clipgan.models.bundle import load_bundle
-from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
+from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
 from clipgan.stages.model_addresses import opened_bundle
 from clipgan.stages.stored_features import StoredFeatures
 
 
 class ModelLoader:
-    """Loads models of one project; those that share a CLIP share its encoder.
+    """Loads models of one project; models with the same CLIP share its encoder.
 
     Args:
-        images, features: artifacts of the project; stored text features are used where they fit.
+        images, features: artifacts of the project; stored text features are used if they fit.
         tracking_uri: the MLflow store, for registered versions and runs.
     """
 
@@ -42,7 +43,7 @@ class ModelLoader:
         self._clips: dict[str, tuple[ClipEncoder, TrainingClip]] = {}
 
     def load(self, address: str) -> ModelUnderTest:
-        """The model behind an address.
+        """Load the model of an address.
 
         Raises:
             CheckpointError: no such folder, or what is in it cannot be loaded.
@@ -56,8 +57,8 @@ class ModelLoader:
         bundle.generator.attach_clip(encoder)
         stored = self._find_stored(bundle.info.clip, encoder)
         if stored is None:
-            conditions = encode_conditions(bundle, encoder)
-            return ModelUnderTest(bundle, clip, encoder.encode_texts, conditions)
+            encode = partial(bundle.encode_texts, encoder)
+            return ModelUnderTest(bundle, clip, encoder.encode_texts, encode)
         conditions = find_stored_conditions(bundle, stored, encoder)
         return ModelUnderTest(bundle, clip, stored.find, conditions)
 
@@ -66,7 +67,7 @@ class ModelLoader:
     ) -> tuple[ClipEncoder, TrainingClip]:
         key = fingerprint.get("weights_sha256", "")
         if key not in self._clips:
-            # That of the evaluate stage: one judge, and one set of cached features, for both.
+            # The same as in the evaluate stage, so that both use the same cached features.
             precision = self._params.features.precision
             encoder = load_matching_clip(fingerprint, weights, self._device, precision)
             self._clips[key] = encoder, TrainingClip(encoder.encode_images, encoder.fingerprint)
@@ -75,7 +76,7 @@ class ModelLoader:
     def _find_stored(
         self, fingerprint: dict[str, str], encoder: ClipEncoder
     ) -> StoredFeatures | None:
-        """The project's features, where they are of this CLIP; what the evaluate stage uses."""
+        """Load the project's features, as stage evaluate does; None: they are of another CLIP."""
         wanted = {**fingerprint, "precision": self._params.features.precision}
         try:
             table = load_features(

@@ -1,6 +1,6 @@
 """Recipe of the built-in small CLIP: image shards -> weights, configuration, figures, model card.
 
-Four parts, each resumable from the work folder: images and sentence embeddings into one small
+It has four parts, each resumable from the work folder: images and sentence embeddings in one small
 folder, the image trunk's feature maps, training (the two heads, then the tower), evaluation and
 export.
 """
@@ -8,13 +8,12 @@ export.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipgan import schemas
 from clipgan.artifacts import atomic_path, hash_file, hash_json
@@ -59,19 +58,8 @@ _COLUMNS = [
 _INFERENCE_BATCH = 64
 
 
-@dataclass(frozen=True)
-class PretrainingReport:
-    """What :func:`pretrain_clip` made; ``metrics`` is the tree in ``metrics.json``."""
-
-    output: Path
-    num_steps: int
-    metrics: dict[str, Any]
-
-
-def pretrain_clip(
-    config: PretrainClipConfig, *, images: Path, output: Path, work: Path
-) -> PretrainingReport:
-    """Train the built-in CLIP and write it to ``output``; the same call goes on after a kill.
+def pretrain_clip(config: PretrainClipConfig, *, images: Path, output: Path, work: Path) -> None:
+    """Train the built-in CLIP and write it to ``output``; the same call continues a killed run.
 
     Raises:
         DataError: the image shards are missing or damaged, or no image has a caption.
@@ -80,7 +68,7 @@ def pretrain_clip(
     """
     data = load_prepared(prepare_pretraining(config, images=images, work=work))
     device = resolve_device(config.device)
-    # What the checkpoints are made from; how often they are written does not count.
+    # Everything that decides the checkpoints, but not how often they are written.
     recipe = select_small_recipe(config)
     fingerprint = hash_json([data.fingerprint, recipe])
     state = work / fingerprint[:16]
@@ -111,14 +99,13 @@ def pretrain_clip(
         image_trunk_sha256=trunk.weights_sha256,
         metrics=metrics,
     )
-    return PretrainingReport(output, config.steps, metrics)
 
 
 def prepare_pretraining(config: PretrainClipConfig, *, images: Path, work: Path) -> Path:
-    """Write the folder ``work/prepared``; nothing is done where it fits already.
+    """Write the folder ``work/prepared``, unless it is there with the same fingerprint.
 
-    Its fingerprint covers images, sentence encoder and this recipe's code, and names all further
-    state: what other images or other code left is not taken up.
+    The fingerprint covers images, sentence encoder and this recipe's code. It is part of the name
+    of all further state, so state of other images or other code is not used.
     """
     folder = work / PREPARED_FOLDER
     encoder = find_sentence_encoder()
@@ -138,14 +125,14 @@ def prepare_pretraining(config: PretrainClipConfig, *, images: Path, work: Path)
 
 def _read_samples(images: Path) -> Iterator[Sample]:
     count = load_manifest(images).num_images
-    found = False
+    has_captions = False
     with progress_bar("prepare", count, "images") as bar:
         for table in iterate_tables(images, _COLUMNS):
             for row in table.to_pylist():
                 bar.advance()
                 if not row[schemas.CAPTIONS]:
                     continue
-                found = True
+                has_captions = True
                 yield Sample(
                     sample_id=row[schemas.SAMPLE_ID],
                     concept=row[schemas.CONCEPT],
@@ -154,7 +141,7 @@ def _read_samples(images: Path) -> Iterator[Sample]:
                     captions=row[schemas.CAPTIONS],
                     pixels=decode_image(row[schemas.IMAGE]),
                 )
-    if not found:
+    if not has_captions:
         raise DataError(f"{images}: no image has a caption; a CLIP cannot be trained without")
 
 
@@ -165,21 +152,19 @@ def _load_or_train_heads(
     device: torch.device,
     state: Path,
 ) -> Heads:
-    """Heads on the trunk's features averaged over the places, (V, N, 1280)."""
+    """Load the heads, or train them on the trunk's features (V, N, 1280), averaged over places."""
     path = state / "heads.safetensors"
     if not path.is_file():
         heads = train_heads(data, features, config, device)
-        tensors = {f"image.{k}": v for k, v in heads.image.state_dict().items()}
-        tensors |= {f"text.{k}": v for k, v in heads.text.state_dict().items()}
-        tensors["logit_scale"] = heads.logit_scale
+        modules = nn.ModuleDict({"image": heads.image, "text": heads.text})
+        tensors = {**modules.state_dict(), "logit_scale": heads.logit_scale}
         with atomic_path(path) as temporary:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
     tensors = load_file(path, device=str(device))
     heads = build_heads(features.shape[-1], data.text_embeddings.shape[1], config)
-    for name, head in (("image.", heads.image), ("text.", heads.text)):
-        part = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-        head.to(device).load_state_dict(part)
-    heads.logit_scale = tensors["logit_scale"]
+    heads.logit_scale = tensors.pop("logit_scale")
+    modules = nn.ModuleDict({"image": heads.image, "text": heads.text})
+    modules.to(device).load_state_dict(tensors)
     return freeze_heads(heads)
 
 
@@ -191,7 +176,7 @@ def _evaluate(
     heads: Heads,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Figures of the whole tower, from pixels, and of the teacher head beside it."""
+    """Compute the figures of the whole tower, from pixels, and of the teacher head."""
 
     def encode_by_tower(rows: Tensor) -> Tensor:
         pixels = to_clip_input(_read_pixels(data, rows, device), config.image_side_px)

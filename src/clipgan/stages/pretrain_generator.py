@@ -1,8 +1,8 @@
 """Stage pretrain_generator: a generator from random weights, by reconstruction at growing sizes.
 
-Outside dvc.yaml: its result is a start for ``train``, as the built-in base generator is one. Small
-images teach the layout of a picture at a tenth of the price (progressive growing, Karras et al.
-2018); each resolution starts from the blocks of the one before.
+It stands in recipes/dvc.yaml, because its result is a start for ``train``, as the built-in base
+generator is. The layout of a picture is learned from small images at a tenth of the cost
+(progressive growing, Karras et al. 2018), and each resolution starts from the blocks of the last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from clipgan.artifacts import replace_folder
+from clipgan.artifacts import built_folder
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import (
     FeaturesConfig,
@@ -45,20 +45,20 @@ def pretrain_generator(
     clip: ClipEncoder | None = None,
     threads: Threads | None = None,
 ) -> BundleInfo:
-    """Warm a fresh generator up, or go on where a run was cut off; describes the result.
+    """Warm up a new generator, or continue an interrupted run, and return the result's description.
 
     Args:
         config: section ``pretrain_generator``.
-        train_config: section ``train``, for all that ``config`` does not say.
+        train_config: section ``train``, for everything that ``config`` does not set.
         images, features: artifacts of the stages before.
-        output: folder to make or replace: what ``train`` leaves at the last resolution.
-        work: finished resolutions and the state of the running one, removed on success.
+        output: folder to make or replace, with the output of ``train`` at the last resolution.
+        work: finished resolutions and the state of the running one; removed on success.
         threads: as for :func:`~clipgan.stages.train.train`.
         clip: the encoder that made the features.
 
     Raises:
-        ConfigError: ``train`` is of another last resolution, or several are named of a
-            generator that does not grow.
+        ConfigError: ``train`` has another last resolution, or there are several of a generator that
+            does not grow.
         Others: see :func:`clipgan.stages.train.train`.
     """
     if not train_config.section.grows and len(config.resolutions_px) > 1:
@@ -95,11 +95,8 @@ def pretrain_generator(
             )
             remove_folder(work / "train")
         start = str(finished)
-    # A copy: only once it stands is the work done.
-    building = output.with_name(f".{output.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(start, building)
-    replace_folder(building, output)
+    with built_folder(output) as building:
+        shutil.copytree(start, building, dirs_exist_ok=True)
     remove_folder(work)
     return load_bundle_info(output)
 
@@ -111,7 +108,7 @@ def build_warm_up(
     *,
     initial_weights: str,
 ) -> TrainConfig:
-    """Section ``train`` of the resolution at ``index``: reconstruction from start to end."""
+    """Build section ``train`` of the resolution at ``index``, with reconstruction throughout."""
     tree = train_config.model_dump(mode="json")
     tree |= {
         "initial_weights": initial_weights,

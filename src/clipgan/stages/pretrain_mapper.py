@@ -1,20 +1,19 @@
 """Stage pretrain_mapper: CLIP features of captioned images -> LAFITE-NN's noise mapper.
 
-Outside dvc.yaml: like a generator to start from, its result is a start for ``train``
+It stands in recipes/dvc.yaml, because ``train`` may start without its result
 (``train.pseudo_text.kind: mapper``, ``mapper: data/mapper``).
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipgan.artifacts import hash_file, hash_json, replace_folder
+from clipgan.artifacts import built_folder, hash_file, hash_json
 from clipgan.clip.feature_store import MANIFEST, FeatureTable, load_features
 from clipgan.config import PretrainMapperConfig
 from clipgan.config.effective import select_small_recipe
@@ -40,10 +39,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MapperReport:
-    """What was trained, and its figures on the pairs of both splits where there are any."""
+    """Data and figures of a trained mapper; ``metrics`` has the splits that contain pairs."""
 
     num_images: int
-    num_steps: int
     resumed_from: int | None
     metrics: dict[str, dict[str, float]]
 
@@ -51,14 +49,14 @@ class MapperReport:
 def pretrain_mapper(
     config: PretrainMapperConfig, *, images: Path, features: Path, output: Path, work: Path
 ) -> MapperReport:
-    """Train the mapper, or go on where a run was cut off.
+    """Train the mapper, or continue an interrupted run.
 
     Args:
         config: section ``pretrain_mapper``.
-        images, features: artifacts of the stages before; the captioned images of the training
-            split are learned from.
+        images, features: artifacts of the stages before, of which the captioned images of the
+            training split are used.
         output: folder to make or replace.
-        work: parent of the resumable state, removed on success.
+        work: parent of the resumable state, which is removed on success.
 
     Raises:
         DataError: too few captioned images; FeatureStoreError, CheckpointError: inputs or state are
@@ -71,7 +69,7 @@ def pretrain_mapper(
     pairs = _select_pairs(config, table, training)
     recipe = select_small_recipe(config)
     provenance = {**recipe, "features": hash_file(features / MANIFEST)}
-    # The code names the state alone: the same mapper may come of other code.
+    # The code is part of the state's name alone, because other code may make the same mapper.
     fingerprint = hash_json([provenance, hash_sources("clipgan.stages.pretrain_mapper")])
     folder = work / fingerprint[:16]
     device = resolve_device(config.device)
@@ -90,15 +88,13 @@ def pretrain_mapper(
         name: compute_mapper_metrics(run.mapper, CaptionedFeatures.select(table, rows), config)
         for name, rows in (("train", training), ("validation", validation))
     }
-    metrics = {name: found for name, found in metrics.items() if found}
-    for name, found in metrics.items():
-        logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in found.items()))
-    building = output.with_name(f".{output.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    save_mapper(building, run.mapper, clip=table.clip, recipe=provenance, metrics=metrics)
-    replace_folder(building, output)
+    metrics = {name: figures for name, figures in metrics.items() if figures}
+    for name, figures in metrics.items():
+        logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in figures.items()))
+    with built_folder(output) as building:
+        save_mapper(building, run.mapper, clip=table.clip, recipe=provenance, metrics=metrics)
     remove_folder(folder)
-    return MapperReport(pairs.num_images, config.steps, resumed_from, metrics)
+    return MapperReport(pairs.num_images, resumed_from, metrics)
 
 
 def _select_pairs(

@@ -1,7 +1,7 @@
 """Stage register: the trained generator becomes a model version, and the gate decides.
 
-It has side effects in MLflow and therefore stands outside the DVC graph, whose cache would skip
-them; it is idempotent instead.
+It has side effects in MLflow, which DVC's cache would skip, so it is not part of the DVC graph. It
+is idempotent instead.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from clipgan.errors import ClipganError
 from clipgan.generation.sampler import load_matching_clip
 from clipgan.metrics.evaluations import EVALUATION_FILE, load_evaluation
 from clipgan.metrics.values import MetricValue
+from clipgan.models.built_in import BUILT_IN
 from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.champion import measure_version
 from clipgan.stages.runs import send_waiting
@@ -29,12 +30,11 @@ from clipgan.workspace import Workspace
 
 SAMPLER_LOADER = "clipgan.generation.sampler:load_sampler"
 RUN_FILE = "mlflow.json"
-BUILT_IN = "built-in"
 
 
 def register_generator(params: Params, workspace: Workspace, state: str) -> RegistrationReport:
     """Register what train and evaluate left in ``workspace``; see :func:`register`."""
-    send_waiting(workspace)  # the version's run first of all
+    send_waiting(workspace)  # the version's run must be there first
     return register(
         params.register_model,
         training=workspace.training,
@@ -64,8 +64,8 @@ def register(
         tracking_uri: the MLflow store.
         clip_weights: ``features.clip_weights``; other than the built-in weights are copied into the
             model, so that it can be served without a network.
-        state: identity of what this registration rests on, kept with the version.
-        measure: measures a champion again that cannot be compared as it is.
+        state: identity of everything that this registration depends on, stored with the version.
+        measure: measures a champion again whose stored values cannot be compared.
 
     Raises:
         EvaluationError, CheckpointError: evaluation or bundle is missing or damaged.
@@ -86,10 +86,10 @@ def register(
 
 
 def find_clip_files(training: Path, clip_weights: str) -> Path | None:
-    """The file or folder of the CLIP's weights to copy; None for the built-in ones.
+    """Find the file or folder of the CLIP's weights to copy; None for the built-in ones.
 
-    Loaded once from there and compared with the bundle: a weights file alone may give another
-    activation than its open_clip tag, and that must not show up first where the model is served.
+    The weights are loaded once and compared with the bundle, because a weights file alone may mean
+    another activation than its open_clip tag, and serving must not be the first to notice.
 
     Raises:
         ClipError: unknown weights, or not those of the training.

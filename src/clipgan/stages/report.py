@@ -1,6 +1,6 @@
-"""Stage report: what evaluate measured -> report.html, report.md, grids and curves.
+"""Stage report: results of stage evaluate -> report.html, report.md, grids and curves.
 
-Apart from measuring: a change of the page's style measures nothing again.
+It is a stage of its own, so that a change of the page's style measures nothing again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def report(evaluation: Path, training: Path, output: Path, logger: RunLogger = N
     Raises:
         EvaluationError: a file of the evaluation or the training's history is damaged.
     """
-    found, pictures = load_evaluation(evaluation), load_pictures(evaluation)
+    measured, pictures = load_evaluation(evaluation), load_pictures(evaluation)
     with built_folder(output) as building:
-        write_report(building, found, pictures, training=training)
+        write_report(building, measured, pictures, training=training)
     log_files(UnfailingRunLogger(logger), output, LOGGED_FOLDER)

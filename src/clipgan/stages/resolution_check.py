@@ -16,11 +16,11 @@ from clipgan.tracking.mlflow_store import resolve_tracking_uri
 def check_resolutions(params: Params, root: Path) -> None:
     """Refuse sizes that do not fit each other, which training would refuse hours later.
 
-    Of the initial weights only a header is read. A missing or damaged folder, and a registered
-    model that cannot be had now, is not judged here: the stage that needs it says what is wrong.
+    Only the description of the initial weights is read. A missing or damaged folder, and a
+    registered model that is not available now, are left to the stage that needs them.
 
     Args:
-        root: of the project, which relative folders start from.
+        root: folder of the project, to which other folders are relative.
 
     Raises:
         ConfigError: names both resolutions and the fix.
@@ -75,10 +75,10 @@ def _ask_registry(address: str, root: Path) -> int | None:
     uri = resolve_tracking_uri(root, os.environ)
     with TemporaryDirectory(prefix="clipgan-model-") as scratch, short_requests():
         try:
-            found = download_bundle_info(address, tracking_uri=uri, target=Path(scratch))
+            info = download_bundle_info(address, tracking_uri=uri, target=Path(scratch))
         except RegistryError:
-            return None  # the stages `settings` and `train` ask too
-        return _read_resolution(found.parent)
+            return None  # the stages `settings` and `train` will say so
+        return _read_resolution(info.parent)
 
 
 def _read_resolution(folder: Path) -> int | None:
@@ -87,4 +87,4 @@ def _read_resolution(folder: Path) -> int | None:
         tree = json.loads((bundle if bundle.is_file() else checkpoint).read_text(encoding="utf-8"))
         return int((tree if bundle.is_file() else tree["subject"])["resolution_px"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # "none", or a folder that train refuses
+        return None  # no start, or a folder that train refuses

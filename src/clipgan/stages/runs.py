@@ -1,4 +1,4 @@
-"""The MLflow runs of the stages ``train`` and ``evaluate``, and what waits for MLflow."""
+"""The MLflow runs of the stages ``train`` and ``evaluate``, and records that wait for MLflow."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from clipgan.workspace import Workspace
 def open_run(
     params: Params, workspace: Workspace, initial_folder: Path | None
 ) -> Iterator[RunLogger]:
-    """The MLflow run of a training: a new one, or that of the training that goes on.
+    """Open the MLflow run of a training, which is a new one unless the training is continued.
 
-    ``initial_folder``: the bundle that the training starts from.
+    Args:
+        initial_folder: the bundle that the training starts from.
     """
     from clipgan.tracking.provenance import collect_run_tags, read_data_digest
     from clipgan.tracking.run_contexts import open_training_run
 
-    # Before any run is made: a start that does not exist or damaged shards end here.
+    # A missing start or damaged shards are refused here, before a run is made.
     fingerprint = _fingerprint_training(params, workspace, initial_folder)
     uri = resolve_tracking_uri(workspace.root, os.environ)
     with open_training_run(
@@ -44,7 +45,7 @@ def open_run(
 
 
 def name_training(config: TrainConfig, fingerprint: str) -> str:
-    """What tells one training from another in MLflow's list."""
+    """Name a training so that it can be told from others in MLflow's list."""
     return (
         f"{config.family} {config.resolution_px} px, {config.total_images:,} images, "
         f"seed {config.seed}, {fingerprint[:8]}"
@@ -53,7 +54,7 @@ def name_training(config: TrainConfig, fingerprint: str) -> str:
 
 @contextmanager
 def reopen_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
-    """The MLflow run of the training that is evaluated."""
+    """Open the MLflow run of the training that is evaluated."""
     from clipgan.tracking.mlflow_run import read_run_id
     from clipgan.tracking.run_contexts import continue_run
 
@@ -67,12 +68,12 @@ def reopen_run(params: Params, workspace: Workspace) -> Iterator[RunLogger]:
 
 
 def is_anything_waiting(workspace: Workspace) -> bool:
-    """Whether MLflow has yet to take something of this project; asks nobody."""
+    """Whether records of this project wait for MLflow; the server is not asked."""
     return any(has_waiting(folder) for folder in find_spools(workspace.work("train").parent))
 
 
 def count_waiting(workspace: Workspace) -> Waiting:
-    """What MLflow has yet to take of all runs of this project; asks nobody."""
+    """Count what waits for MLflow of all runs of this project; the server is not asked."""
     records = points = files = 0
     for folder in find_spools(workspace.work("train").parent):
         header = load_header(folder) if has_waiting(folder) else None
@@ -84,10 +85,10 @@ def count_waiting(workspace: Workspace) -> Waiting:
 
 
 def send_waiting(workspace: Workspace) -> int:
-    """Send MLflow what waits, and print a line for each run; returns the number of runs.
+    """Send MLflow what waits, print a line for each run, and return the number of runs.
 
     Raises:
-        RegistryError: the store does not answer; what it has not taken goes on waiting.
+        RegistryError: the store does not answer; what was not sent goes on waiting.
     """
     from clipgan.tracking.sender import send_waiting_runs
 

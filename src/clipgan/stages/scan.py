@@ -1,4 +1,4 @@
-"""Stage scan: what the configured source offers now, so that DVC sees when it changes."""
+"""Stage scan: a fingerprint of the configured source, by which DVC notices changes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class ScanReport:
 def scan(
     config: IngestConfig, *, source: Path, raw: Path, remembered: Path | None = None
 ) -> ScanReport:
-    """Write ``source``, the listing's fingerprint: of contents, whatever the files' times.
+    """Write the fingerprint of all contents to ``source``; the files' times do not change it.
 
-    A folder of images is no dependency for DVC: it would hash every byte twice, and a broken link
-    in it would stop the pipeline instead of becoming a line of the ingest report. Here times only
-    tell which files are to be read again; ``remembered`` keeps them, outside of DVC.
+    A folder of images is not a dependency for DVC, which would hash every byte twice and stop at a
+    broken link that the ingest report should list. Times decide only which files are read again;
+    they are stored in ``remembered``, which DVC does not know.
 
     Raises:
-        DataError: the source is not there or holds no file.
+        DataError: the source does not exist or contains no file.
     """
     listing = list_source(config, raw, remembered)
     report = ScanReport(

@@ -1,8 +1,9 @@
-"""Stage settings: what decides each stage now, for DVC to compare: parameters and weights in use.
+"""Stage settings: the parameters and weights that decide each stage, for DVC to compare.
 
-DVC can depend on keys of params.yaml, but not on those alone that a stage reads, nor on weights
-that a key names: ``data/mapper``, or a registered model behind an alias. So this stage runs every
-time and writes one small file a stage, by the functions that also name resume folders.
+DVC can depend on keys of params.yaml, but which keys a stage reads depends on other keys, and a key
+may name weights that change: ``data/mapper``, or a registered model behind an alias. So this stage
+runs every time and writes a small file for each stage, by the functions that also name resume
+folders.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def write_settings(
 ) -> None:
     """Write a file for each stage that depends on parameters, such as ``train.json``.
 
-    Weights that are not there are written down as that: a recipe may be about to make them, and
-    the stage that needs them says what is wrong.
+    Missing weights are no error here: a recipe may make them later, and the stage that needs them
+    refuses to run without them.
 
     Args:
         tracking_uri: the MLflow store, where ``train.initial_weights`` names a registered model.
@@ -43,8 +44,8 @@ def write_settings(
         RegistryError: there is no such registered model, or the store cannot be reached.
     """
     files = _list_files(params)
-    found = hash_files([(path, path.stat()) for path in files], remembered)
-    hashes = {path: digest or MISSING for path, digest in zip(files, found, strict=True)}
+    digests = hash_files([(path, path.stat()) for path in files], remembered)
+    hashes = {path: digest or MISSING for path, digest in zip(files, digests, strict=True)}
     settings = {
         "ingest": select_ingest(params.ingest),
         "features": _describe_features(params.features, hashes),
@@ -62,7 +63,7 @@ _Hashes = dict[Path, str]
 
 
 def _list_files(params: Params) -> list[Path]:
-    """Every weights file that a parameter names."""
+    """List every weights file that a parameter names."""
     train = params.train
     names = [params.features.clip_weights, *_list_evaluation_weights(params.evaluate)]
     named = [Path(name) for name in names]
@@ -82,7 +83,7 @@ def _list_under(path: Path) -> list[Path]:
 
 
 def _hash_content(path: Path, hashes: _Hashes) -> str | None:
-    """Of a file, or of the weights in a folder; None: the name is of neither."""
+    """Hash a file, or the weights in a folder; None: the path is neither."""
     files = _list_under(path)
     return hash_json({file.name: hashes[file] for file in files}) if files else None
 
@@ -109,7 +110,7 @@ def _describe_training(config: TrainConfig, hashes: _Hashes, tracking_uri: str) 
 
 
 def _find_start(config: TrainConfig) -> Path | None:
-    """The folder that ``train.initial_weights`` names; None: it names none."""
+    """Return the folder that ``train.initial_weights`` names, if it names one."""
     name = config.initial_weights
     return None if name == NO_WEIGHTS else find_folder(name, config.family)
 
@@ -124,7 +125,7 @@ def _describe_evaluation(config: EvaluateConfig, hashes: _Hashes) -> dict[str, A
 
 
 def _list_evaluation_weights(config: EvaluateConfig) -> list[str]:
-    """What may be the file of a network that judges."""
+    """List the values of parameters that may be weights files of feature extractors."""
     specs = [*config.feature_spaces]
     for protocol in config.custom_protocols:
         specs += protocol.spaces or ()

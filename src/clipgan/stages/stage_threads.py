@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from clipgan.config import Threads
 
 FOLLOWING = frozenset({"features", "evaluate"})
-"""No exact resume hangs on the order of their sums."""
+"""Stages that may change their number of threads: no exact resume depends on their sums."""
 KEEPING = frozenset({"pretrain_clip", "pretrain_mapper"})
 
 
 def set_stage_threads(name: str, threads: Threads) -> AbstractContextManager[None]:
-    """For the stages that compute and do not choose by themselves, as trainings do."""
+    """Set the threads of stages that compute; trainings set their own."""
     if name not in FOLLOWING | KEEPING:
         return nullcontext()
     from clipgan.threads import follow_load, keep_threads

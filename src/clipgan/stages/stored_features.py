@@ -1,4 +1,4 @@
-"""Text features as training saw them, by caption or by image."""
+"""Stored CLIP features, looked up by caption or by sample id."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from clipgan.errors import FeatureStoreError
 
 
 class StoredFeatures:
-    """Features as training saw them, from the store: of captions, or of images by sample id.
+    """Features as training used them, of captions or of images by sample id.
 
     Args:
-        prompts: further texts that may be asked for; a prompt that is a caption is that.
-        encode_texts: what gives their features, (N, D) float32, unit norm.
+        prompts: further texts; those that are captions have the captions' features.
+        encode_texts: texts -> (N, D) float32, unit norm, for the other prompts.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class StoredFeatures:
         return all(name in self._captions for name in conditions)
 
     def find(self, conditions: Sequence[str]) -> Tensor:
-        """All captions, or all sample ids -> (N, D) float32, unit norm, as CLIP gave them.
+        """All captions, or all sample ids -> (N, D) float32, unit norm.
 
         Raises:
             FeatureStoreError: names a condition that has no feature.
@@ -54,8 +54,8 @@ class StoredFeatures:
             raise FeatureStoreError(
                 f"{unknown!r} has no feature: run `clipgan stage features` again"
             )
-        found = stored[[rows[name] for name in conditions]]
-        return torch.from_numpy(found.astype(np.float32))
+        features = stored[[rows[name] for name in conditions]]
+        return torch.from_numpy(features.astype(np.float32))
 
 
 def _number(names: Sequence[str]) -> dict[str, int]:

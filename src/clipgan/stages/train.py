@@ -22,7 +22,7 @@ from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.training.checkpoint import CheckpointMetadata, CheckpointStore
+from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
 from clipgan.training.disk_space import check_disk_space
@@ -44,7 +44,7 @@ from clipgan.training.sample_grid import SampleGrid
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
-"""Of the run logger, not of the training."""
+"""Folder of the run logger's files."""
 
 
 def train(
@@ -64,21 +64,22 @@ def train(
     threads: Threads | None = None,
     evaluate: Callable[[Snapshot], None] | None = None,
 ) -> TrainingReport:
-    """Train a generator, or go on with a training that was cut off.
+    """Train a generator, or continue a training that was interrupted.
 
     Args:
-        config: section ``train``; with data, features and code it decides the result's bits.
+        config: section ``train``; together with data, features and code it decides the result's
+            bits.
         monitoring: section ``monitoring``.
         features_config: names the CLIP, unless ``clip`` is given.
         images, features: artifacts of the stages before.
-        output: folder to make or replace: generator bundle, reports and samples.
-        work: parent of the resumable state, a folder a training, kept at the end too: see
-            :mod:`clipgan.resume_state`.
+        output: folder to make or replace, with generator bundle, reports and samples.
+        work: parent of the resumable state, which has a folder for each training that is kept at
+            the end too, see :mod:`clipgan.resume_state`.
         image_store: decoded images, shared by trainings and kept; None: ``images`` beside ``work``.
-        initial_folder: the bundle behind ``train.initial_weights``, where that names none itself.
+        initial_folder: the bundle of ``train.initial_weights``, unless that names a bundle itself.
         clip: the encoder that made the features.
         logger: receives parameters, losses and sample grids.
-        processes: those that train together; the first alone writes, and logs to ``logger``.
+        processes: all processes that train together; the first alone writes files and logs.
         threads: of PyTorch on the CPU, see :class:`~clipgan.training.loop.TrainingLoop`.
         evaluate: measures the generator every ``monitoring.evaluation_interval_images``.
 
@@ -147,7 +148,7 @@ def _prepare_networks(
     *,
     device: torch.device,
 ) -> tuple[Networks[Any, Any], BundleInfo | None]:
-    """Networks on their device, and what the bundle says that they start from."""
+    """Build the networks on their device, and read what the bundle to start from says."""
     networks, initial = family.build_networks(config, clip), None
     if start is not None:
         initial = family.load_initial_weights(config, networks, start, table.clip)
@@ -214,34 +215,29 @@ def _build_loop(
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
 ) -> TrainingLoop:
-    """The parts of a training, put together."""
+    """Put the parts of a training together."""
     check_batch_fits(config, processes)
     parameters = flatten("train", select_training(config))
     logger.log_params(parameters)
     if processes.is_main:
-        undecoded_bytes = count_undecoded_bytes(config, images, conditions, image_store)
-        _check_disk(config, monitoring, networks, run_folder, decoded_bytes=undecoded_bytes)
+        check_disk_space(
+            networks,
+            run_folder,
+            keep_checkpoints=monitoring.keep_checkpoints,
+            has_initial=config.initial_weights != NO_WEIGHTS,
+            decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
+        )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
         note_blind_clip(conditions.table, conditions.selected)
     step = family.build_step(config, networks, conditions, processes)
     loader = build_loader(
-        config,
-        images,
-        conditions,
-        image_store=image_store,
-        device=device,
-        processes=processes,
+        config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    folder = run_folder / SAMPLES_FOLDER
+    samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
+    untrained = initial is None
     grid = SampleGrid(
-        networks.generator_ema,
-        conditions,
-        config,
-        monitoring,
-        folder,
-        is_untrained=initial is None,
+        networks.generator_ema, conditions, config, monitoring, samples, is_untrained=untrained
     )
-    found = run_folder / EVALUATIONS_FOLDER
     return TrainingLoop(
         step,
         loader.batch_at,
@@ -251,7 +247,14 @@ def _build_loop(
             run_folder / "checkpoints",
             keep=monitoring.keep_checkpoints,
             fingerprint=fingerprint,
-            metadata=_build_metadata(config, networks, conditions, initial, fingerprint),
+            metadata=build_metadata(
+                networks,
+                family=config.family,
+                clip=dict(conditions.table.clip),
+                initial_images_seen=0 if initial is None else initial.images_seen,
+                training=fingerprint,
+                means=conditions.means,
+            ),
         ),
         save_samples=grid.save,
         run_logger=logger,
@@ -259,42 +262,8 @@ def _build_loop(
         processes=processes,
         threads=threads,
         evaluate=evaluate_snapshots(
-            evaluate, networks, conditions, family=config.family, initial=initial, folder=found
+            evaluate, networks, conditions, family=config.family, initial=initial, folder=folder
         ),
-    )
-
-
-def _check_disk(
-    config: TrainConfig,
-    monitoring: MonitoringConfig,
-    networks: Networks[Any, Any],
-    run_folder: Path,
-    *,
-    decoded_bytes: int,
-) -> None:
-    check_disk_space(
-        networks,
-        run_folder,
-        keep_checkpoints=monitoring.keep_checkpoints,
-        has_initial=config.initial_weights != NO_WEIGHTS,
-        decoded_bytes=decoded_bytes,
-    )
-
-
-def _build_metadata(
-    config: TrainConfig,
-    networks: Networks[Any, Any],
-    conditions: Conditions,
-    initial: BundleInfo | None,
-    fingerprint: str,
-) -> CheckpointMetadata:
-    return build_metadata(
-        networks,
-        family=config.family,
-        clip=dict(conditions.table.clip),
-        initial_images_seen=0 if initial is None else initial.images_seen,
-        training=fingerprint,
-        means=conditions.means,
     )
 
 
@@ -330,7 +299,7 @@ def _load_clip(
     return load_clip(
         features_config.clip_model,
         features_config.clip_weights,
-        # On the CPU the precision of the features: one kind of vectors for both.
+        # On the CPU it is the precision of the features, so that both have the same vectors.
         precision=config.precision if on_gpu else features_config.precision,
         device=device,
     )

@@ -1,7 +1,7 @@
-"""Evaluation in the middle of a training: what evaluating the checkpoint of that moment gives.
+"""Evaluation during a training, with the values that evaluating the checkpoint would have.
 
-The averaged generator goes through a bundle on disk and the very code of the evaluate stage, with
-its own CLIP, device and precision; the training's random numbers are not touched.
+The averaged generator is saved as a bundle and measured by the code of the evaluate stage, with
+that stage's CLIP, device and precision. The training's random numbers are not changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clipgan.training.snapshot import Snapshot
 
 
 class TrainingEvaluation:
-    """Measures snapshots under the protocols of section ``evaluate``; give it to the train stage.
+    """Measures snapshots under the protocols of section ``evaluate``, for the train stage.
 
     Args:
         config: section ``evaluate``.
@@ -56,7 +56,7 @@ class TrainingEvaluation:
     ) -> None:
         self._config, self._images = config, images
         self._cache, self._run_logger = FeatureCache(cache), run_logger
-        # Before the training rather than in its middle.
+        # Unknown protocols are refused before the training, not during it.
         self._protocols = [find_protocol(name, config) for name in config.protocols]
         self._inputs: EvaluationInputs = load_evaluation_inputs(
             config, features_config, images=images, features=features, clip=clip
@@ -65,7 +65,7 @@ class TrainingEvaluation:
     def __call__(self, snapshot: Snapshot) -> None:
         """Measure, write ``images-<images_seen>/evaluation.json`` and log.
 
-        What was measured before the training was cut off is logged as it is.
+        A snapshot that was measured before an interruption is logged without measuring it again.
 
         Raises:
             EvaluationError: the generator cannot be measured, such as a collapsed one.
@@ -96,7 +96,7 @@ class TrainingEvaluation:
 
 @contextmanager
 def _plain_precision() -> Iterator[None]:
-    """The numerics of a fresh process: training allows itself TF32 and picks kernels by speed."""
+    """Restore the numerics of a new process; training uses TF32 and chooses kernels by speed."""
     matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, convolutions.benchmark
     matmul.allow_tf32, convolutions.benchmark = False, False
@@ -104,5 +104,5 @@ def _plain_precision() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, convolutions.benchmark = before
-        # What measuring took of a GPU's memory is the training's again; nothing without a GPU.
+        # Return the GPU memory of the measurement to the training; without a GPU this does nothing.
         torch.cuda.empty_cache()

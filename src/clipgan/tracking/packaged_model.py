@@ -20,13 +20,13 @@ from typing import Any
 from clipgan.artifacts import hash_file, hash_json, write_json
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import (
-    FORMAT_VERSION,
     GENERATOR_FILE,
     INFO_FILE,
     MEANS_FILE,
     BundleInfo,
     load_bundle_info,
 )
+from clipgan.models.stored_weights import FORMAT_VERSION
 from clipgan.tracking.mlflow_store import explain_mlflow_errors, load_mlflow
 
 MODEL_CODE = Path(__file__).with_name("served_model.py")

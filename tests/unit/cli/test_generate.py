@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from clipgan.cli.generate import check_out, generate_files, load_model, slug
 from clipgan.errors import ConfigError
 from clipgan.generation.styles import StyleChoice, StyleMix
-from clipgan.models.built_in import find_built_in
+from clipgan.models.built_in import list_built_in
 from clipgan.models.bundle import load_bundle_info
 from clipgan.tracking.packaged_model import GeneratorPackage
 from clipgan.workspace import Workspace
@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_for_built_in_clip(folder: Path, seed: int = 0) -> Path:
-    built_in = find_built_in("built-in")
+    built_in = list_built_in().get("built-in")
     assert built_in is not None
     return save_tiny_bundle(folder, seed, text_dim=256, clip=load_bundle_info(built_in).clip)
 

@@ -12,7 +12,7 @@ from clipgan.cli.generate import load_model
 from clipgan.devices import resolve_device
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.models.addresses import ADDRESS_FORMS
-from clipgan.models.built_in import find_built_in, list_built_in_names
+from clipgan.models.built_in import list_built_in
 from clipgan.models.bundle import BundleInfo, load_bundle, load_bundle_info
 from clipgan.stages.model_addresses import opened_bundle, opened_start
 from clipgan.stages.model_sources import ModelLoader
@@ -27,7 +27,7 @@ from tests.params import params_with
 from tests.stages import ingest_runs
 
 LOADER = "clipgan.generation.sampler:load_sampler"
-CLIP = load_bundle_info(find_built_in("built-in") or Path()).clip
+CLIP = load_bundle_info(list_built_in().get("built-in") or Path()).clip
 
 Resolve = Callable[[str, str], BundleInfo]
 
@@ -119,7 +119,7 @@ def test_every_caller_takes_every_form(
 ) -> None:
     for name, address in forms.items():
         assert resolve(address, tracking_uri).resolution_px == 8, name
-    for name in list_built_in_names():
+    for name in list_built_in():
         found = resolve(name, tracking_uri)
         assert found.family == ("galip" if "galip" in name else "lafite")
 
@@ -152,9 +152,11 @@ def test_what_was_fetched_is_gone_afterwards(forms: dict[str, str], tracking_uri
 
 
 def test_built_in_is_the_trained_familys_generator() -> None:
-    for family, name in zip(("lafite", "galip"), list_built_in_names(), strict=True):
+    for family, name in zip(("lafite", "galip"), list_built_in(), strict=True):
         with opened_start("built-in", work=Path("work"), tracking_uri="", family=family) as start:
-            assert start == find_built_in(name)
+            assert start == list_built_in().get(name)
     with opened_start("none", work=Path("work"), tracking_uri="", family="lafite") as start:
         assert start is None
-    assert resolve_initial_folder("built-in-galip", "galip") == find_built_in("built-in-galip")
+    assert resolve_initial_folder("built-in-galip", "galip") == list_built_in().get(
+        "built-in-galip"
+    )

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.spaces.extraction import FeatureCollector
-from clipgan.evaluation.spaces.extractors import register_extractor
 from clipgan.evaluation.spaces.feature_spaces import FeatureSpace, find_space
 from tests.metric_values import compute_values, space_inputs
 from tests.unit.evaluation.fidelity import find_tolerances, measure_by_fidelity
@@ -64,11 +63,6 @@ def test_features_are_finite_different_and_in_the_images_order(
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(extract(images[order], space, 3), features[order])
     assert (torch.pdist(features) > 0.1).all()
-
-
-def test_registering_twice_does_nothing() -> None:
-    register_extractor()
-    register_extractor()
 
 
 def test_nan_of_the_network_is_refused(space: FeatureSpace) -> None:

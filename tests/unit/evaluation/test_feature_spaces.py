@@ -98,7 +98,7 @@ def test_an_unknown_space_is_a_mistake(spec: str) -> None:
 def test_names_of_absent_spaces_are_those_they_would_have() -> None:
     assert name_metric_of("inception-tf") == "fid"
     assert name_metric_of("inception-clean") == "fid_clean"
-    assert name_metric_of("efficientnet-lite0") == space_of("efficientnet-lite0").fd_name
+    assert name_metric_of("efficientnet-lite0") == space_of("efficientnet-lite0").name_metric("fd")
     assert name_metric_of("timm:resnet18:x.bin") == "fd_resnet18_x"
     assert name_metric_of("open_clip:ViT-B-32:openai") == "fd_clip_vit_b_32_openai"
     assert name_metric_of("open_clip:ViT-B-32:/weights/own.pt") == "fd_clip_vit_b_32_own"
@@ -112,7 +112,7 @@ def test_two_spaces_of_one_metric_name_are_refused() -> None:
         check_names_differ(["open_clip:RN50:a/own.pt", "open_clip:RN50:b/own.pt"])
 
 
-def test_the_training_clip_never_judges_under_another_name(clip_file: Path) -> None:
+def test_the_training_clip_is_never_the_independent_one(clip_file: Path) -> None:
     def encode(images: Tensor) -> Tensor:
         return normalize(images.flatten(1), dim=1)
 
@@ -120,11 +120,11 @@ def test_the_training_clip_never_judges_under_another_name(clip_file: Path) -> N
     other = TrainingClip(encode, {"weights_sha256": "0" * 64})
     refused = find_evaluation_clip(tiny_open_clip.NAME, str(clip_file), own, CPU)
     assert isinstance(refused, str)
-    assert "no independent judge" in refused
-    judge = find_evaluation_clip(tiny_open_clip.NAME, str(clip_file), other, CPU)
-    assert not isinstance(judge, str)
-    assert judge.suffix == "_clip_clipgan_test_vit_weights"
-    assert judge.encode_texts(["a cat"]).shape == (1, 16)
+    assert "no independent evaluation CLIP" in refused
+    other_clip = find_evaluation_clip(tiny_open_clip.NAME, str(clip_file), other, CPU)
+    assert not isinstance(other_clip, str)
+    assert other_clip.suffix == "_clip_clipgan_test_vit_weights"
+    assert other_clip.encode_texts(["a cat"]).shape == (1, 16)
     absent = find_evaluation_clip("ViT-B-32", "nowhere.pt", other, CPU)
     assert isinstance(absent, str)
     assert "evaluate.judge_clip_weights" in absent

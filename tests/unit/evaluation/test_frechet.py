@@ -9,7 +9,6 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.metrics.frechet_distance import (
     FrechetReference,
-    compute_distance,
     compute_distances,
 )
 from clipgan.evaluation.spaces.statistics import compute_statistics
@@ -19,8 +18,12 @@ SHAPES = [(40, 60, 100), (300, 200, 20), (40, 150, 100), (150, 40, 100), (101, 1
 """Images, reference images, dimensions: every combination of fewer and more than dimensions."""
 
 
+def compute_distance(features: Tensor, reference: FrechetReference) -> float:
+    return compute_distances(features, reference)[0]
+
+
 def draw(num: int, dimensions: int, seed: int) -> Tensor:
-    """Positive features with a falling spectrum, as networks give them."""
+    """Positive features with a falling spectrum, like those of a network."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(dimensions, dimensions, generator=torch.Generator().manual_seed(9))
     scales = torch.logspace(0, -2, dimensions)
@@ -51,24 +54,27 @@ def test_with_fewer_images_than_dimensions_ours_is_the_exact_one() -> None:
 
 
 @pytest.mark.parametrize(("num", "num_reference", "dimensions"), SHAPES)
-def test_subsets_are_what_computing_each_alone_gives(
+def test_subsets_equal_the_distance_of_each_alone(
     num: int, num_reference: int, dimensions: int
 ) -> None:
     a, reference = draw(num, dimensions, 0), FrechetReference(draw(num_reference, dimensions, 1))
     groups = Grouping(num, 5, 0)
-    whole, *left = compute_distances(a, reference, groups.labels, range(5))
+    whole, *left = compute_distances(a, reference, groups)
     assert whole == compute_distance(a, reference)
     alone = [compute_distance(a[groups.labels != group], reference) for group in range(5)]
     assert left == pytest.approx(alone, rel=1e-8)
 
 
 @pytest.mark.parametrize(("num", "num_reference", "dimensions"), SHAPES)
-def test_streaming_equals_batch(num: int, num_reference: int, dimensions: int) -> None:
+def test_parts_do_not_change_the_statistics(
+    num: int, num_reference: int, dimensions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipgan.evaluation.spaces.statistics._BATCH", 7)
     a, b = draw(num, dimensions, 0), draw(num_reference, dimensions, 1)
-    streamed = compute_statistics(torch.split(a, 7))
-    torch.testing.assert_close(streamed.covariance, a.double().T.cov(), rtol=1e-10, atol=1e-13)
-    torch.testing.assert_close(streamed.mean, a.double().mean(0), rtol=1e-12, atol=0)
-    in_parts = FrechetReference(b, compute_statistics(torch.split(b, 11)))
+    merged = compute_statistics(a)
+    torch.testing.assert_close(merged.covariance, a.double().T.cov(), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(merged.mean, a.double().mean(0), rtol=1e-12, atol=0)
+    in_parts = FrechetReference(b, compute_statistics(b))
     at_once = compute_distance(a, FrechetReference(b))
     assert compute_distance(a, in_parts) == pytest.approx(at_once, rel=1e-6)
 
@@ -76,7 +82,7 @@ def test_streaming_equals_batch(num: int, num_reference: int, dimensions: int) -
 def test_known_statistics_change_nothing() -> None:
     a, b = draw(300, 20, 0), draw(200, 20, 1)
     plain = compute_distance(a, FrechetReference(b))
-    known = FrechetReference(b, compute_statistics(torch.split(b, 30)))
+    known = FrechetReference(b, compute_statistics(b))
     assert compute_distance(a, known) == pytest.approx(plain, rel=1e-12)
 
 
@@ -101,4 +107,4 @@ def test_a_shift_of_one_set_adds_its_square() -> None:
 
 def test_one_image_has_no_covariance() -> None:
     with pytest.raises(EvaluationError, match="1 images; a covariance needs"):
-        compute_statistics([torch.ones(1, 4)])
+        compute_statistics(torch.ones(1, 4))

@@ -14,16 +14,16 @@ from clipgan.evaluation.metrics.inputs import ImageInputs
 from clipgan.evaluation.metrics.memorised_share import find_nearest_training
 from clipgan.evaluation.metrics.metric import Skip
 from clipgan.evaluation.metrics.object_accuracy import (
+    DETECTOR_URL,
     ObjectDetector,
     build_detector,
     coco_classes,
     compute_object_accuracy,
-    find_detector_weights,
     match_classes,
 )
 from clipgan.evaluation.metrics.path_length import compute_perceptual_path_lengths
 from clipgan.evaluation.spaces.blur import blur
-from clipgan.evaluation.spaces.inception import WeightsFile
+from clipgan.evaluation.spaces.inception import WeightsFile, find_hub_weights
 from clipgan.metrics.grouping import Grouping
 from tests.metric_values import SPACE, compute_values
 
@@ -135,13 +135,13 @@ class TestObjects:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        reason = find_detector_weights()
+        reason = find_hub_weights(DETECTOR_URL)
         assert isinstance(reason, str)
         assert "fasterrcnn_resnet50_fpn_v2_coco" in reason
         assert build_detector(["a dog"], CPU) == Skip(reason)
         monkeypatch.setattr(
-            "clipgan.evaluation.metrics.object_accuracy.find_detector_weights",
-            lambda: WeightsFile(tmp_path, "0"),
+            "clipgan.evaluation.metrics.object_accuracy.find_hub_weights",
+            lambda _: WeightsFile(tmp_path, "0"),
         )
         assert "no caption names" in str(build_detector(["a rocket"], CPU))
 

@@ -18,13 +18,12 @@ from clipgan.evaluation.metrics.inputs import SpaceInputs
 from clipgan.evaluation.spaces.extraction import FeatureCollector, SpaceFeatures
 from clipgan.evaluation.spaces.feature_spaces import FeatureSpace, find_space
 from clipgan.evaluation.spaces.inception import (
+    TENSORFLOW_URL,
     TORCHVISION_URL,
     TensorFlowInception,
     TorchvisionInception,
     WeightsFile,
     find_hub_weights,
-    find_inception_weights,
-    find_torchvision_weights,
     resize_as_tensorflow,
 )
 from clipgan.metrics.grouping import Grouping
@@ -57,8 +56,8 @@ def draw_images(count: int, side: int, seed: int) -> Tensor:
 
 
 def test_absent_weights_give_one_line_with_place_and_source(weights_path: Path) -> None:
-    for find in (find_inception_weights, find_torchvision_weights):
-        reason = find()
+    for url in (TENSORFLOW_URL, TORCHVISION_URL):
+        reason = find_hub_weights(url)
         assert isinstance(reason, str)
         assert str(weights_path.parent) in reason
         assert "https://" in reason
@@ -68,7 +67,7 @@ def test_absent_weights_give_one_line_with_place_and_source(weights_path: Path) 
 def test_damaged_weights_are_refused_with_the_fix(weights_path: Path) -> None:
     weights_path.write_bytes(b"cut off")
     with pytest.raises(EvaluationError, match=r"damaged.*not 6726825d.*remove it and put https"):
-        find_inception_weights()
+        find_hub_weights(TENSORFLOW_URL)
 
 
 def test_weights_with_the_named_hash_are_found(
@@ -78,7 +77,7 @@ def test_weights_with_the_named_hash_are_found(
     monkeypatch.setattr(
         "clipgan.evaluation.spaces.inception.hash_file", lambda _: "6726825d" + "0" * 56
     )
-    assert find_inception_weights() == WeightsFile(weights_path, "6726825d" + "0" * 56)
+    assert find_hub_weights(TENSORFLOW_URL) == WeightsFile(weights_path, "6726825d" + "0" * 56)
     assert isinstance(find_hub_weights(TORCHVISION_URL), str)
 
 
@@ -120,7 +119,7 @@ def test_values_are_those_of_torch_fidelitys_command_line(
     command += ["--kid-subset-size=70", "--kid-subsets=1", "--prc-neighborhood=2"]
     theirs = run_torch_fidelity(inception_file, *command)
 
-    found, features = judge_as_torch_fidelity(inception_file, "64", images)
+    found, features = measure_as_torch_fidelity(inception_file, "64", images)
     tolerances = find_tolerances(*features)
     for kind, name, key in (
         ("fd", "fid", "frechet_inception_distance"),
@@ -139,7 +138,7 @@ def test_the_inception_score_is_that_of_torch_fidelitys_command_line(
     images = draw_images(12, 24, 0)
     folder = save_images(tmp_path / "images", images)
     theirs = run_torch_fidelity(inception_file, f"--input1={folder}", "--isc")
-    found, _ = judge_as_torch_fidelity(inception_file, "2048", [images, images])
+    found, _ = measure_as_torch_fidelity(inception_file, "2048", [images, images])
     score = found["inception_score"]
     assert score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     assert score.standard_deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
@@ -161,7 +160,7 @@ def run_torch_fidelity(weights: Path, *arguments: str) -> dict[str, float]:
     return found
 
 
-def judge_as_torch_fidelity(
+def measure_as_torch_fidelity(
     weights: Path, layer: str, images: Sequence[Tensor]
 ) -> tuple[dict[str, MetricValue], list[Tensor]]:
     """All that comes after the extractor is ours; the extractor is torch-fidelity's.
@@ -178,7 +177,7 @@ def judge_as_torch_fidelity(
         features, *logits = extractor(part)
         return features, (logits[0] if logits else None)
 
-    space = FeatureSpace("inception-tf", "", "fid", "x", "0", "x", encode)
+    space = FeatureSpace("inception-tf", "", "x", "0", "x", encode)
     features = [collect(space, part) for part in images]
     inputs = SpaceInputs(
         space=space,
@@ -202,7 +201,7 @@ def test_the_three_inceptions_differ_in_resize_and_range(
 ) -> None:
     files = {TORCHVISION_URL: save_torchvision_inception(tmp_path / "torchvision.pth")}
     monkeypatch.setattr(
-        "clipgan.evaluation.spaces.inception.find_hub_weights",
+        "clipgan.evaluation.spaces.feature_spaces.find_hub_weights",
         lambda url: WeightsFile(files.get(url, inception_file), "x"),
     )
     images = draw_images(2, 20, 0)
@@ -211,7 +210,7 @@ def test_the_three_inceptions_differ_in_resize_and_range(
         space = find_space(spec, CPU, None)
         assert isinstance(space, FeatureSpace)
         with torch.inference_mode():
-            found[space.fd_name] = space.encode(images)[0]
+            found[space.name_metric("fd")] = space.encode(images)[0]
     assert {name: tuple(f.shape) for name, f in found.items()} == dict.fromkeys(
         ("fid", "fid_clean", "fd_inception_torchvision"), (2, 2048)
     )

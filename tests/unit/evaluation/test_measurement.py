@@ -17,7 +17,7 @@ from clipgan.evaluation.study.benchmark import Benchmark, build_benchmark
 from clipgan.evaluation.study.driver import Driver, ImageSource
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
-from clipgan.evaluation.study.shard_study import build_shard_study
+from clipgan.evaluation.study.shard_study import ShardStudyBuilder
 from clipgan.images import to_unit_range
 from tests.params import params_with
 from tests.unit.evaluation.tiny_images import Drawing, build_images, draw
@@ -51,7 +51,7 @@ def build(images: Path, config: EvaluateConfig, protocol: str = "fd-offline") ->
 def driver_of(
     benchmark: Benchmark, config: EvaluateConfig, *, cache: Path | None = None, **changes: Any
 ) -> Driver:
-    study = build_shard_study(
+    builder = ShardStudyBuilder(
         config,
         benchmark,
         clip=TrainingClip(encode_images, CLIP),
@@ -59,7 +59,7 @@ def driver_of(
         device=torch.device("cpu"),
         cache=FeatureCache(cache),
     )
-    return Driver(study, **changes)
+    return Driver(builder.build(), **changes)
 
 
 def encode_texts(texts: Sequence[str]) -> Tensor:
@@ -143,7 +143,7 @@ def test_every_value_has_an_interval_around_it(driver: Driver) -> None:
         assert len(value.leave_out) >= 2
 
 
-def test_protocols_say_who_judged_what(driver: Driver) -> None:
+def test_protocols_name_the_feature_extractor(driver: Driver) -> None:
     values = driver.measure(PERFECT).values
     fd, r_precision = values["fd_efficientnet_lite0"].protocol, values["r_precision"].protocol
     assert fd.name == "fd-offline"
@@ -225,8 +225,8 @@ def test_path_length_sees_the_latents_and_holds_the_captions(driver: Driver) -> 
 @pytest.mark.parametrize(
     ("generate", "reason"),
     [
-        (lambda prompts: draw_prompts(prompts)[:-1], r"gave \(15, 3, 16, 16\).*\(16, 3, 16, 16\)"),
-        (lambda prompts: draw_prompts([*prompts, "a"]), r"gave \(17, 3, 16, 16\)"),
+        (lambda prompts: draw_prompts(prompts)[:-1], r"made \(15, 3, 16, 16\).*\(16, 3, 16, 16\)"),
+        (lambda prompts: draw_prompts([*prompts, "a"]), r"made \(17, 3, 16, 16\)"),
         (lambda prompts: draw_prompts(prompts)[..., :8], r"\(5, 3, 16, 8\)"),
         (lambda prompts: draw_prompts(prompts).float(), "torch.float32"),
         (lambda prompts: draw_prompts(prompts[:1] * len(prompts)), "all 16 images look the same"),

@@ -22,7 +22,7 @@ class CountingSpace:
 
     def __init__(self, sha256: str = "0" * 64, resize: str = "none") -> None:
         self.seen = 0
-        self.space = FeatureSpace(EXTRACTOR_NAME, "x", "fd_x", "mean", sha256, resize, self.encode)
+        self.space = FeatureSpace(EXTRACTOR_NAME, "x", "mean", sha256, resize, self.encode)
 
     def encode(self, images: Tensor) -> tuple[Tensor, None]:
         self.seen += len(images)
@@ -40,6 +40,7 @@ def open_images(
         FeatureCache(cache),
         batch_size=4,
         device=CPU,
+        picture_px=16,
         whole=[EXTRACTOR_NAME] if whole else [],
     )
 

@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 
 from clipgan.clip.encoder import load_clip
 from clipgan.errors import CheckpointError, ClipError, ConfigError
+from clipgan.generation.picture_files import encode_picture
 from clipgan.generation.sampler import (
     MAX_PROMPT_CHARACTERS,
     Sampler,
     draw_latents,
-    encode_png,
     load_sampler,
 )
-from clipgan.models.built_in import find_built_in, list_built_in_names
+from clipgan.models.built_in import list_built_in
 from clipgan.models.bundle import load_bundle_info
 from tests.mlflow_stores import save_tiny_bundle
 from tests.unit.clip import tiny_open_clip
@@ -78,12 +78,12 @@ def test_latents_are_normal_and_independent() -> None:
 def test_png_keeps_every_pixel_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 5, 7), generator=generator, dtype=torch.uint8)
-    data = encode_png(image)
+    data = encode_picture(image, ".png", None)
     with Image.open(io.BytesIO(data)) as read:
         assert read.mode == "RGB"
         assert read.info == {}
         assert np.array_equal(np.asarray(read), image.permute(1, 2, 0).numpy())
-    assert data == encode_png(image)
+    assert data == encode_picture(image, ".png", None)
 
 
 @pytest.mark.parametrize(
@@ -167,21 +167,21 @@ def test_a_generator_of_other_clip_weights_is_refused_naming_both(
 GENERATE = """
 import hashlib, sys, torch
 from clipgan.generation.sampler import load_sampler
-from clipgan.models.built_in import find_built_in
-sampler = load_sampler(find_built_in(sys.argv[1]), device=torch.device("cpu"))
+from clipgan.models.built_in import list_built_in
+sampler = load_sampler(list_built_in()[sys.argv[1]], device=torch.device("cpu"))
 files = sampler.sample_png(["a red apple"], seed=1)
 print(hashlib.sha256(files[0]).hexdigest())
 """
 
 
 def test_built_in_names_lead_to_their_families() -> None:
-    folders = {name: find_built_in(name) for name in (*list_built_in_names(), "base_galip")}
+    folders = {name: list_built_in().get(name) for name in (*list_built_in(), "base_galip")}
     assert folders.pop("base_galip") is None
     families = {name: load_bundle_info(folder).family for name, folder in folders.items() if folder}
     assert families == {"built-in": "lafite", "built-in-galip": "galip"}
 
 
-@pytest.mark.parametrize("name", list_built_in_names())
+@pytest.mark.parametrize("name", list_built_in())
 def test_a_built_in_generator_gives_the_same_bytes_in_two_processes(name: str) -> None:
     answers = {
         subprocess.run(

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from clipgan.config import load_profile
-from clipgan.errors import CheckpointError, ImportWeightsError
+from clipgan.errors import ImportWeightsError
 from clipgan.families.lafite.importer.weights import ImportedNetworks, load_lafite_weights
 from clipgan.interop.imported_bundle import save_imported_bundle
-from clipgan.models.bundle import BundleInfo, check_bundle_fits, load_bundle
+from clipgan.models.bundle import BundleInfo, load_bundle
 from tests.numerics.lafite_reference import TAGS, assert_matches, facts, inputs
 from tests.unit.interop import official_pickle as official
 
@@ -167,13 +167,6 @@ def test_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ImportWeightsError, match="holds another generator"):
         save(load_lafite_weights(second), out, second)
     assert load_bundle(out).discriminator is not None
-
-
-def test_bundle_does_not_fit_another_resolution(tmp_path: Path) -> None:
-    source = write_tiny(tmp_path, tiny_snapshot())
-    info = save(load_lafite_weights(source), tmp_path / "out", source)
-    with pytest.raises(CheckpointError, match="for 8 px, not resolution_px = 64"):
-        check_bundle_fits(info, resolution_px=64)
 
 
 def break_weight(tree: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ def test_path_length_penalty_moves_its_mean_first() -> None:
     assert list(penalty.state_dict()) == ["mean_length"]
 
 
-def test_path_length_noise_is_drawn_from_the_given_generator() -> None:
+def test_path_length_noise_is_drawn_from_the_given_rng() -> None:
     def penalty(seed: int) -> list[float]:
         torch.manual_seed(seed + 100)
         styles = torch.ones(2, 1, 3, requires_grad=True)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from clipgan.config import PseudoTextConfig
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import (
-    compute_noise_level,
     compute_pseudo_text,
     compute_training_text,
 )
@@ -37,7 +36,7 @@ def features(seed: int, rows: int = 64, dim: int = 512) -> torch.Tensor:
 
 @pytest.mark.parametrize(("weight", "level"), [(0.75, 3.0), (0.1, 1 / 9)])
 def test_noise_level_is_the_ratio_of_the_official_weights(weight: float, level: float) -> None:
-    assert compute_noise_level(weight) == pytest.approx(level)
+    assert weight / (1 - weight) == pytest.approx(level)
     images, noise = features(0), torch.randn(64, 512)
     official = F.normalize((1 - weight) * images + weight * F.normalize(noise, dim=1), dim=1)
     assert torch.allclose(compute_pseudo_text(images, level, noise), official, atol=1e-6)

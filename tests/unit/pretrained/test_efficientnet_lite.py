@@ -14,6 +14,7 @@ from PIL import Image
 from clipgan.errors import ClipError
 from clipgan.pretrained.efficientnet_lite import (
     NATIVE_SIDE_PX,
+    NUM_FEATURES,
     Variant,
     find_efficientnet_lite_weights,
     load_efficientnet_lite,
@@ -38,9 +39,10 @@ def test_photograph_is_recognised(variant: Variant) -> None:
     """Wrong key mapping, padding, epsilon or value range each spoil this."""
     network = load_efficientnet_lite(variant)
     photograph = load_photograph(NATIVE_SIDE_PX[variant])
-    best = network.compute_logits(photograph).softmax(dim=1)[0].topk(2)
+    features = network(photograph)
+    best = network.network.get_classifier()(features).softmax(dim=1)[0].topk(2)
     assert set(best.indices.tolist()) <= {MILITARY_UNIFORM, SUIT, 457, 906}  # bow tie, Windsor tie
-    assert network(photograph).shape == (1, network.num_features)
+    assert features.shape == (1, NUM_FEATURES)
 
 
 def test_statistics_of_the_first_layer_fit_the_value_range() -> None:

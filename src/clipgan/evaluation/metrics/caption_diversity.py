@@ -1,4 +1,4 @@
-"""How much the images of one caption differ from each other."""
+"""Caption diversity: how much the images of one caption differ from each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipgan.evaluation.spaces.checks import check_finite
 
 @metric("caption_diversity", better="higher", value_range=(0.0, 2.0), needs=CaptionInputs)
 def measure_caption_diversity(inputs: CaptionInputs) -> Found:
-    """Mean over captions, where each has several images."""
+    """Average over the captions; a caption with one image has no diversity."""
     count = inputs.samples_per_caption
     if count < 2:
         return None
@@ -24,9 +24,9 @@ def measure_caption_diversity(inputs: CaptionInputs) -> Found:
 
 
 def compute_caption_diversity(features: Tensor, samples_per_caption: int) -> Tensor:
-    """Mean cosine distance between the images of each caption, (C,) float64 in [0, 2].
+    """Compute the mean cosine distance between the images of each caption, (C,) float64 in [0, 2].
 
-    0: the generator ignores its latents.
+    It is 0 where the generator ignores its latents.
 
     Args:
         features: (C * samples_per_caption, D) float32, caption after caption.

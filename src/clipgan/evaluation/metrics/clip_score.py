@@ -12,12 +12,12 @@ from clipgan.metrics.intervals import Estimate
 
 @metric("clip_score", better="higher", value_range=(-1.0, 1.0), needs=TextInputs)
 def measure_clip_score(inputs: TextInputs) -> Estimate:
-    """Mean over the images."""
+    """Average over the images."""
     return inputs.average(compute_clip_scores(inputs.features, inputs.texts))
 
 
 def compute_clip_scores(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Cosine of each image with its own caption.
+    """Compute the cosine of each image with its own caption.
 
     Args:
         image_features, text_features: (N, D) float32, unit norm.

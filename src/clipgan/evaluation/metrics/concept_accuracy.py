@@ -1,7 +1,8 @@
-"""Concept accuracy: is the nearest real image, among those of many concepts, of the right one?
+"""Concept accuracy: does the nearest real image, among those of many concepts, show the right one?
 
-Measured in the judge's space (cosine of pooled features), because the generator is trained against
-CLIP. The gallery has one real image a concept, so guessing gives one over the number of concepts.
+It is measured in the space of an independent feature extractor (cosine of pooled features), because
+the generator is trained against CLIP. The gallery has one real image for each concept, so the
+accuracy of guessing is one over the number of concepts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from clipgan.metrics.values import SHARE
     "concept_accuracy", better="higher", value_range=SHARE, needs=CaptionInputs, names_space=False
 )
 def measure_concept_accuracy(inputs: CaptionInputs) -> Found:
-    """Mean over concepts, each by its images; where there is a gallery."""
+    """Average over the concepts, each over its images; there is no value without a gallery."""
     if inputs.gallery is None or inputs.concepts is None:
         return None
     concepts = inputs.concepts.repeat_interleave(inputs.samples_per_caption)
@@ -30,10 +31,10 @@ def measure_concept_accuracy(inputs: CaptionInputs) -> Found:
 
 
 def compute_hits(features: Tensor, concepts: Tensor, gallery_features: Tensor) -> Tensor:
-    """1 where the nearest gallery image is of the right concept, (N,) float64.
+    """Return 1 where the nearest gallery image shows the right concept, else 0, (N,) float64.
 
     Args:
-        features: (N, D) float32 of the images to judge.
+        features: (N, D) float32 of the images to classify.
         concepts: (N,) int64, row of the gallery that is right for each image.
         gallery_features: (C, D) float32, one real image a concept.
 
@@ -45,7 +46,7 @@ def compute_hits(features: Tensor, concepts: Tensor, gallery_features: Tensor) -
             f"concept accuracy needs at least 2 concepts, not {len(gallery_features)}: "
             "raise evaluate.num_concepts"
         )
-    check_finite(features, "judge's features of the generated images")
-    check_finite(gallery_features, "judge's features of the gallery")
+    check_finite(features, "features of the generated images")
+    check_finite(gallery_features, "features of the gallery")
     similarities = normalize(features, dim=1) @ normalize(gallery_features, dim=1).T
     return (similarities.argmax(dim=1) == concepts).double()

@@ -1,4 +1,4 @@
-"""The Inception Score (Salimans et al. 2016), by torch-fidelity's own function."""
+"""The Inception Score (Salimans et al. 2016), computed by torch-fidelity."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from clipgan.metrics.grouping import Grouping
 from clipgan.metrics.intervals import Estimate
 
 INCEPTION_SCORE_SPLITS = 10
-"""Of Salimans et al. 2016 and every table since."""
+"""Number of splits in Salimans et al. 2016 and in every table since."""
 TORCH_FIDELITY_SEED = 2020
-"""Its own default for the shuffle before the splits: the same value as its command line gives."""
+"""Its default seed of the shuffle before the splits, so that values equal those of its command."""
 
 
 @metric("inception_score", better="higher", value_range=(1.0, math.inf), needs=SpaceInputs)
 def measure_inception_score(inputs: SpaceInputs) -> Found:
-    """Where the space has classes, and an image for each split."""
+    """Measured where the feature extractor has classes and every split an image."""
     logits = inputs.generated.logits
     if logits is None or len(logits) < INCEPTION_SCORE_SPLITS:
         return None
@@ -35,10 +35,10 @@ def measure_inception_score(inputs: SpaceInputs) -> Found:
 
 
 def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
-    """exp of the mean KL from each image's classes to all (Salimans et al. 2016), in 10 splits.
+    """Compute exp of the mean KL divergence of each image's classes from those of its split.
 
-    An image stays in its split when a group is left out: subsets that are split anew would add the
-    noise of the splitting to every one of them. There are no subsets where one empties a split.
+    An image stays in its split when a group is left out, because splitting every subset anew would
+    add noise to each of them. There are no subsets where leaving out a group empties a split.
 
     Args:
         logits: (N, C) float32, without the last layer's bias as in the TensorFlow original.
@@ -51,7 +51,7 @@ def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
             f"the Inception Score has {INCEPTION_SCORE_SPLITS} splits, there are {len(logits)} "
             "images: raise num_generated"
         )
-    found = isc_features_to_metric(
+    score = isc_features_to_metric(
         logits, splits=INCEPTION_SCORE_SPLITS, shuffle=True, rng_seed=TORCH_FIDELITY_SEED
     )
     shares, log_shares = logits.double().softmax(dim=1), logits.double().log_softmax(dim=1)
@@ -67,15 +67,15 @@ def estimate_inception_score(logits: Tensor, grouping: Grouping) -> Estimate:
 
     left = grouping.leave_out(compute)
     return Estimate(
-        found[KEY_METRIC_ISC_MEAN],
+        score[KEY_METRIC_ISC_MEAN],
         left if np.isfinite(left).all() else (),
-        found[KEY_METRIC_ISC_STD],
+        score[KEY_METRIC_ISC_STD],
         settings={"splits": INCEPTION_SCORE_SPLITS},
     )
 
 
 def _assign_splits(num_images: int) -> Tensor:
-    """(splits, N) float64, one where torch-fidelity puts the image into the split."""
+    """(splits, N) float64, 1 where torch-fidelity puts the image into the split."""
     order = np.random.RandomState(TORCH_FIDELITY_SEED).permutation(num_images)
     members = torch.zeros(INCEPTION_SCORE_SPLITS, num_images, dtype=torch.float64)
     for split in range(INCEPTION_SCORE_SPLITS):

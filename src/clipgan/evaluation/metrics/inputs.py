@@ -1,4 +1,4 @@
-"""What metrics are computed from. A metric names one of these classes as what it needs."""
+"""What metrics are computed from; each metric names the one of these classes that it needs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ GenerateFloat = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What all have.
+    """What all inputs have.
 
     Attributes:
-        space: the network that looked at the images.
-        grouping: of the generated images, for intervals.
+        space: the feature extractor.
+        grouping: groups of the generated images, for intervals.
         changes: fields of the values' protocol that differ from the rest of the study.
     """
 
@@ -32,7 +32,7 @@ class Inputs:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def name_value(self, kind: str) -> str:
-        """How a value is called that was found in the space."""
+        """Name a value that was measured in the space."""
         return self.space.name_metric(kind)
 
 
@@ -47,7 +47,7 @@ class SpaceInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs(Inputs):
-    """Features of generated images, and of all images (M, D) that a generator may have copied."""
+    """Features of generated images, and (M, D) of all images that a generator may have copied."""
 
     generated: SpaceFeatures
     training: Tensor
@@ -58,13 +58,13 @@ class TextInputs(Inputs):
     """Images and their texts in one CLIP's space, all of unit norm.
 
     Attributes:
-        suffix: of the values' names; empty for the CLIP of the training.
+        suffix: end of the values' names; empty for the CLIP of the training.
         features: (N, D) of the images.
         texts: (N, D) of each image's own text.
-        candidates: (M, D), each different text once, and (N, C) rows of it, the own text first;
-            None: there are too few texts.
-        samples_per_caption: images of each text, one after the other; None: images are made from
-            captions, which need not differ.
+        candidates: (M, D) features of different texts, and for each image (N, C) rows of them, of
+            which the first is its own text; None: there are too few texts.
+        samples_per_caption: number of images of each text, which follow each other; None: every
+            image has a caption, and captions need not differ.
     """
 
     suffix: str
@@ -74,12 +74,15 @@ class TextInputs(Inputs):
     samples_per_caption: int | None = None
 
     def name_value(self, kind: str) -> str:
-        """With the CLIP's name, where it is not that of the training."""
+        """Name a value, with the CLIP's name unless it is the CLIP of the training."""
         return f"{kind}{self.suffix}"
 
     def average(self, values: Tensor, **settings: int) -> Estimate:
-        """Mean of one number an image, (N,). The images of one text are not independent: groups
-        are of texts where each has several images."""
+        """Average one number for each image, (N,).
+
+        Images of one text are not independent, so the groups are of texts where each text has
+        several images.
+        """
         if self.samples_per_caption is None:
             return self.grouping.average(values, **settings)
         count = self.samples_per_caption
@@ -93,9 +96,9 @@ class CaptionInputs(Inputs):
 
     Attributes:
         features: (C * samples_per_caption, D), caption after caption.
-        gallery: (G, D) of one real image a concept; None: there are no concepts.
+        gallery: (G, D) of one real image for each concept; None: there are no concepts.
         concepts: (C,) int64, row of the gallery that is right for each caption.
-        variant: end of the names of the values.
+        variant: end of the values' names.
     """
 
     features: Tensor
@@ -107,10 +110,7 @@ class CaptionInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInputs(Inputs):
-    """What a metric's own network, or any function of pixels, says of each image: (N, D).
-
-    ``captions`` (N,) are those the images were made for.
-    """
+    """Features (N, D) of images by a metric's own network, and the captions (N,) of the images."""
 
     features: Tensor
     captions: Sequence[str]
@@ -118,7 +118,7 @@ class ImageInputs(Inputs):
 
 @dataclass(frozen=True)
 class LatentAccess:
-    """A generator from inside: text features of conditions, and images of any latents."""
+    """Access to a generator's latents: text features of conditions, and images of any latents."""
 
     generate: GenerateFloat
     encode_texts: Callable[[Sequence[str]], Tensor]
@@ -127,10 +127,10 @@ class LatentAccess:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorInputs(Inputs):
-    """A generator that can be looked into, and the captions (N,) to look at.
+    """A generator whose latents can be chosen, and captions (N,).
 
     Attributes:
-        epsilon: share of the way from one latent to the next.
+        epsilon: length of a step, as a share of the way from one latent to another.
         seed: of the latents.
     """
 

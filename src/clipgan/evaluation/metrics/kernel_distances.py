@@ -1,7 +1,8 @@
 """KID and CMMD: maximum mean discrepancies, in blocks, and without each group of images.
 
 MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) (Gretton et al. 2012). Only sums of kernel values over
-pairs of groups are kept, so leaving a group out costs nothing.
+pairs of groups are kept, so leaving a group out costs nothing. No library serves: torch-fidelity's
+KID averages random subsets, and has neither CMMD nor values without a group of images.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from clipgan.metrics.intervals import Estimate
 Kernel = Callable[[Tensor, Tensor], Tensor]
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
-"""Of Jayasumana et al. 2024 (CMMD), section 4."""
+"""Sigma of the Gaussian kernel and factor on the value, of Jayasumana et al. 2024, section 4."""
 _BLOCK = 2048
 _DIAGONAL = 64
-"""Small: most of such a block is not on the diagonal."""
+"""Side of the blocks on the diagonal. It is small, because most of such a block is not needed."""
 
 
 def build_cubic_kernel(dimensions: int) -> Kernel:
-    """(x . y / D + 1)^3, KID's (Binkowski et al. 2018)."""
+    """(x . y / D + 1)^3, the kernel of KID (Binkowski et al. 2018)."""
     return lambda x, y: (x @ y.T / dimensions + 1.0) ** 3
 
 
@@ -40,10 +41,10 @@ def gaussian_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 @metric("kid", better="lower", value_range=UNBOUNDED, needs=SpaceInputs)
 def compute_kid(inputs: SpaceInputs) -> Estimate:
-    """Unbiased MMD^2 with the cubic kernel (x.y / D + 1)^3 (Binkowski et al. 2018, KID).
+    """Compute the unbiased MMD^2 with the cubic kernel (x.y / D + 1)^3 (Binkowski et al. 2018).
 
-    Of all images at once: the mean over random subsets that tables of papers hold has the same
-    expectation and a larger variance, and no leave-out of its own (docs/adr/0018).
+    All images are taken at once. Tables in papers hold the mean over random subsets, which has the
+    same expectation, a larger variance, and no value without a group of images (docs/adr/0018).
 
     Raises:
         EvaluationError: see :func:`check_features`.
@@ -59,19 +60,19 @@ def compute_kid(inputs: SpaceInputs) -> Estimate:
 
 @metric("cmmd", better="lower", value_range=UNBOUNDED, needs=SpaceInputs)
 def measure_cmmd(inputs: SpaceInputs) -> Found:
-    """:func:`compute_cmmd`, in the space of a CLIP alone."""
+    """:func:`compute_cmmd`; it is defined in the space of a CLIP only."""
     if not inputs.space.is_clip:
         return None
     return compute_cmmd(inputs.generated.plain, inputs.reference.plain, inputs.grouping)
 
 
 def compute_cmmd(generated: Tensor, reference: Tensor, grouping: Grouping) -> Estimate:
-    """CMMD: 1000 times the biased MMD^2 of unit-norm CLIP features with a Gaussian kernel.
+    """Compute 1000 times the biased MMD^2 of unit-norm CLIP features with a Gaussian kernel.
 
     Args:
         generated, reference: (N, D) and (M, D) float, brought to unit norm here.
     """
-    found = compute_discrepancy(
+    squared = compute_discrepancy(
         normalize(generated.double(), dim=1),
         normalize(reference.double(), dim=1),
         gaussian_kernel,
@@ -79,19 +80,19 @@ def compute_cmmd(generated: Tensor, reference: Tensor, grouping: Grouping) -> Es
         unbiased=False,
     )
     return Estimate(
-        CMMD_SCALE * found.value, tuple(CMMD_SCALE * value for value in found.leave_out)
+        CMMD_SCALE * squared.value, tuple(CMMD_SCALE * value for value in squared.leave_out)
     )
 
 
 def compute_discrepancy(
     generated: Tensor, reference: Tensor, kernel: Kernel, grouping: Grouping, *, unbiased: bool
 ) -> Estimate:
-    """MMD^2 of two whole sets.
+    """Compute MMD^2 of two whole sets.
 
     Args:
-        generated: (N, D) float64, the images of ``grouping``.
+        generated: (N, D) float64 of the images of ``grouping``.
         reference: (M, D) float64.
-        unbiased: leave the pairs of an image with itself out (Gretton et al. 2012, lemma 6).
+        unbiased: leave out the pairs of an image with itself (Gretton et al. 2012, lemma 6).
     """
     membership = _encode_groups(grouping)
     within = torch.zeros(membership.shape[1], membership.shape[1], dtype=torch.float64)
@@ -124,7 +125,7 @@ def compute_discrepancy(
 
 
 def _encode_groups(grouping: Grouping) -> Tensor:
-    """(N, G) float64, one where the image is of the group."""
+    """(N, G) float64, 1 where the image belongs to the group."""
     num = max(grouping.num_groups, 1)
     return (grouping.labels[:, None] == torch.arange(num)[None]).double()
 

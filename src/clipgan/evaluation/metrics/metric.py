@@ -1,13 +1,13 @@
-"""What a metric is, and the register of all: one file each beside this one, registered by import.
+"""What a metric is, and the register of all metrics, each of which is one file beside this one.
 
-A file says how the metric is called, which way is better, between which numbers it lies, what it
-needs, and computes it::
+A file names the metric, says whether lower or higher is better, in which range it lies and what it
+needs, and computes it; importing the file registers it::
 
     @metric("kid", better="lower", value_range=UNBOUNDED, needs=SpaceInputs)
     def compute_kid(inputs: SpaceInputs) -> Found: ...
 
-Everything else follows from that: the driver computes it wherever its inputs are there, and its
-values stand in every table, in MLflow, in ``dvc metrics show``, and may decide at the gate.
+Nothing else is needed: the driver computes the metric wherever its inputs exist, and its values
+appear in every table, in MLflow and in ``dvc metrics show``, and may decide a promotion.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Skip:
 
 
 Found = Estimate | Mapping[str, Estimate] | Skip | None
-"""One number; several by the end of their names (``fd_blur2``); why there is none; None: the metric
-is not meant for these inputs."""
+"""One value, or several by the end of their names (``fd_blur2``), or the reason why there is none;
+None where the metric is not defined for these inputs."""
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 FindNetwork = Callable[[Sequence[str], torch.device], FeatureSpace | Skip]
-"""Captions of the images -> what looks at each image, or why nothing can."""
+"""Captions of the images -> the network that extracts the features, or why it is not available."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Metric:
     find_network: FindNetwork | None
 
     def name_value(self, inputs: Inputs, variant: str = "") -> str:
-        """How its value of these inputs is called."""
+        """Name its value for these inputs."""
         kind = self.name + variant
         return inputs.name_value(kind) if self.names_space else kind
 
@@ -77,11 +77,11 @@ def metric(
     """Register the function below as a metric.
 
     Args:
-        name: as in tables; the feature space's name follows.
-        value_range: smallest and largest number; a share (0 to 1) has Wilson's interval.
+        name: as in tables; the feature space's name follows it.
+        value_range: smallest and largest value; a share (0 to 1) has Wilson's interval.
         needs: what it is computed from, one of :mod:`clipgan.evaluation.metrics.inputs`.
-        names_space: False: its values do not carry the space's name.
-        find_network: what looks at each image, for a metric of :class:`ImageInputs`.
+        names_space: whether the names of its values include the space's name.
+        find_network: loads the feature extractor of a metric of :class:`ImageInputs`.
     """
     assert (find_network is not None) == (needs is ImageInputs), name
 

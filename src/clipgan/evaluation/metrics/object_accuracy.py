@@ -1,8 +1,8 @@
-"""Semantic object accuracy (Hinz et al. 2020): does a detector find the things the caption names?
+"""Semantic object accuracy (Hinz et al. 2020): does a detector find what the caption names?
 
-A caption names one of COCO's 80 things when the word, or its plural, stands in it. The paper uses
-YOLOv3 and a curated list of captions; this is torchvision's Faster R-CNN and plain words, so values
-carry the detector in their protocol and compare with each other only.
+A caption names one of COCO's 80 things when it contains the word or its plural. The paper uses
+YOLOv3 and a curated list of captions, this file torchvision's Faster R-CNN and plain words. The
+protocol therefore names the detector, and values of other programs do not compare.
 """
 
 from __future__ import annotations
@@ -31,14 +31,9 @@ _IRREGULAR = {"person": ("people", "man", "men", "woman", "women", "child", "chi
               "mouse": ("mice",), "knife": ("knives",), "sheep": (), "skis": ()}  # fmt: skip
 
 
-def find_detector_weights() -> WeightsFile | str:
-    """The detector's file in torch hub's cache, or one line that says where it should be."""
-    return find_hub_weights(DETECTOR_URL)
-
-
 def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpace | Skip:
-    """The detector as a space, whose features say which things are in an image: (N, 91), 0 or 1."""
-    weights = find_detector_weights()
+    """Load the detector as a feature space; features (N, 91) say which things are in an image."""
+    weights = find_hub_weights(DETECTOR_URL)
     if isinstance(weights, str):
         return Skip(weights)
     if not match_classes(captions).any():
@@ -47,7 +42,6 @@ def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpac
     return FeatureSpace(
         spec="detector",
         slug="",
-        fd_name="",
         extractor=DETECTOR,
         weights_sha256=detector.weights_sha256,
         resize="the detector's own",
@@ -59,13 +53,13 @@ def build_detector(captions: Sequence[str], device: torch.device) -> FeatureSpac
 def measure_object_accuracy(inputs: ImageInputs) -> Found:
     """SOA-C averages over things, SOA-I over images."""
     named = match_classes(inputs.captions)
-    found = compute_object_accuracy(named, inputs.features > 0, inputs.grouping)
+    estimates = compute_object_accuracy(named, inputs.features > 0, inputs.grouping)
     settings = {"captions_with_things": int(named.any(1).sum())}
-    return {end: replace(estimate, settings=settings) for end, estimate in found.items()}
+    return {end: replace(estimate, settings=settings) for end, estimate in estimates.items()}
 
 
 class ObjectDetector(nn.Module):
-    """Faster R-CNN, frozen: images -> which things are in each."""
+    """Faster R-CNN, frozen; it finds the things in each image."""
 
     def __init__(self, weights: WeightsFile) -> None:
         super().__init__()
@@ -84,14 +78,14 @@ class ObjectDetector(nn.Module):
         present = torch.zeros(len(images_uint8), 91, dtype=torch.bool)
         for start in range(0, len(images_uint8), _BATCH):
             batch = images_uint8[start : start + _BATCH].to(device).float() / 255
-            for place, found in enumerate(self.network(list(batch))):
-                labels = found["labels"][found["scores"] >= SCORE_THRESHOLD]
+            for place, boxes in enumerate(self.network(list(batch))):
+                labels = boxes["labels"][boxes["scores"] >= SCORE_THRESHOLD]
                 present[start + place, labels.cpu()] = True
         return present
 
 
 def coco_classes() -> dict[str, int]:
-    """COCO's 80 things -> their numbers, as torchvision's detectors give them."""
+    """Names of COCO's 80 things -> their class numbers in torchvision's detectors."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
     names = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
@@ -101,7 +95,7 @@ def coco_classes() -> dict[str, int]:
 
 
 def match_classes(captions: Sequence[str]) -> Tensor:
-    """(N, 91) bool: the things each caption names."""
+    """(N, 91) bool: which things each caption names."""
     patterns = {number: _build_pattern(name) for name, number in coco_classes().items()}
     named = torch.zeros(len(captions), 91, dtype=torch.bool)
     for row, caption in enumerate(captions):
@@ -113,11 +107,12 @@ def match_classes(captions: Sequence[str]) -> Tensor:
 def compute_object_accuracy(
     named: Tensor, present: Tensor, grouping: Grouping
 ) -> dict[str, Estimate]:
-    """Share of named things that are found: ``_c`` by things, ``_i`` by images.
+    """Compute the share of named things that are detected: ``_c`` by things, ``_i`` by images.
 
     Args:
-        named, present: (N, T) bool: what the caption of an image names (at least one names
-            something), what is in the image.
+        named: (N, T) bool, the things that each image's caption names; at least one caption names
+            something.
+        present: (N, T) bool, the things in each image.
     """
     hits = named & present
 

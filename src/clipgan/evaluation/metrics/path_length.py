@@ -30,7 +30,7 @@ _SIMILARITY = "clipgan-feature-space"
 
 @metric("path_length", better="lower", value_range=POSITIVE, needs=GeneratorInputs)
 def measure_path_length(inputs: GeneratorInputs) -> Found:
-    """Where the space takes images that are not rounded to uint8."""
+    """Measured where the feature extractor takes images that are not rounded to uint8."""
     if inputs.space.encode_float is None:
         return None
     lengths = compute_perceptual_path_lengths(
@@ -46,7 +46,7 @@ def measure_path_length(inputs: GeneratorInputs) -> Found:
 
 
 class _Captioned(nn.Module):
-    """A generator of latents alone: each pair of latents gets the next caption."""
+    """A generator that takes latents alone; each pair of latents gets the next caption."""
 
     def __init__(self, generate: GenerateFloat, texts: Tensor) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Captioned(nn.Module):
 
 
 class _FeatureDistance(SampleSimilarityBase):  # type: ignore[misc]
-    """Squared distance of unit-norm features; the space is set for the call at hand."""
+    """Squared distance of unit-norm features; ``encode`` is set before each call."""
 
     encode: EncodeFloat
 
@@ -82,13 +82,13 @@ def compute_perceptual_path_lengths(
     seed: int,
     batch_size: int,
 ) -> Tensor:
-    """One length a caption, (N,) float64: squared feature distance over epsilon^2.
+    """Compute one length for each caption, (N,) float64: squared feature distance over epsilon^2.
 
     Args:
         texts: (N, D) features of the captions.
-        encode: the feature space, on the generator's own images: nothing is rounded to uint8,
-            which would hide a step of epsilon.
-        epsilon: share of the way from one latent to the next.
+        encode: features of the generator's float images; rounding to uint8 would hide a step of
+            epsilon.
+        epsilon: length of a step, as a share of the way from one latent to another.
 
     Raises:
         EvaluationError: a length is NaN.
@@ -99,7 +99,7 @@ def compute_perceptual_path_lengths(
     wrapped = GenerativeModelModuleWrapper(
         _Captioned(generate, texts), latent_dim, "normal", 0, make_eval=False
     )
-    found = calculate_ppl(
+    measured = calculate_ppl(
         1,
         input1=wrapped,
         input1_model_num_samples=len(texts),
@@ -113,6 +113,6 @@ def compute_perceptual_path_lengths(
         ppl_discard_percentile_lower=None,
         ppl_discard_percentile_higher=None,
     )
-    lengths = torch.from_numpy(np.asarray(found[KEY_METRIC_PPL_RAW], dtype=np.float64))
+    lengths = torch.from_numpy(np.asarray(measured[KEY_METRIC_PPL_RAW], dtype=np.float64))
     check_finite(lengths[:, None], "perceptual path lengths")
     return lengths

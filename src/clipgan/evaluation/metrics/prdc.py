@@ -1,8 +1,10 @@
 """Precision, recall, density and coverage, from one set of distances.
 
-A set's manifold is the union of balls around its images that reach to each one's k-th nearest
-other image. Precision and recall: Kynkaanniemi et al. 2019; density and coverage: Naeem et al.
-2020, which no single outlier blows up.
+The manifold of a set of images is the union of a ball around each image, whose radius is the
+distance to its k-th nearest neighbour. Precision is the share of generated images inside the real
+manifold, recall the share of real images inside the generated one (Kynkaanniemi et al. 2019). An
+outlier has a large ball, which density and coverage avoid (Naeem et al. 2020). No library serves:
+torch-fidelity has the first two alone, and no values without a group of images.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from clipgan.metrics.values import SHARE, Range
 
 _BLOCK = 2048
 _SPARE_NEIGHBOURS = 16
-"""Kept besides the nearest k, so that most images find the k-th without any group among them."""
+"""Neighbours that are kept besides the nearest k, so that k are left when a group is left out."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def _register(name: str, value_range: Range) -> None:
                 "the smaller set: lower it"
             )
         overlap = inputs.generated.once("overlap", lambda: _measure_overlap(inputs))
-        found: Estimate = getattr(overlap, name)
-        return replace(found, settings={"neighbourhood": inputs.neighbourhood})
+        estimate: Estimate = getattr(overlap, name)
+        return replace(estimate, settings={"neighbourhood": inputs.neighbourhood})
 
 
 for _name in ("precision", "recall"):
@@ -61,7 +63,7 @@ def _measure_overlap(inputs: SpaceInputs) -> ManifoldOverlap:
     check_features(generated.plain, "generated images")
     check_features(reference.plain, "reference images")
     neighbourhood = inputs.neighbourhood
-    found = compute_overlap(
+    overlap = compute_overlap(
         generated.plain,
         reference.plain,
         neighbourhood=neighbourhood,
@@ -70,16 +72,16 @@ def _measure_overlap(inputs: SpaceInputs) -> ManifoldOverlap:
             f"radii {neighbourhood}", lambda: compute_radii(reference.plain, neighbourhood)
         ),
     )
-    # torch-fidelity gives these two as float32.
+    # torch-fidelity returns these two as float32.
     rounded = {
-        name: replace(getattr(found, name), value=float(np.float32(getattr(found, name).value)))
-        for name in ("precision", "recall")
+        name: replace(estimate, value=float(np.float32(estimate.value)))
+        for name, estimate in (("precision", overlap.precision), ("recall", overlap.recall))
     }
-    return replace(found, **rounded)
+    return replace(overlap, **rounded)
 
 
 def compute_radii(features: Tensor, neighbourhood: int) -> Tensor:
-    """Distance of each image to its k-th nearest other image, (N,)."""
+    """Compute the distance of each image to its k-th nearest neighbour, (N,)."""
     parts = [
         distances.kthvalue(neighbourhood + 1, dim=1).values
         for _, distances in _blocks(features, features)
@@ -95,9 +97,9 @@ def compute_overlap(
     grouping: Grouping,
     reference_radii: Tensor,
 ) -> ManifoldOverlap:
-    """All four, with the values that leaving out each group of generated images gives.
+    """Compute all four metrics, also without each group of generated images.
 
-    Recall has none where leaving a group out leaves no more than ``neighbourhood`` images.
+    Recall has no values without a group where no more than ``neighbourhood`` images would be left.
 
     Args:
         generated, reference: (N, D) and (M, D) float32.
@@ -132,15 +134,18 @@ def compute_overlap(
 
 
 def _share(reached: Tensor, grouping: Grouping, without: Tensor | None = None) -> Estimate:
-    """Share of reference images that some group reaches, (M, G) bool.
+    """Compute the share of the reference images that generated images reach, also without a group.
 
-    ``without`` (M, G) bool: those that the others reach only once group g is left out.
+    Args:
+        reached: (M, G) bool, whether images of group g reach the reference image.
+        without: (M, G) bool, whether the other images reach it when group g is left out, because
+            their balls have grown.
     """
     every = torch.arange(reached.shape[1])
 
     def average(group: int) -> float:
-        found = reached[:, every != group].any(1)
-        return float((found if without is None else found | without[:, group]).double().mean())
+        others = reached[:, every != group].any(1)
+        return float((others if without is None else others | without[:, group]).double().mean())
 
     left = tuple(average(group) for group in range(grouping.num_groups))
     return Estimate(float(reached.any(1).double().mean()), left)
@@ -151,7 +156,8 @@ def _compute_radii_without_groups(
 ) -> Tensor | None:
     """:func:`compute_radii` among the images outside each group, (N, G).
 
-    None where no group can be left out. Rows of an image's own group mean nothing.
+    Returns None where no group can be left out. An image's radius without its own group means
+    nothing.
     """
     labels, num_groups = grouping.labels, grouping.num_groups
     smallest = min((int((labels != group).sum()) for group in range(num_groups)), default=0)
@@ -163,18 +169,18 @@ def _compute_radii_without_groups(
         nearest = distances.topk(candidates, dim=1, largest=False)
         for group in range(num_groups):
             ranks = (labels[nearest.indices] != group).cumsum(1)
-            # The first place where the rank is k + 1; the image itself is the first.
+            # The first place where the rank is k + 1, because the image itself has rank 1.
             places = (ranks <= neighbourhood).sum(1)
             short = places == candidates
-            found = nearest.values.gather(1, places.clamp_max(candidates - 1)[:, None])[:, 0]
+            wider = nearest.values.gather(1, places.clamp_max(candidates - 1)[:, None])[:, 0]
             if short.any():
                 others = distances[short][:, labels != group]
-                found[short] = others.kthvalue(neighbourhood + 1, dim=1).values
-            radii[rows, group] = found
+                wider[short] = others.kthvalue(neighbourhood + 1, dim=1).values
+            radii[rows, group] = wider
     return radii
 
 
 def _blocks(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row numbers and their Euclidean distances to all columns, block by block."""
+    """Iterate over blocks of row numbers with their Euclidean distances to all columns."""
     for numbers in torch.split(torch.arange(len(rows)), _BLOCK):
         yield numbers, torch.cdist(rows[numbers], columns)

@@ -19,7 +19,7 @@ from clipgan.evaluation.spaces.checks import check_finite
 from clipgan.metrics.values import SHARE
 
 DISTRACTOR_STREAM = 2
-"""Second word of the random seed; apart from the streams of reference.py."""
+"""Second word of the random seed, which keeps this choice independent of those of reference.py."""
 
 
 def choose_distractors(
@@ -30,11 +30,11 @@ def choose_distractors(
     num_candidates: int,
     seed: int,
 ) -> list[list[str]]:
-    """For each image, its own caption first, then one caption each of other concepts.
+    """Choose for each image its own caption, and then one caption each of other concepts.
 
     Args:
         own_captions, own_concepts: of each generated image.
-        captions_of: concept -> its captions, all concepts of the reference split.
+        captions_of: concept -> its captions, for all concepts of the reference split.
 
     Raises:
         EvaluationError: there are not enough other concepts.
@@ -49,7 +49,7 @@ def choose_distractors(
     chosen = []
     for caption, concept in zip(own_captions, own_concepts, strict=True):
         candidates = [caption]
-        # A few concepts share a caption word for word; another one then takes its place.
+        # A few concepts share a caption word for word; another concept then takes its place.
         spare = min(len(concepts), num_candidates + 16)
         for index in rng.choice(len(concepts), size=spare, replace=False):
             other = concepts[index]
@@ -67,7 +67,7 @@ def choose_distractors(
 
 @metric("r_precision", better="higher", value_range=SHARE, needs=TextInputs)
 def measure_r_precision(inputs: TextInputs) -> Found:
-    """Where there are other texts to choose from."""
+    """Measured where there are other texts to choose from."""
     if inputs.candidates is None:
         return None
     texts, rows = inputs.candidates
@@ -75,11 +75,13 @@ def measure_r_precision(inputs: TextInputs) -> Found:
 
 
 def compute_wins(image_features: Tensor, candidate_features: Tensor, candidates: Tensor) -> Tensor:
-    """1 where an image's own caption is more similar than every other; a tie is lost. (N,) float64.
+    """Return 1 where an image's own caption is more similar than every other, else 0, (N,) float64.
+
+    A tie counts as 0.
 
     Args:
         image_features: (N, D) float32, unit norm.
-        candidate_features: (M, D) float32, unit norm, each different caption once.
+        candidate_features: (M, D) float32, unit norm, of different captions.
         candidates: (N, C) int64 rows of ``candidate_features``; column 0 is the own caption.
     """
     check_finite(image_features, "CLIP features of the generated images")
@@ -89,6 +91,6 @@ def compute_wins(image_features: Tensor, candidate_features: Tensor, candidates:
 
 
 def index_captions(candidates: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
-    """Each different caption once, and (N, C) int64 rows into that list."""
+    """List the different captions once, and return the list with (N, C) int64 rows of it."""
     rows = {text: row for row, text in enumerate(dict.fromkeys(t for c in candidates for t in c))}
     return list(rows), torch.tensor([[rows[text] for text in texts] for texts in candidates])

@@ -1,1 +1,1 @@
-"""An evaluation as files to look at: words, tables, the page, grids and curves."""
+"""The report of an evaluation: words, tables, the page, grids and curves."""

@@ -1,4 +1,4 @@
-"""Losses over training as a picture and as a table for ``dvc plots``."""
+"""Losses over training, as a figure and as a table for ``dvc plots``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from clipgan.artifacts import atomic_path, write_bytes
 from clipgan.errors import EvaluationError
+from clipgan.evaluation.report.figures import style_axis
 
 IMAGES_SEEN = "images_seen"
 COLUMNS = 3
 LOSS_COLOR = "#1f5fa8"
 METRIC_COLOR = "#b5541c"
-GRID_COLOR = "#dddddd"
 
 HistoryRow = Mapping[str, float]
 
 
 def load_history(path: Path) -> list[dict[str, float]]:
-    """Rows ``{"images_seen": ..., loss: ...}`` of a training's history.json.
+    """Read the rows ``{"images_seen": ..., loss: ...}`` of a training's history.json.
 
     Raises:
         EvaluationError: the file is damaged, or a row has no ``images_seen``.
@@ -40,7 +40,7 @@ def load_history(path: Path) -> list[dict[str, float]]:
 
 
 def save_history_csv(path: Path, rows: Sequence[HistoryRow]) -> None:
-    """One line a row, ``images_seen`` first; a loss not computed in a window is empty."""
+    """Write a line for each row, ``images_seen`` first; a loss that a row lacks is empty."""
     names = [IMAGES_SEEN, *_loss_names(rows)]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -54,14 +54,13 @@ def save_history_plot(
     rows: Sequence[HistoryRow],
     metrics: Mapping[str, Sequence[tuple[int, float]]],
 ) -> None:
-    """One panel a loss, then one a metric, all over images seen, as PNG.
+    """Draw a panel for each loss and then for each metric, all over images seen, as PNG.
 
     Args:
-        rows: as from :func:`load_history`.
+        rows: of :func:`load_history`.
         metrics: name -> (images_seen, value) points.
     """
-    # The object interface: no global state and no display, whatever backend the user has set.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    # The object interface needs no display and no backend, and keeps no global state.
     from matplotlib.figure import Figure
 
     series: dict[str, list[tuple[float, float]]] = {
@@ -71,12 +70,11 @@ def save_history_plot(
     series |= {name: list(points) for name, points in metrics.items()}
     num_rows = max(1, math.ceil(len(series) / COLUMNS))
     figure = Figure(figsize=(4.0 * COLUMNS, 2.4 * num_rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, COLUMNS, squeeze=False).flatten()
     last = max((x for points in series.values() for x, _ in points), default=1)
     for axis, (name, points) in zip(axes, series.items(), strict=False):
         _draw_panel(axis, name, points, METRIC_COLOR if name in metrics else LOSS_COLOR)
-        # One scale for all panels: what happened at once stands at one place.
+        # All panels have one scale, so that the same moment stands at the same place.
         axis.set_xlim(-0.03 * last, 1.03 * last)
     for axis in axes[len(series) :]:
         axis.set_axis_off()
@@ -88,22 +86,15 @@ def save_history_plot(
 
 
 def _draw_panel(axis: Any, name: str, points: Sequence[tuple[float, float]], color: str) -> None:
-    marker = "o" if len(points) <= 24 else ""
-    axis.plot(*zip(*points, strict=True), color=color, linewidth=1.5, marker=marker, ms=3.5)
-    axis.set_title(name.replace("_", " "), fontsize=10, loc="left")
-    axis.grid(color=GRID_COLOR, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
-    axis.xaxis.set_major_locator(_few_ticks())
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axis.margins(y=0.12)
-
-
-def _few_ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=4, integer=True)
+    marker = "o" if len(points) <= 24 else ""
+    axis.plot(*zip(*points, strict=True), color=color, linewidth=1.5, marker=marker, ms=3.5)
+    style_axis(axis, name.replace("_", " "))
+    axis.tick_params(labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.margins(y=0.12)
 
 
 def _loss_names(rows: Sequence[HistoryRow]) -> list[str]:

@@ -1,7 +1,7 @@
-"""report.md and report.html from the table of an evaluation, by templates/ beside this file.
+"""report.md and report.html, made from the table of an evaluation by the templates beside this
+file.
 
-The page is one file: pictures are inside as data URIs; there is no script, and nothing is loaded
-from anywhere.
+The page is one file. It contains its pictures as data URIs and no script, and loads nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import cache
+from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,51 +20,45 @@ from clipgan.evaluation.report.pictures import NearestPair, Pictures, WorstCapti
 from clipgan.evaluation.report.summary import summarise
 from clipgan.grids import build_grid
 from clipgan.metrics.evaluations import Evaluation
-from clipgan.metrics.table import Table, build_table
+from clipgan.metrics.table import build_table
 
 CELL_PX = 64
-"""Small images are enlarged to about this side in the sample strips, twice that elsewhere."""
+"""Side to which small images are enlarged in the sample strips; twice that elsewhere."""
 
 
 def format_report(evaluation: Evaluation) -> str:
-    """A Markdown page: what the values say, a table of them, their protocols, what is missing."""
-    table = build_table(evaluation)
-    return (
-        _load_templates()
-        .get_template("report.md.j2")
-        .render(evaluation=evaluation, table=table, summary=_summarise(evaluation, table))
-    )
+    """Write a Markdown page: what the values say, their table, their protocols, what is missing."""
+    return _render("report.md.j2", evaluation)
 
 
 def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None = None) -> str:
-    """The HTML page as text; the same content gives the same bytes.
+    """Write the HTML page; the same content makes the same bytes.
 
     Args:
         curves: PNG over images seen; None: there is no training.
     """
-    table = build_table(evaluation)
-    return (
-        _load_templates()
-        .get_template("report.html.j2")
-        .render(
-            evaluation=evaluation,
-            table=table,
-            summary=_summarise(evaluation, table),
-            prompts=pictures.prompts,
-            samples={
-                model: [_draw_strip(row) for row in grid] for model, grid in pictures.grids.items()
-            },
-            curves=curves,
-            figures=[
-                (name, draw_precision_recall(points, name))
-                for name, points in find_precision_recall(evaluation.values).items()
-            ],
-            nearest={
-                model: list(map(_show_pair, pairs)) for model, pairs in pictures.nearest.items()
-            },
-            worst={model: list(map(_show_worst, found)) for model, found in pictures.worst.items()},
-        )
+    return _render(
+        "report.html.j2",
+        evaluation,
+        prompts=pictures.prompts,
+        samples={
+            model: [_draw_strip(row) for row in grid] for model, grid in pictures.grids.items()
+        },
+        curves=curves,
+        figures=[
+            (name, draw_precision_recall(points, name))
+            for name, points in find_precision_recall(evaluation.values).items()
+        ],
+        nearest={model: list(map(_show_pair, pairs)) for model, pairs in pictures.nearest.items()},
+        worst={model: list(map(_show_worst, worst)) for model, worst in pictures.worst.items()},
     )
+
+
+def _render(template: str, evaluation: Evaluation, **content: Any) -> str:
+    table = build_table(evaluation)
+    summary = summarise(evaluation.values, table.comparisons)
+    page = _load_templates().get_template(template)
+    return page.render(evaluation=evaluation, table=table, summary=summary, **content)
 
 
 @cache
@@ -80,10 +75,6 @@ def _load_templates() -> Environment:
     return environment
 
 
-def _summarise(evaluation: Evaluation, table: Table) -> tuple[str, ...]:
-    return summarise(evaluation.values, table.comparisons)
-
-
 def _show_pair(pair: NearestPair) -> tuple[str, bytes]:
     words = f"{pair.condition}: distance {pair.distance:.3g}" + (" (memorised)" * pair.is_memorised)
     return words, _draw_strip(torch.stack([pair.generated, pair.training]))
@@ -94,7 +85,7 @@ def _show_worst(worst: WorstCaption) -> tuple[str, bytes]:
 
 
 def _draw_strip(images_uint8: Tensor, cell_px: int = CELL_PX) -> bytes:
-    """Images beside each other as PNG."""
+    """Draw images beside each other as PNG."""
     scale = max(1, cell_px // images_uint8.shape[-1])
     picture = io.BytesIO()
     build_grid(images_uint8, len(images_uint8), scale=scale).save(picture, format="PNG")

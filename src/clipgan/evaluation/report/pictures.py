@@ -1,4 +1,4 @@
-"""Pictures that an evaluation leaves for its report: samples, and the images worth looking at."""
+"""Pictures of an evaluation for its report: samples, worst captions and nearest training images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = "words"
 
 @dataclass(frozen=True)
 class WorstCaption:
-    """A caption whose image fits it least: CLIP score and (3, R, R) uint8 image."""
+    """A caption with a low CLIP score and its (3, R, R) uint8 image."""
 
     caption: str
     score: float
@@ -43,13 +43,13 @@ class NearestPair:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Of every model.
+    """Pictures of every model.
 
     Attributes:
-        prompts: rows of the grids.
-        grids: model -> (prompts, columns, 3, R, R) uint8; columns share their latents.
-        worst: model -> captions whose images fit them least, lowest score first.
-        nearest: model -> images closest to a training image, closest first.
+        prompts: one for each row of the grids.
+        grids: model -> (prompts, columns, 3, R, R) uint8; a column has the same latent throughout.
+        worst: model -> captions with the lowest scores, the lowest first.
+        nearest: model -> images closest to a training image, the closest first.
     """
 
     prompts: Sequence[str] = ()
@@ -59,15 +59,15 @@ class Pictures:
 
 
 def save_pictures(folder: Path, pictures: Pictures) -> None:
-    """Write pictures.safetensors into ``folder``, atomically: images as tensors, words as JSON."""
+    """Write pictures.safetensors into ``folder`` atomically: images as tensors, words as JSON."""
     tensors: dict[str, Tensor] = {}
     words: dict[str, Any] = {"prompts": list(pictures.prompts), "worst": {}, "nearest": {}}
     for model, grid in pictures.grids.items():
         tensors[f"grid/{model}"] = grid
     for model, worst in pictures.worst.items():
-        words["worst"][model] = [(found.caption, found.score) for found in worst]
+        words["worst"][model] = [(one.caption, one.score) for one in worst]
         if worst:
-            tensors[f"worst/{model}"] = torch.stack([found.image for found in worst])
+            tensors[f"worst/{model}"] = torch.stack([one.image for one in worst])
     for model, pairs in pictures.nearest.items():
         words["nearest"][model] = [
             (pair.condition, pair.distance, pair.is_memorised, pair.sample_id) for pair in pairs
@@ -106,21 +106,21 @@ def load_pictures(folder: Path) -> Pictures:
             model: [
                 WorstCaption(caption, score, image)
                 for (caption, score), image in zip(
-                    found, tensors.get(f"worst/{model}", ()), strict=True
+                    worst, tensors.get(f"worst/{model}", ()), strict=True
                 )
             ]
-            for model, found in words["worst"].items()
+            for model, worst in words["worst"].items()
         },
         nearest={
             model: [
                 NearestPair(condition, distance, memorised, generated, training, sample_id)
                 for (condition, distance, memorised, sample_id), generated, training in zip(
-                    found,
+                    pairs,
                     tensors.get(f"generated/{model}", ()),
                     tensors.get(f"training/{model}", ()),
                     strict=True,
                 )
             ]
-            for model, found in words["nearest"].items()
+            for model, pairs in words["nearest"].items()
         },
     )

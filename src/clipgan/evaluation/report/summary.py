@@ -1,4 +1,4 @@
-"""What the values of an evaluation say, in words, for a reader who knows no metric."""
+"""The values of an evaluation in words, for readers who do not know the metrics."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from clipgan.metrics.values import MetricValue
 Values = Mapping[str, MetricValue]
 
 LOW_RECALL = 0.01
-"""Of a hundred real images not one has a generated image near it: the generator draws a corner of
-what the images show, or nothing like them. Recall has no scale of its own in a feature space, and
-this is its lower end."""
+"""Recall below which not one in a hundred real images has a generated image near it: the generator
+draws a small part of what the images show, or nothing like them."""
 
 LOW_DIVERSITY = 0.015
-"""Mean cosine distance of the images of one caption. In docs/experiments/galip.json, the only
-trainings that had collapsed have 0.007 and 0.010, all others 0.025 or more."""
+"""Mean cosine distance of the images of one caption, below which they are almost the same. In
+docs/experiments/galip.json, the only trainings that had collapsed have 0.007 and 0.010, all others
+0.025 or more."""
 
 
 def summarise(
     values: Mapping[str, Values], comparisons: Sequence[ModelComparison]
 ) -> tuple[str, ...]:
-    """Sentences, the most important first.
+    """Write sentences, the most important first.
 
     Args:
         values: model (and ``real``) -> metric -> value.
-        comparisons: of the models with a baseline, paired; empty where there is one model.
+        comparisons: of the models with a baseline; empty where there is one model.
     """
-    models = {name: found for name, found in values.items() if name != REAL}
+    models = {name: metrics for name, metrics in values.items() if name != REAL}
     return (
         *_describe_changes(comparisons),
         *_describe_variety(models),
@@ -46,7 +46,7 @@ def summarise(
 
 def _describe_changes(comparisons: Sequence[ModelComparison]) -> list[str]:
     sentences = []
-    for model in dict.fromkeys(found.model for found in comparisons):
+    for model in dict.fromkeys(comparison.model for comparison in comparisons):
         verdicts = {c.metric: c.verdict for c in comparisons if c.model == model}
         names = {
             verdict: [metric for metric, said in verdicts.items() if said == verdict]
@@ -67,13 +67,13 @@ def _describe_variety(models: Mapping[str, Values]) -> list[str]:
     sentences = []
     for name in dict.fromkeys(name for values in models.values() for name in values):
         kind = name.rpartition("/")[2]
-        found = {model: values[name].value for model, values in models.items() if name in values}
-        if kind.startswith("recall") and (low := _list_below(found, LOW_RECALL)):
+        numbers = {model: values[name].value for model, values in models.items() if name in values}
+        if kind.startswith("recall") and (low := _list_below(numbers, LOW_RECALL)):
             sentences.append(
                 f"No variety: {name} is {low}, so hardly one of the real images has a generated "
                 "one near it. Train longer (train.total_images), and see docs/tuning.md."
             )
-        if kind.startswith("caption_diversity") and (low := _list_below(found, LOW_DIVERSITY)):
+        if kind.startswith("caption_diversity") and (low := _list_below(numbers, LOW_DIVERSITY)):
             sentences.append(
                 f"No variety: {name} is {low}, so a caption gives one picture whatever the seed. "
                 "See 'one prompt gives one image' in docs/tuning.md."
@@ -81,14 +81,14 @@ def _describe_variety(models: Mapping[str, Values]) -> list[str]:
     return sentences
 
 
-def _list_below(found: Mapping[str, float], limit: float) -> str:
-    """``0.002 (trained), 0 (initial)``: the models below the limit."""
-    return ", ".join(f"{number:.2g} ({model})" for model, number in found.items() if number < limit)
+def _list_below(numbers: Mapping[str, float], limit: float) -> str:
+    """List the models below the limit, such as ``0.002 (trained), 0 (initial)``."""
+    low = {model: number for model, number in numbers.items() if number < limit}
+    return ", ".join(f"{number:.2g} ({model})" for model, number in low.items())
 
 
 def _describe_clip(models: Mapping[str, Values], real: Values) -> list[str]:
-    """Real images must fit their own captions better than generated ones do, where CLIP
-    understands both."""
+    """Doubt a CLIP by which real images fit their captions no better than generated ones do."""
     sentences = []
     for name, value in real.items():
         if not name.rpartition("/")[2].startswith(("r_precision", "clip_score")):
@@ -113,10 +113,10 @@ def _describe_clip(models: Mapping[str, Values], real: Values) -> list[str]:
 
 
 def _is_above(value: MetricValue | None, real: MetricValue) -> bool:
-    """Whether a generator's value is above that of real images by more than chance."""
+    """Whether the paired comparison shows a generator's value to be above that of real images."""
     if value is None:
         return False
     try:
         return compare_values(value, real).low > 0
     except EvaluationError:
-        return False  # of another protocol, or without an interval: nothing is shown
+        return False  # another protocol or no interval, so nothing is shown

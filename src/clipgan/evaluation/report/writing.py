@@ -18,15 +18,16 @@ from clipgan.metrics.values import MetricValue, find_difference
 PAGE_FILE = "report.html"
 REPORT_FILE = "report.md"
 GRID_CELL_PX = 128
-"""Small images are enlarged to about this side on the grids."""
+"""Side to which small images are enlarged on the grids."""
 EVALUATIONS_FOLDER = "evaluations"
-"""Of a training that was evaluated in its middle: a folder for each time."""
+"""Folder of a training's evaluations, with a folder for each."""
 
 
 def write_report(
     folder: Path, evaluation: Evaluation, pictures: Pictures, *, training: Path | None = None
 ) -> None:
-    """Write report.md and report.html; grids and curves where there is something to draw.
+    """Write report.md and report.html, and the grids and curves that there is something to draw
+    for.
 
     Args:
         training: the train stage's folder, whose losses and evaluations become curves.
@@ -46,7 +47,7 @@ def write_report(
 
 
 def _save_grids(folder: Path, pictures: Pictures) -> None:
-    """samples.png, and before_after.png where there is an initial generator."""
+    """Draw samples.png, and before_after.png where there is an initial generator."""
     trained, prompts = pictures.grids[TRAINED], pictures.prompts
     columns, scale = trained.shape[1], max(1, GRID_CELL_PX // trained.shape[-1])
     path = folder / "samples.png"
@@ -60,7 +61,7 @@ def _save_grids(folder: Path, pictures: Pictures) -> None:
 
 
 def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
-    """nearest.png: each generated image at the left of its nearest training image."""
+    """Draw nearest.png, with each generated image at the left of its nearest training image."""
     if not pairs:
         return
     images = torch.stack([image for pair in pairs for image in (pair.generated, pair.training)])
@@ -70,19 +71,19 @@ def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
 
 
 def _save_history(folder: Path, training: Path, evaluation: Evaluation) -> None:
-    """history.csv and history.png: losses over training, metrics before, during and after it."""
+    """Write history.csv and history.png: losses, and metrics before, during and after training."""
     rows = load_history(training / "history.json")
     values, images_seen = evaluation.values, evaluation.images_seen or 0
-    found = [(0, values.get(INITIAL, {}))]
-    found += _load_evaluations(training / EVALUATIONS_FOLDER, images_seen)
-    found.append((images_seen, values.get(TRAINED, {})))
+    evaluations = [(0, values.get(INITIAL, {}))]
+    evaluations += _load_evaluations(training / EVALUATIONS_FOLDER, images_seen)
+    evaluations.append((images_seen, values.get(TRAINED, {})))
     points: dict[str, list[tuple[int, float]]] = {}
-    for position, measured in found:
+    for position, measured in evaluations:
         for name, value in measured.items():
             if name in values[TRAINED] and find_difference(
                 value.protocol, values[TRAINED][name].protocol
             ):
-                continue  # another protocol: no point of this curve
+                continue  # of another protocol, so it is no point of this curve
             points.setdefault(name, []).append((position, value.value))
     save_history_csv(folder / "history.csv", rows)
     save_history_plot(folder / "history.png", rows, points)
@@ -91,7 +92,7 @@ def _save_history(folder: Path, training: Path, evaluation: Evaluation) -> None:
 def _load_evaluations(
     folder: Path, images_seen: int
 ) -> list[tuple[int, Mapping[str, MetricValue]]]:
-    """Images seen and values of the evaluations during the training, but for its very end."""
+    """Read images seen and values of the evaluations during the training, except at its end."""
     places = {
         int(path.name.removeprefix("images-")): path for path in sorted(folder.glob("images-*"))
     }

@@ -1,1 +1,1 @@
-"""Who looks at the images: networks as feature spaces, and features of many images."""
+"""Feature extractors by name, and the features of many images."""

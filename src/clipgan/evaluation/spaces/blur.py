@@ -1,4 +1,8 @@
-"""Gaussian blur of images: FID-k compares what is left of both sets (Ramesh et al. 2021)."""
+"""Gaussian blur of images before FID-k (Ramesh et al. 2021).
+
+No library serves: torchvision's ``gaussian_blur`` reflects the edges, for which a small image has
+too few pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TRUNCATE = 4.0
-"""The kernel reaches to this many standard deviations."""
+"""The kernel ends after this many standard deviations."""
 
 
 def blur(images_uint8: Tensor, radius_px: int) -> Tensor:
-    """Blur with standard deviation ``radius_px``, edges repeated, rounded back to uint8.
+    """Blur with standard deviation ``radius_px`` and repeated edges; round back to uint8.
 
     Args:
         images_uint8: (N, 3, H, W) uint8.

@@ -1,4 +1,4 @@
-"""Features that no number can be computed from are refused."""
+"""Refusal of features that no metric can be computed from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ processors sum in other orders. Images that differ to the eye are hundreds of ti
 
 
 def check_features(features: Tensor, what: str) -> None:
-    """Refuse features no distance can be computed from.
+    """Refuse features that no distance can be computed from.
 
     Args:
         features: (N, D) float.
@@ -28,8 +28,8 @@ def check_features(features: Tensor, what: str) -> None:
     first = features[:1]
     if (features - first).flatten(1).norm(dim=1).max() <= _ROUNDING * first.norm():
         raise EvaluationError(
-            f"{what}: all {len(features)} images look the same to the judge; "
-            "a generator that gives one image has collapsed: train again with another seed"
+            f"{what}: all {len(features)} images look the same to the extractor; "
+            "a generator that makes one image only has collapsed: train again with another seed"
         )
 
 

@@ -1,4 +1,4 @@
-"""Images -> features in a space, batch by batch, plain and blurred."""
+"""Extraction of features from images in batches, plain and blurred."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SpaceFeatures:
 
     Attributes:
         plain: (N, D) float32.
-        logits: (N, C) of the network's classes, where it has some.
-        blurred: radius in px -> (N, D).
-        statistics: of ``plain``, where known.
+        logits: (N, C) of the network's classes; None: it has none.
+        blurred: radius in px -> (N, D) of the blurred images.
+        statistics: of ``plain``; None: not computed yet.
     """
 
     plain: Tensor
@@ -38,18 +38,18 @@ class SpaceFeatures:
     _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
-        """What several metrics, or several generators, take from one computation."""
+        """Return the result of ``compute``, which is called once for all that ask for ``name``."""
         if name not in self._known:
             self._known[name] = compute()
-        found: T = self._known[name]
-        return found
+        result: T = self._known[name]
+        return result
 
 
 class FeatureCollector:
     """Gathers the features of a stream of images in one space.
 
     Args:
-        radii: blur radii in px to extract besides the plain images.
+        radii: in px; features of images blurred by each are extracted besides those of plain ones.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FeatureCollector:
 
     @torch.inference_mode()
     def add(self, images_uint8: Tensor) -> None:
-        """Extract (N, 3, H, W) uint8."""
+        """Extract the features of images (N, 3, H, W) uint8."""
         for batch in torch.split(images_uint8, self._batch_size):
             renew_threads()
             images = batch.to(self.device)
@@ -75,12 +75,12 @@ class FeatureCollector:
                 parts.append(self.space.encode(blur(images, radius))[0].float().cpu())
 
     def collect(self, what: str) -> SpaceFeatures:
-        """All features in the order they came.
+        """Return all features in the order of their images.
 
         Raises:
-            EvaluationError: one is NaN or infinite; names ``what`` and the first image.
+            EvaluationError: a feature is NaN or infinite; names ``what`` and the first image.
         """
-        # Copies made outside inference mode may be used in place.
+        # Tensors made in inference mode may not be changed in place; copies made here may.
         plain = torch.cat(self._plain).clone()
         check_finite(plain, f"{what} in {self.space.spec}")
         blurred = {radius: torch.cat(parts).clone() for radius, parts in self._blurred.items()}
@@ -89,6 +89,6 @@ class FeatureCollector:
 
 
 def iterate_batches(images: NDArray[np.uint8], batch_size: int) -> Iterator[Tensor]:
-    """Copies of a mapped array of images (N, 3, H, W), ``batch_size`` at a time."""
+    """Copy a mapped array of images (N, 3, H, W) in batches of ``batch_size``."""
     for start in range(0, len(images), batch_size):
         yield torch.from_numpy(np.array(images[start : start + batch_size]))

@@ -1,13 +1,13 @@
-"""Feature spaces by name: which network looks at the images, at what size, with which weights.
+"""Feature spaces by name: which network extracts features, at what size, with which weights.
 
 ::
 
-    efficientnet-lite0         from a package; the judge that never trains a generator
+    efficientnet-lite0         comes with a package; no generator is trained against it
     inception-tf               FID's network; values are called fid, kid, precision, ...
     inception-clean            the same network behind clean-fid's resize
     inception-torchvision      ImageNet weights and GALIP's input range
-    training-clip              the CLIP of the training: never independent
-    open_clip:MODEL:WEIGHTS    any CLIP, WEIGHTS a pretrained tag or a file
+    training-clip              the CLIP of the training, which is never independent
+    open_clip:MODEL:WEIGHTS    any CLIP; WEIGHTS is a pretrained tag or a file
     timm:NAME[:FILE]           any network of timm, such as DINOv2; FILE, or in the hub's cache
 
 A space whose weights are not on this machine is skipped with one line that says how to get them.
@@ -33,16 +33,17 @@ from clipgan.evaluation.spaces.extractors import (
     EXTRACTOR_LAYER,
     EXTRACTOR_NAME,
     EXTRACTOR_RESIZE,
-    build_extractor,
+    EfficientNetLite0Extractor,
 )
 from clipgan.evaluation.spaces.inception import (
     CPU_BATCH,
     SIDE_PX,
+    TENSORFLOW_URL,
+    TORCHVISION_URL,
     TensorFlowInception,
     TorchvisionInception,
     WeightsFile,
-    find_inception_weights,
-    find_torchvision_weights,
+    find_hub_weights,
 )
 from clipgan.images import normalize, resize, to_unit_range
 
@@ -62,19 +63,18 @@ class FeatureSpace:
 
     Attributes:
         spec: its name in params.yaml.
-        slug: its name in metric names; empty for ``inception-tf``.
-        fd_name: what its Frechet distance is called: ``fid`` for TensorFlow's Inception alone.
-        extractor: network and layer, for protocols.
+        slug: its name in the names of metrics; empty for ``inception-tf``.
+        extractor: network and layer, as protocols name them.
         resize: how images reach the network's size.
-        encode_float: the same from images (N, 3, H, W) in [-1, 1], for path lengths; None: not.
-        is_clip: features are compared by direction; CMMD is measured.
-        batch_size: most images at once on the CPU.
-        clip: fingerprint, where the network is a CLIP.
+        encode_float: as ``encode``, for images (N, 3, H, W) in [-1, 1]; path lengths need it. None:
+            the network takes uint8 images only.
+        is_clip: whether features are compared by direction, and CMMD is measured.
+        batch_size: the largest batch on the CPU.
+        clip: fingerprint of the CLIP; None: the network is no CLIP.
     """
 
     spec: str
     slug: str
-    fd_name: str
     extractor: str
     weights_sha256: str
     resize: str
@@ -87,13 +87,13 @@ class FeatureSpace:
     def name_metric(self, kind: str) -> str:
         """``fd`` -> ``fid`` or ``fd_dinov2``; ``kid`` -> ``kid`` or ``kid_dinov2``."""
         if kind == "fd" or kind.startswith("fd_"):
-            return self.fd_name + kind.removeprefix("fd")
+            return _name_distance(self.slug) + kind.removeprefix("fd")
         return f"{kind}_{self.slug}" if self.slug else kind
 
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """The CLIP a generator was trained against: images in [-1, 1] -> unit vectors."""
+    """The CLIP that a generator was trained against; it encodes images as unit vectors."""
 
     encode_images: Callable[[Tensor], Tensor]
     fingerprint: Mapping[str, str]
@@ -102,22 +102,22 @@ class TrainingClip:
 def find_space(
     spec: str, device: torch.device, training_clip: TrainingClip | None
 ) -> FeatureSpace | str:
-    """The space of that name, or one line that says why it cannot be had here.
+    """Load the space of that name, or return one line that says why it is not available here.
 
     Raises:
         EvaluationError: the name is unknown, or a weights file is damaged.
     """
     kind, _, rest = spec.partition(":")
     if spec in _INCEPTIONS:
-        find, build = _INCEPTIONS[spec]
-        weights = find()
+        url, build = _INCEPTIONS[spec]
+        weights = find_hub_weights(url)
         return weights if isinstance(weights, str) else build(weights, device)
     if spec == EXTRACTOR_NAME:
         return _build_lite(device)
     if spec == TRAINING_CLIP:
         if training_clip is None:
             return "there is no training CLIP: images, not a generator, are evaluated"
-        return build_training_clip(training_clip)
+        return describe_clip(TRAINING_CLIP, "clip", training_clip)
     if kind == "open_clip" and rest.count(":") >= 1:
         return _find_open_clip(spec, device)
     if kind == "timm" and rest:
@@ -129,26 +129,25 @@ def find_space(
 
 
 def name_metric_of(spec: str) -> str:
-    """What the Frechet distance of a space is called that may not be on this machine."""
-    known = {
-        "inception-tf": "fid",
-        "inception-clean": "fid_clean",
-        "inception-torchvision": "fd_inception_torchvision",
-    }
-    return known.get(spec, f"fd_{slug_of(spec)}")
+    """Name the Frechet distance of a space, whether or not the space is on this machine."""
+    return _name_distance({"inception-tf": "", "inception-clean": "clean"}.get(spec, slug_of(spec)))
+
+
+def _name_distance(slug: str) -> str:
+    """FID is the name of the Frechet distance in the space of TensorFlow's Inception alone."""
+    return {"": "fid", "clean": "fid_clean"}.get(slug, f"fd_{slug}")
 
 
 def _build_lite(device: torch.device) -> FeatureSpace:
-    judge = build_extractor(device)
+    extractor = EfficientNetLite0Extractor().to(device)
     return FeatureSpace(
         spec=EXTRACTOR_NAME,
         slug="efficientnet_lite0",
-        fd_name="fd_efficientnet_lite0",
         extractor=f"{EXTRACTOR_NAME}/{EXTRACTOR_LAYER}",
-        weights_sha256=judge.weights_sha256,
+        weights_sha256=extractor.network.weights_sha256,
         resize=EXTRACTOR_RESIZE,
-        encode=lambda images: (judge(images)[0], None),
-        encode_float=judge.encode_float,
+        encode=lambda images: (extractor(images), None),
+        encode_float=extractor.encode_float,
     )
 
 
@@ -157,7 +156,6 @@ def _build_tensorflow(weights: WeightsFile, device: torch.device) -> FeatureSpac
     return FeatureSpace(
         spec="inception-tf",
         slug="",
-        fd_name="fid",
         extractor="inception-v3-compat/2048",
         weights_sha256=weights.sha256,
         resize="TensorFlow 1.x bilinear, to 299 px",
@@ -176,7 +174,6 @@ def _build_clean(weights: WeightsFile, device: torch.device) -> FeatureSpace:
     return FeatureSpace(
         spec="inception-clean",
         slug="clean",
-        fd_name="fid_clean",
         extractor="inception-v3-compat/2048",
         weights_sha256=weights.sha256,
         resize="PIL bicubic with antialias in float32, to 299 px (clean-fid)",
@@ -190,7 +187,6 @@ def _build_torchvision(weights: WeightsFile, device: torch.device) -> FeatureSpa
     return FeatureSpace(
         spec="inception-torchvision",
         slug="inception_torchvision",
-        fd_name="fd_inception_torchvision",
         extractor="torchvision inception_v3 IMAGENET1K_V1/2048",
         weights_sha256=weights.sha256,
         resize="bilinear with aligned corners, to 299 px; [0, 1] read as ImageNet-normalised",
@@ -199,18 +195,15 @@ def _build_torchvision(weights: WeightsFile, device: torch.device) -> FeatureSpa
     )
 
 
-_INCEPTIONS: dict[
-    str,
-    tuple[Callable[[], WeightsFile | str], Callable[[WeightsFile, torch.device], FeatureSpace]],
-] = {
-    "inception-tf": (find_inception_weights, _build_tensorflow),
-    "inception-clean": (find_inception_weights, _build_clean),
-    "inception-torchvision": (find_torchvision_weights, _build_torchvision),
+_INCEPTIONS: dict[str, tuple[str, Callable[[WeightsFile, torch.device], FeatureSpace]]] = {
+    "inception-tf": (TENSORFLOW_URL, _build_tensorflow),
+    "inception-clean": (TENSORFLOW_URL, _build_clean),
+    "inception-torchvision": (TORCHVISION_URL, _build_torchvision),
 }
 
 
 def resize_as_clean_fid(images_uint8: Tensor) -> Tensor:
-    """Bicubic with antialias, each channel in float32, as PIL does it (Parmar et al. 2022).
+    """Resize as PIL does: bicubic with antialias, each channel in float32 (Parmar et al. 2022).
 
     Args:
         images_uint8: (N, 3, H, W) uint8 on the CPU.
@@ -227,11 +220,6 @@ def resize_as_clean_fid(images_uint8: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(resized)).clamp(0, 255).view(-1, 3, *size)
 
 
-def build_training_clip(clip: TrainingClip) -> FeatureSpace:
-    """The training CLIP as a space."""
-    return describe_clip(TRAINING_CLIP, "clip", clip)
-
-
 def _find_open_clip(spec: str, device: torch.device) -> FeatureSpace | str:
     from clipgan.clip.encoder import load_clip
 
@@ -244,12 +232,11 @@ def _find_open_clip(spec: str, device: torch.device) -> FeatureSpace | str:
 
 
 def describe_clip(spec: str, slug: str, clip: TrainingClip) -> FeatureSpace:
-    """A CLIP's image tower as a space."""
+    """Describe a CLIP's image tower as a feature space."""
     fingerprint = clip.fingerprint
     return FeatureSpace(
         spec=spec,
         slug=slug,
-        fd_name=f"fd_{slug}",
         extractor=f"CLIP {fingerprint.get('model', '')}".rstrip(),
         weights_sha256=fingerprint.get("weights_sha256", ""),
         resize=f"the CLIP's own ({fingerprint.get('preprocessing', 'unknown')})",
@@ -289,7 +276,6 @@ def _find_timm(spec: str, rest: str, device: torch.device) -> FeatureSpace | str
     return FeatureSpace(
         spec=spec,
         slug=slug_of(spec),
-        fd_name=f"fd_{slug_of(spec)}",
         extractor=f"timm {name}/pooled",
         weights_sha256=hash_file(path),
         resize=f"bicubic, antialias, to {side} px",
@@ -299,23 +285,23 @@ def _find_timm(spec: str, rest: str, device: torch.device) -> FeatureSpace | str
 
 
 def _find_cached_weights(config: Any) -> Path | None:
-    """The weights file of a timm model in the hub's cache; never downloads."""
+    """Find the weights file of a timm model in the hub's cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     hub_id = getattr(config, "hf_hub_id", None)
     if not hub_id:
         return None
     for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(hub_id, file)
-        if isinstance(found, str):
-            return Path(found)
+        path = try_to_load_from_cache(hub_id, file)
+        if isinstance(path, str):
+            return Path(path)
     return None
 
 
 def slug_of(spec: str) -> str:
-    """A space's name in letters, digits and underscores: what metric names may hold.
+    """Write a space's name in the letters, digits and underscores that metric names may hold.
 
-    Weights are part of it: their tag, or the stem of their file.
+    The name includes the weights: their tag, or the stem of their file.
     """
     kind, _, rest = spec.partition(":")
     name = spec
@@ -327,7 +313,7 @@ def slug_of(spec: str) -> str:
 
 
 def check_names_differ(specs: Sequence[str]) -> None:
-    """Refuse two spaces whose metrics would have one name.
+    """Refuse two spaces whose metrics would have the same name.
 
     Raises:
         EvaluationError: names both.

@@ -1,8 +1,9 @@
-"""Inception-v3 for FID: torch-fidelity's network and weights, the same numbers in less time.
+"""Inception-v3 for FID: torch-fidelity's network and weights, with the same results in less time.
 
 Batch normalisation is folded into the convolutions before it, the layout is channels-last and the
-resize is two small matrix products; features agree with torch-fidelity's to 1e-5 of their range
-(``python -m bench.evaluation``). Weights are looked for in torch hub's cache and never downloaded.
+resize is a product with two small matrices. Features agree with torch-fidelity's to 1e-5 of their
+range (``python -m bench.evaluation``). Weights are read from torch hub's cache and never
+downloaded.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from clipgan.artifacts import hash_file
 from clipgan.errors import EvaluationError
 
+TENSORFLOW_URL: str = URL_INCEPTION_V3
+"""TensorFlow's weights of 2015, as torch-fidelity publishes them."""
 TORCHVISION_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 SIDE_PX = 299
 NUM_FEATURES = 2048
 CPU_BATCH = 16
-"""On the CPU 101 ms an image; 64 at once are no faster."""
+"""Batches of 16 take 101 ms an image on the CPU; batches of 64 are no faster."""
 
 _TRUNK = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1"),
@@ -47,10 +50,10 @@ class WeightsFile:
 
 
 def find_hub_weights(url: str) -> WeightsFile | str:
-    """The file of ``url`` in torch hub's cache, or one line that says where it should be.
+    """Find the file of ``url`` in torch hub's cache, or return one line that says where it belongs.
 
     Raises:
-        EvaluationError: the file is there but damaged: its name ends in the start of its hash.
+        EvaluationError: the file is damaged: its hash does not begin as its name ends.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
@@ -63,16 +66,6 @@ def find_hub_weights(url: str) -> WeightsFile | str:
             f"{url} there"
         )
     return WeightsFile(path, sha256)
-
-
-def find_inception_weights() -> WeightsFile | str:
-    """TensorFlow's 2015 weights as torch-fidelity's file; see :func:`find_hub_weights`."""
-    return find_hub_weights(URL_INCEPTION_V3)
-
-
-def find_torchvision_weights() -> WeightsFile | str:
-    """torchvision's ImageNet weights; see :func:`find_hub_weights`."""
-    return find_hub_weights(TORCHVISION_URL)
 
 
 class TensorFlowInception(nn.Module):
@@ -106,10 +99,10 @@ class TensorFlowInception(nn.Module):
 
 
 class TorchvisionInception(nn.Module):
-    """The network GALIP's code measures with: ImageNet weights, and pixels in the wrong range.
+    """The network that GALIP's code measures with: ImageNet weights, and pixels in the wrong range.
 
     Pixels in [0, 1] are enlarged with aligned corners and then transformed as if they had been
-    normalised by ImageNet's mean and deviation (pytorch-fid before its first correction).
+    normalised by ImageNet's mean and deviation (as in pytorch-fid before its first correction).
     """
 
     def __init__(self, weights: Path) -> None:
@@ -132,7 +125,8 @@ class TorchvisionInception(nn.Module):
 
 
 def resize_as_tensorflow(pixels: Tensor, side_px: int) -> Tensor:
-    """Bilinear as TensorFlow 1.x does it: no antialias, corners of pixels aligned.
+    """Resize as TensorFlow 1.x does: bilinear, without antialias, with the corners of pixels
+    aligned.
 
     Args:
         pixels: (N, 3, H, W) float.
@@ -148,7 +142,7 @@ def resize_as_tensorflow(pixels: Tensor, side_px: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _build_interpolation(size: int, target: int) -> Tensor:
-    """(target, size) weights: two neighbours a row."""
+    """(target, size) weights: each row holds the weights of two neighbouring pixels."""
     places = torch.arange(target, dtype=torch.float32) * torch.tensor(size / target)
     low = places.long()
     high = (low + 1).clamp_max(size - 1)

@@ -1,8 +1,7 @@
-"""Means and covariances of features that come in pieces."""
+"""Mean and covariance of features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,30 +21,25 @@ class GaussianStatistics:
     covariance: Tensor
 
 
-def compute_statistics(batches: Iterable[Tensor]) -> GaussianStatistics:
-    """Mean and covariance of features that come in pieces; the pieces do not change the result.
+def compute_statistics(features: Tensor) -> GaussianStatistics:
+    """Compute mean and covariance of (N, D) float features in float64, a few thousand at a time.
 
-    Two groups merge by their means (Chan et al. 1979), so that no large sums cancel.
-
-    Args:
-        batches: (n, D) float tensors, at least two rows in all.
+    Two parts are merged by their means (Chan et al. 1979), so that no large sums cancel.
 
     Raises:
         EvaluationError: fewer than two rows.
     """
-    count, mean, scatter = 0, torch.zeros(0), torch.zeros(0)
-    for batch in batches:
-        for piece in torch.split(batch.double(), _BATCH):
-            here = piece.mean(dim=0)
-            centred = piece - here
-            product = centred.T @ centred
-            if count == 0:
-                count, mean, scatter = len(piece), here, product
-                continue
-            step, total = here - mean, count + len(piece)
-            scatter = scatter + product + torch.outer(step, step) * (count * len(piece) / total)
-            mean = mean + step * (len(piece) / total)
-            count = total
-    if count < 2:
-        raise EvaluationError(f"{count} images; a covariance needs at least 2")
+    if len(features) < 2:
+        raise EvaluationError(f"{len(features)} images; a covariance needs at least 2")
+    first, *others = torch.split(features.double(), _BATCH)
+    count, mean = len(first), first.mean(dim=0)
+    scatter = (first - mean).T @ (first - mean)
+    for part in others:
+        here = part.mean(dim=0)
+        centred = part - here
+        step, total = here - mean, count + len(part)
+        spread = torch.outer(step, step) * (count * len(part) / total)
+        scatter = scatter + centred.T @ centred + spread
+        mean = mean + step * (len(part) / total)
+        count = total
     return GaussianStatistics(count, mean, scatter / (count - 1))

@@ -1,4 +1,4 @@
-"""CLIPs that judge images by their texts: the training's own, or one that trained nothing here."""
+"""CLIPs that compare images with texts: the training's own, or an independent one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from clipgan.errors import ClipError
 from clipgan.evaluation.spaces.feature_spaces import (
     FeatureSpace,
     TrainingClip,
-    build_training_clip,
     describe_clip,
     slug_of,
 )
@@ -23,9 +22,9 @@ EncodeTexts = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class TextImageModel:
-    """A CLIP that judges: its images' ``space``, and captions -> unit vectors (N, D).
+    """An evaluation CLIP: the ``space`` of its images, and captions -> unit vectors (N, D).
 
-    ``suffix`` ends its metrics' names: empty for the training CLIP.
+    ``suffix`` ends the names of its metrics; it is empty for the training CLIP.
     """
 
     space: FeatureSpace
@@ -33,17 +32,12 @@ class TextImageModel:
     suffix: str
 
 
-def build_training_model(clip: TrainingClip, encode_texts: EncodeTexts) -> TextImageModel:
-    """The CLIP of the training as a judge that is not independent."""
-    return TextImageModel(build_training_clip(clip), encode_texts, "")
-
-
 def find_evaluation_clip(
     model: str, weights: str, training: TrainingClip, device: torch.device
 ) -> TextImageModel | str:
-    """The CLIP of ``evaluate.judge_clip_model``, or one line that says why there is none.
+    """Load the CLIP of ``evaluate.judge_clip_model``, or say in one line why there is none.
 
-    One with the training CLIP's own weights is refused: it would judge itself under another name.
+    A CLIP with the training CLIP's own weights is refused, because its scores are not independent.
     """
     if NONE in (model, weights):
         return "evaluate.judge_clip_model is none: name a CLIP that trained nothing here"
@@ -57,7 +51,7 @@ def find_evaluation_clip(
     if sha256 == training.fingerprint.get("weights_sha256"):
         return (
             f"evaluate.judge_clip_model = {model!r} has the training CLIP's own weights "
-            f"({sha256[:12]}): it is no independent judge; name another CLIP"
+            f"({sha256[:12]}): it is no independent evaluation CLIP; name another one"
         )
     spec = f"open_clip:{model}:{weights}"
     slug = slug_of(spec)

@@ -1,1 +1,1 @@
-"""What is generated and against what: protocols, real images, captions, and the driver."""
+"""What is generated and what it is compared with: protocols, real images, captions, the driver."""

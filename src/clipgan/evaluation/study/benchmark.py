@@ -1,4 +1,4 @@
-"""What every generator of one protocol is measured on: chosen once, by seed, from real data."""
+"""Real images, captions and concepts of a protocol, chosen once by seed for all generators."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Rows of real images, captions and concepts; what could not be had, and why.
+    """Rows of real images, captions and concepts, and the reasons why some are missing.
 
-    ``reference`` holds the real images, ``captions`` those whose captions are used, ``training``
-    those a generator may have memorised (None: no search); often they are one. ``prompts`` take the
-    place of captions in text metrics where the split has none.
+    ``reference`` holds the real images, ``captions`` the images whose captions are used, and
+    ``training`` the images that a generator may have memorised (None: no search). Often they are
+    the same. ``prompts`` replace captions in text metrics where the split has no captions.
     """
 
     protocol: EvaluationProtocol
@@ -46,21 +46,21 @@ class Benchmark:
 
     @property
     def reference_px(self) -> int:
-        """Side of the real images that are compared; pictures are of the generator's size."""
+        """Side of the real images in comparisons; in pictures they have the generator's size."""
         return self.protocol.reference_px or self.resolution_px
 
     @property
     def resize(self) -> str:
-        """How the real images reached their size."""
+        """Describe how the real images reached their size."""
         return f"reference Lanczos to {self.reference_px} px where stored larger"
 
 
 def build_benchmark(
     config: EvaluateConfig, protocol: EvaluationProtocol, images_dir: Path, resolution_px: int
 ) -> Benchmark:
-    """Choose everything that does not depend on a generator; decodes no image.
+    """Choose everything that does not depend on a generator; no image is decoded.
 
-    A metric the data do not suffice for is skipped with its reason; the others are still computed.
+    Where the data are not sufficient for a metric, it is skipped with the reason.
 
     Raises:
         DataError: the image shards are missing or damaged.

@@ -1,8 +1,8 @@
-"""The one driver of all evaluations: images come in, and every metric is computed that can be.
+"""The driver of all evaluations: it takes images and computes every metric that is possible.
 
-Whether a trained generator is measured, one of several, a snapshot of a training or a folder of
-files: what differs is the :class:`~clipgan.evaluation.study.study.Study` and where the images come
-from. Each network looks at each image once.
+It measures a trained generator, one of several, a snapshot of a training or a folder of files.
+These differ in the :class:`~clipgan.evaluation.study.study.Study` and in the source of the images.
+Each network sees each image once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from clipgan.evaluation.spaces.extraction import FeatureCollector, SpaceFeatures
 from clipgan.evaluation.spaces.feature_spaces import FeatureSpace
 from clipgan.evaluation.study.findings import StudyResults, pick_nearest, pick_worst
 from clipgan.evaluation.study.image_store import ImageStore, open_image_store
-from clipgan.evaluation.study.study import Reference, Study, TextSet
+from clipgan.evaluation.study.study import Study, TextSet
 from clipgan.metrics.values import MetricValue
 
 GENERATED = "generated images"
@@ -40,9 +40,9 @@ class ImageSource:
     """Where the images come from.
 
     Attributes:
-        generate: conditions -> batches of (n, 3, R, R) uint8, as many images in all, image i from
-            latent i; files may differ in size between batches.
-        latents: None where it cannot be looked into.
+        generate: conditions -> batches of (n, 3, R, R) uint8, one image for each condition, image i
+            from latent i; the size of files may differ between batches.
+        latents: access to the generator's latents; None: the images are files.
     """
 
     generate: Callable[[Sequence[str]], Iterable[Tensor]]
@@ -53,7 +53,7 @@ class Driver:
     """Measures generators, and real images in their place, in one study.
 
     Args:
-        advance: counts the images generated.
+        advance: called with the number of images of each batch that was generated.
     """
 
     def __init__(self, study: Study, advance: Callable[[int], None] = lambda _: None) -> None:
@@ -62,14 +62,14 @@ class Driver:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Metric -> one line why it cannot be measured here; complete once something was."""
+        """Metric -> one line that says why it is not measured; complete after a measurement."""
         return {**self.study.skipped, **self.study.recorder.skipped}
 
     def measure(self, source: ImageSource) -> StudyResults:
-        """Generate what the study asks for, and compute every metric.
+        """Generate the images of the study and compute every metric.
 
         Raises:
-            EvaluationError: ``source`` gave another number of images or another size, all its
+            EvaluationError: ``source`` made another number of images or another size, all its
                 images are the same, or a feature is NaN.
         """
         study = self.study
@@ -108,20 +108,20 @@ class Driver:
             )
 
     def measure_real(self) -> dict[str, MetricValue]:
-        """The same for real images: what their own captions and another style reach."""
+        """Measure real images in the generator's place, with their captions and in other styles."""
         for inputs in self.study.build_real():
             self.study.recorder.compute_all(inputs)
         return self.study.recorder.take()
 
     def count_generated(self) -> int:
-        """Images one generator will make, for the progress bar."""
+        """Count the images that one generator will make, for the progress bar."""
         more = sum(len(prompts.prompts) for prompts in self.study.prompt_sets)
         return len(self.study.conditions) + more
 
     def _find_networks(self) -> list[tuple[Metric, FeatureSpace]]:
-        """Metrics that look at images themselves; none where images have no captions."""
+        """Load the networks of metrics that have their own; none where images have no captions."""
         study = self.study
-        found = []
+        networks = []
         for metric in METRICS.values():
             if metric.find_network is None or study.captions is None:
                 continue
@@ -129,11 +129,11 @@ class Driver:
             if isinstance(network, Skip):
                 study.skipped[metric.name] = network.reason
             else:
-                found.append((metric, network))
-        return found
+                networks.append((metric, network))
+        return networks
 
     def _compute_distances(self, features: Sequence[SpaceFeatures]) -> TrainingInputs | None:
-        """Of every space; gives the search in the first one that has training images."""
+        """Measure every space; return the search in the first space that has training images."""
         study, first = self.study, None
         for reference, generated in zip(study.references, features, strict=True):
             study.recorder.compute_all(
@@ -145,27 +145,23 @@ class Driver:
                     neighbourhood=study.protocol.neighbourhood,
                 )
             )
-            if (search := self._search(reference, generated)) is not None:
+            if reference.training is not None:
+                search = TrainingInputs(
+                    space=reference.space,
+                    grouping=study.group(),
+                    changes=reference.training_changes,
+                    generated=generated,
+                    training=reference.training,
+                )
                 study.recorder.compute_all(search)
                 first = first or search
         return first
 
-    def _search(self, reference: Reference, generated: SpaceFeatures) -> TrainingInputs | None:
-        if reference.training is None:
-            return None
-        return TrainingInputs(
-            space=reference.space,
-            grouping=self.study.group(),
-            changes=reference.training_changes,
-            generated=generated,
-            training=reference.training,
-        )
-
     def _compute_texts(self, features: Sequence[Tensor]) -> Tensor:
-        """Values of every CLIP; gives the scores of the last: the independent one where it is."""
+        """Measure every CLIP; return the scores of the last, which is independent if one is."""
         scores = torch.empty(0)
-        for texts, found in zip(self.study.texts, features, strict=True):
-            inputs = build_text_inputs(self.study, texts, found)
+        for texts, images in zip(self.study.texts, features, strict=True):
+            inputs = build_text_inputs(self.study, texts, images)
             self.study.recorder.compute_all(inputs)
             scores = compute_clip_scores(inputs.features, inputs.texts)
         return scores
@@ -215,12 +211,12 @@ class Driver:
 
 
 def build_text_inputs(study: Study, texts: TextSet, features: Tensor) -> TextInputs:
-    """Images of a study's conditions, (N, D) features in the CLIP's space."""
+    """Combine a study's texts with (N, D) features of their images in the CLIP's space."""
     return TextInputs(
         space=texts.model.space,
         grouping=study.group(),
         suffix=texts.model.suffix,
-        # Already of unit norm for the training CLIP; FeatureSpace does not promise it.
+        # FeatureSpace does not promise unit norm, although features of the training CLIP have it.
         features=torch.nn.functional.normalize(features, dim=1),
         texts=texts.texts,
         candidates=texts.candidates,

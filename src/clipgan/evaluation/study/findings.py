@@ -1,4 +1,4 @@
-"""What measuring one generator found: values, and the images worth looking at."""
+"""Results of measuring one generator: values, worst captions and nearest training images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipgan.metrics.values import MetricValue
 
 @dataclass(frozen=True)
 class StudyResults:
-    """Metric name -> value; worst captions, lowest score first; closest pairs first."""
+    """Metric name -> value; worst captions with the lowest score first; the closest pairs first."""
 
     values: dict[str, MetricValue]
     worst: tuple[WorstCaption, ...] = ()
@@ -27,7 +27,7 @@ class StudyResults:
 def pick_worst(
     captions: Sequence[str], scores: Tensor, images: ImageStore, count: int
 ) -> tuple[WorstCaption, ...]:
-    """The ``count`` captions whose images fit them least, by scores (N,); none without scores."""
+    """Pick the ``count`` captions with the lowest scores (N,), with their images."""
     rows = [int(row) for row in scores.argsort(stable=True)[:count]]
     if not rows:
         return ()
@@ -40,7 +40,7 @@ def pick_worst(
 def pick_nearest(
     study: Study, inputs: TrainingInputs | None, images: ImageStore
 ) -> tuple[NearestPair, ...]:
-    """The generated images closest to training, with their training images."""
+    """Pick the generated images that are closest to a training image, with that image."""
     count = study.config.nearest_pictures
     if inputs is None or study.load_training is None or not count:
         return ()

@@ -1,4 +1,4 @@
-"""A study of files: a folder of images against a folder of images, by distances alone."""
+"""A study of files: a folder of images is compared with another, by distances alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def build_folder_study(
     device: torch.device,
     cache: FeatureCache,
 ) -> Study:
-    """Features of the reference are extracted here, or found in the cache.
+    """Build the study; features of the reference are extracted, or read from the cache.
 
-    Its images are those a generator may have copied, too.
+    The images of the reference are also those that a generator may have copied.
 
     Raises:
         EvaluationError: the reference has fewer than two images, NaN, or one image only.
@@ -50,7 +50,7 @@ def build_folder_study(
         "truncation": None,
         "name": protocol.name,
     }
-    warnings = (warn_of_few_images(found, len(generated)) for found in references)
+    warnings = (warn_of_few_images(reference, len(generated)) for reference in references)
     return Study(
         config=config,
         protocol=protocol,
@@ -89,9 +89,9 @@ def _load_reference(
             for batch in images.iterate(config.batch_size):
                 collector.add(batch)
                 bar.advance(len(batch))
-        found = collector.collect(str(images.folder))
-        blurred = {f"blur{radius}": part for radius, part in found.blurred.items()}
-        return {"plain": found.plain, **blurred}
+        features = collector.collect(str(images.folder))
+        blurred = {f"blur{radius}": part for radius, part in features.blurred.items()}
+        return {"plain": features.plain, **blurred}
 
     tensors = cache.fetch(key, compute)
     return SpaceFeatures(tensors["plain"], None, {r: tensors[f"blur{r}"] for r in radii})

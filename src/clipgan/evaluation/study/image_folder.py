@@ -1,4 +1,4 @@
-"""A folder of image files as a set to evaluate: named by content, read in batches of one size."""
+"""A folder of image files as a set to evaluate, identified by content and read in batches."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from clipgan.progress import progress_bar
 
 _NAMED_FILES = 10
 _SAME_EVERYWHERE = {"palette", "grayscale"}
-"""Every tool reads these alike."""
+"""Alterations that every tool makes in the same way."""
 
 
 @dataclass(frozen=True)
 class _Usable:
-    """A file that is an image: ``size`` is (width, height) in px."""
+    """A file that is an image; ``size`` is (width, height) in px."""
 
     sample: SourceSample
     sha256: str
@@ -41,13 +41,13 @@ class _Usable:
 class ImageFolder:
     """Image files below a folder, in the order of their paths, read as ingestion reads them.
 
-    Every file is decoded once to begin with: those that are no usable image are left out, and
+    Every file is decoded once at the beginning. Files that are no usable image are left out, and
     :meth:`list_warnings` names them.
 
     Attributes:
         names: of the usable files, relative to the folder.
         hashes: SHA-256 of each usable file's bytes.
-        fingerprint: of all usable files' contents in their order, whatever they are called.
+        fingerprint: hash of the contents of all usable files in their order, not of their names.
         transform: what is done to a file before it is measured.
 
     Raises:
@@ -74,10 +74,10 @@ class ImageFolder:
         return len(self._usable)
 
     def iterate(self, batch_size: int) -> Iterator[Tensor]:
-        """Batches of (n, 3, H, W) uint8 in order; a batch ends where the size changes.
+        """Read batches of (n, 3, H, W) uint8 in order; a batch ends where the size changes.
 
         Raises:
-            EvaluationError: a file has changed since; names it.
+            EvaluationError: a file has changed since it was inspected; names it.
         """
         batch: list[Tensor] = []
         for usable in self._usable:
@@ -89,7 +89,7 @@ class ImageFolder:
         yield torch.stack(batch)
 
     def list_warnings(self) -> list[str]:
-        """Files left out, alterations other tools do not make, and sizes that differ."""
+        """Name files that are left out, alterations that other tools do not make, and sizes."""
         warnings = []
         if self._rejected:
             total = len(self._usable) + len(self._rejected)
@@ -108,8 +108,8 @@ class ImageFolder:
             warnings.append(f"{self.folder}: read as ingest reads images: {counts}")
         explained = {finding.reason: finding for finding in reversed(altered) if finding.detail}
         warnings += [
-            f"{self.folder}: {found.reason}, such as {found.file}: {found.detail}"
-            for found in explained.values()
+            f"{self.folder}: {finding.reason}, such as {finding.file}: {finding.detail}"
+            for finding in explained.values()
         ]
         return [*warnings, *self._describe_sizes()]
 
@@ -139,23 +139,25 @@ class ImageFolder:
             progress_bar(f"read {self.folder.name}", total, "files") as bar,
             ThreadPoolExecutor(os.cpu_count()) as pool,
         ):
-            for found in pool.map(self._inspect_file, listing.samples):
-                if isinstance(found, FileFinding):
-                    self._rejected.append(found)
+            for result in pool.map(self._inspect_file, listing.samples):
+                if isinstance(result, FileFinding):
+                    self._rejected.append(result)
                 else:
-                    self._usable.append(found)
+                    self._usable.append(result)
                 bar.advance()
 
     def _inspect_file(self, sample: SourceSample) -> _Usable | FileFinding:
         try:
             data = sample.read()
-            found = read_image(data, self._reading)
+            decoded = read_image(data, self._reading)
         except RejectedFileError as refusal:
             return FileFinding(sample.key, refusal.reason, refusal.detail)
         except OSError as error:
             return FileFinding(sample.key, "unreadable", error.strerror or str(error))
-        altered = [FileFinding(sample.key, *alteration) for alteration in found.alterations.items()]
-        return _Usable(sample, sha256(data).hexdigest(), found.image.size, tuple(altered))
+        altered = [
+            FileFinding(sample.key, *alteration) for alteration in decoded.alterations.items()
+        ]
+        return _Usable(sample, sha256(data).hexdigest(), decoded.image.size, tuple(altered))
 
     def _load(self, sample: SourceSample) -> Tensor:
         try:
@@ -168,7 +170,7 @@ class ImageFolder:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what cannot be a folder of images, without reading any.
+    """Refuse what cannot be a folder of images, without reading any image.
 
     Raises:
         EvaluationError: no such folder, or nothing in it.

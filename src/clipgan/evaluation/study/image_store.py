@@ -1,4 +1,4 @@
-"""Generated images on disk while they are measured: 30,000 at 256 px are 6 GB."""
+"""Generated images are kept on disk while they are measured; 30,000 at 256 px take 6 GB."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ImageStore:
         self._images = images
 
     def fill(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Keep each batch and pass it on.
+        """Store each batch and pass it on.
 
         Raises:
             EvaluationError: the batches are not uint8 images of this size, or not N in all.
@@ -46,15 +46,15 @@ class ImageStore:
 
     def _refuse(self, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> EvaluationError:
         return EvaluationError(
-            f"the generator gave {(count, *shape)} {dtype}, {self._images.shape} uint8 were asked "
+            f"the generator made {(count, *shape)} {dtype}, {self._images.shape} uint8 were asked "
             "for: evaluate needs every sample"
         )
 
 
 @contextmanager
 def open_image_store(count: int, side_px: int) -> Iterator[ImageStore]:
-    """A store for ``count`` square images; it goes with the block."""
-    # `clipgan clean` removes those whose process is gone.
+    """Open a store for ``count`` square images, which is deleted at the end of the block."""
+    # `clipgan clean` removes the folders whose process no longer exists.
     with tempfile.TemporaryDirectory(prefix=f"clipgan-{os.getpid()}-") as folder:
         shape = (count, 3, side_px, side_px)
         mapped = np.lib.format.open_memmap(Path(folder) / "images.npy", "w+", np.uint8, shape)

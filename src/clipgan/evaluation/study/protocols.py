@@ -1,8 +1,8 @@
-"""Named evaluation protocols, as data: what is generated, from which captions, against what.
+"""Named evaluation protocols as data: what is generated, from which captions, against what.
 
-The field's numbers differ by more than its models do: the same latent diffusion model has FID 12.8
-against COCO's training images and 19.1 against its validation images. A protocol fixes all of that.
-It is stored with every value, and values of different protocols are never compared.
+Published values depend on the protocol more than on the model: the same latent diffusion model has
+FID 12.8 against COCO's training images and 19.1 against its validation images. A protocol fixes all
+of that. It is stored with every value, and values of different protocols are never compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from clipgan.config import CustomProtocol, EvaluateConfig
 from clipgan.errors import EvaluationError
 
 Split = Literal["train", "validation", "all"]
-ReferenceRows = Literal["captioned", "whole"]
+ReferenceChoice = Literal["captioned", "whole"]
 OFFLINE = "fd-offline"
 
 
@@ -24,26 +24,26 @@ class EvaluationProtocol:
 
     Attributes:
         name: as listed.
-        summary: one line: whose protocol it is.
+        summary: one line that says whose protocol it is.
         spaces: feature spaces, see :mod:`clipgan.evaluation.spaces.feature_spaces`.
-        reference_split: of the real images.
+        reference_split: split of the real images.
         reference: ``captioned``: ``num_generated`` random images of the split, whose captions are
-            used (both splits must be one); ``whole``: all its images.
-        captions_split: captions come from its images: one random caption an image, images taken in
-            turn.
+            used (both splits must be the same); ``whole``: all images of the split.
+        captions_split: split of the captions. Its images are taken in turn, with one random caption
+            of each.
         num_generated: images to generate; None: one for each captioned image of ``captions_split``.
-        is_strict: a split with fewer images than ``num_generated`` is refused.
+        is_strict: whether a split with fewer images than ``num_generated`` is refused.
         reference_px: side to which the real images are reduced; None: the generator's.
-        is_mirrored: every real image counts a second time, mirrored.
-        has_concepts: measure concept accuracy and the diversity of a caption's images.
-        blur_radii_px: also after a Gaussian blur of these standard deviations (FID-k).
+        is_mirrored: whether every real image is used a second time, mirrored.
+        has_concepts: whether concept accuracy and caption diversity are measured.
+        blur_radii_px: standard deviations of the Gaussian blurs of FID-k.
     """
 
     name: str
     summary: str
     spaces: tuple[str, ...]
     reference_split: Split
-    reference: ReferenceRows
+    reference: ReferenceChoice
     captions_split: Split
     num_generated: int | None
     is_strict: bool
@@ -123,17 +123,19 @@ FIXED: dict[str, EvaluationProtocol] = {
         ),
     )
 }
-"""Those of the literature; :data:`OFFLINE` takes its numbers from params.yaml."""
+"""The protocols of the literature; :data:`OFFLINE` takes its numbers from params.yaml."""
 
 
 def key_metric(protocol_name: str, metric: str) -> str:
-    """How a value is called among values of several protocols: ``fid30k-val/fid``; those of
-    ``fd-offline`` go by the metric alone."""
+    """Name a value among those of several protocols, such as ``fid30k-val/fid``.
+
+    Values of ``fd-offline`` have the metric's name alone.
+    """
     return metric if protocol_name == OFFLINE else f"{protocol_name}/{metric}"
 
 
 def build_offline_protocol(config: EvaluateConfig) -> EvaluationProtocol:
-    """``fd-offline``: EfficientNet-lite0 from a package, counts and seed from params.yaml."""
+    """Build ``fd-offline``: EfficientNet-lite0 from a package, counts and seed from params.yaml."""
     return EvaluationProtocol(
         name=OFFLINE,
         summary="a packaged ImageNet network; counts, split and seed of params.yaml, no download",
@@ -154,7 +156,7 @@ def build_offline_protocol(config: EvaluateConfig) -> EvaluationProtocol:
 
 
 def list_protocols(config: EvaluateConfig) -> dict[str, EvaluationProtocol]:
-    """Every protocol by its name: the named ones, then those of params.yaml.
+    """List every protocol by its name; those of params.yaml come last.
 
     Raises:
         EvaluationError: a custom protocol takes a name or is based on one that is not there.
@@ -171,10 +173,10 @@ def list_protocols(config: EvaluateConfig) -> dict[str, EvaluationProtocol]:
 
 
 def find_protocol(name: str, config: EvaluateConfig) -> EvaluationProtocol:
-    """The protocol of that name, with the feature spaces of params.yaml besides its own.
+    """Return the protocol of that name, with the feature spaces of params.yaml besides its own.
 
     Raises:
-        EvaluationError: there is none; names those there are.
+        EvaluationError: there is no such protocol; the message lists all.
     """
     known = list_protocols(config)
     if name not in known:
@@ -188,7 +190,7 @@ def find_protocol(name: str, config: EvaluateConfig) -> EvaluationProtocol:
 
 
 def format_protocols(config: EvaluateConfig) -> str:
-    """A page for a terminal: every protocol with all that it fixes."""
+    """Describe every protocol with all its settings, for a terminal."""
     lines = []
     for protocol in list_protocols(config).values():
         fields = asdict(protocol)

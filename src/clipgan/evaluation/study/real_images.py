@@ -1,4 +1,4 @@
-"""Real images of one split: decoded only when their features are not known yet."""
+"""Real images of one split, which are decoded only when their features are not known yet."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class RealImages:
     """Images and features of the rows of an index.
 
     Args:
-        cache: where features are kept.
-        picture_px: side of what :meth:`load` gives; None: ``resolution_px`` too.
-        whole: feature spaces (by spec) in which all rows will be needed: they are extracted at
-            once, and every choice of rows is a part of them.
+        resolution_px: side of the images whose features are extracted.
+        picture_px: side of the images that :meth:`load` returns.
+        whole: specs of the feature spaces in which all rows will be needed. All are extracted at
+            once there, and every choice of rows is a part of them.
     """
 
     def __init__(
@@ -42,11 +42,10 @@ class RealImages:
         *,
         batch_size: int,
         device: torch.device,
-        picture_px: int | None = None,
-        whole: Collection[str] = (),
+        picture_px: int,
+        whole: Collection[str],
     ) -> None:
-        self.picture_px = picture_px or resolution_px
-        self.index, self.resolution_px = index, resolution_px
+        self.index, self.resolution_px, self.picture_px = index, resolution_px, picture_px
         self._cache, self._batch_size, self._device = cache, batch_size, device
         self._whole = frozenset(whole)
         self._known: dict[tuple[str, str], Tensor] = {}
@@ -69,7 +68,7 @@ class RealImages:
         def decode() -> Tensors:
             return {"pixels": load_reference_images(self.index, unique, self.picture_px)}
 
-        # A handful, shown beside generated images: kept, so that even these are decoded once.
+        # The few images that are shown beside generated ones are cached too.
         return self._cache.fetch(key, decode)["pixels"][[places[row] for row in rows]]
 
     def encode(self, rows: Sequence[int], space: FeatureSpace, transform: str = PLAIN) -> Tensor:
@@ -88,7 +87,7 @@ class RealImages:
         return features[[places[row] for row in rows]]
 
     def encode_all(self, space: FeatureSpace) -> Tensor:
-        """Features of every row, plain, (N, D) float32."""
+        """(N, D) float32 features of every row, without a transform."""
         key = (space.spec, PLAIN)
         if key not in self._known:
             self._known[key] = self._fetch(range(len(self.index.sample_ids)), space, PLAIN)
@@ -97,15 +96,11 @@ class RealImages:
     def encode_reference(
         self, rows: Sequence[int], space: FeatureSpace, radii: Sequence[int], *, mirrored: bool
     ) -> SpaceFeatures:
-        """All that a comparison in one space needs of the chosen rows."""
-
-        def encode(transform: str) -> Tensor:
-            return self.encode(rows, space, transform)
-
-        plain = encode(PLAIN)
+        """Encode everything that a comparison in one space needs of the chosen rows."""
+        plain = self.encode(rows, space)
         if mirrored:
-            plain = torch.cat([plain, encode(MIRRORED)])
-        blurred = {radius: encode(f"blur {radius}") for radius in radii}
+            plain = torch.cat([plain, self.encode(rows, space, MIRRORED)])
+        blurred = {radius: self.encode(rows, space, f"blur {radius}") for radius in radii}
         features = SpaceFeatures(plain, None, blurred)
         if len(plain) <= plain.shape[1]:
             return features
@@ -114,18 +109,20 @@ class RealImages:
 
     def _fetch(self, rows: Sequence[int], space: FeatureSpace, transform: str) -> Tensor:
         key = self._describe(rows, space, transform)
-        found = self._cache.fetch(key, lambda: {"features": self._extract(rows, space, transform)})
-        return found["features"]
+        tensors = self._cache.fetch(
+            key, lambda: {"features": self._extract(rows, space, transform)}
+        )
+        return tensors["features"]
 
     def _fetch_statistics(
         self, rows: Sequence[int], space: FeatureSpace, transform: str, plain: Tensor
     ) -> GaussianStatistics:
         def compute() -> Tensors:
-            found = compute_statistics([plain])
-            return {"mean": found.mean, "covariance": found.covariance}
+            statistics = compute_statistics(plain)
+            return {"mean": statistics.mean, "covariance": statistics.covariance}
 
-        found = self._cache.fetch(self._describe(rows, space, transform), compute)
-        return GaussianStatistics(len(plain), found["mean"], found["covariance"])
+        tensors = self._cache.fetch(self._describe(rows, space, transform), compute)
+        return GaussianStatistics(len(plain), tensors["mean"], tensors["covariance"])
 
     def _describe(
         self, rows: Sequence[int], space: FeatureSpace, transform: str

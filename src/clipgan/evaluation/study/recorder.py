@@ -1,4 +1,4 @@
-"""Estimates -> values with their protocol: who judged what, on how many images."""
+"""Estimates become values with a protocol, which says what was measured and how."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Recorder:
     """Computes metrics and writes the protocol of every value.
 
     Args:
-        fields: of the protocols of one study; ``resize`` is what happens before a network's own.
+        fields: what the protocols of one study share; ``resize`` happens before a network's own.
         confidence: of the intervals.
-        training_sha256: of the CLIP's weights that the generators were trained against.
+        training_sha256: hash of the weights of the CLIP that the generators were trained against.
     """
 
     def __init__(
@@ -29,29 +29,29 @@ class Recorder:
         self.skipped: dict[str, str] = {}
 
     def take(self) -> dict[str, MetricValue]:
-        """The values since the last call."""
+        """Return the values since the last call."""
         values, self.values = self.values, {}
         return values
 
     def compute_all(self, inputs: Inputs) -> None:
-        """Every metric that is computed from such inputs."""
+        """Compute every metric that is defined for such inputs."""
         for metric in METRICS.values():
             if metric.needs is type(inputs):
                 self.compute(metric, inputs)
 
     def compute(self, metric: Metric, inputs: Inputs) -> None:
-        """Keep the values of one metric, or why it has none.
+        """Record the values of one metric, or the reason why it has none.
 
         Raises:
             EvaluationError: a feature is NaN, or all images are the same.
         """
-        found = metric.compute(inputs)
-        if found is None:
+        result = metric.compute(inputs)
+        if result is None:
             return
-        if isinstance(found, Skip):
-            self.skipped[metric.name_value(inputs)] = found.reason
+        if isinstance(result, Skip):
+            self.skipped[metric.name_value(inputs)] = result.reason
             return
-        estimates = {"": found} if isinstance(found, Estimate) else found
+        estimates = {"": result} if isinstance(result, Estimate) else result
         for variant, estimate in estimates.items():
             name = metric.name_value(inputs, variant)
             self.values[name] = build_value(

@@ -1,4 +1,4 @@
-"""What a generator is compared with: real images, captions and concepts, chosen by seed."""
+"""The real images, captions and concepts that a generator is compared with, chosen by seed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CAPTION_CHOICE = "of each image one random caption, images taken in turn"
 NO_CAPTIONS_CHOICE = "none: CLIP image features of the reference images, taken in turn"
 REFERENCE_STREAM = 0
 GALLERY_STREAM = 1
-"""Second words of the random seed: each choice is independent of the others."""
+"""Second words of the random seed, which keep the choices independent of each other."""
 
 
 @dataclass(frozen=True)
 class ReferenceIndex:
-    """The rows of one split, without the images, in the order of the shards."""
+    """The rows of one split without their images, in the order of the shards."""
 
     images_dir: Path
     fingerprint: str
@@ -41,7 +41,7 @@ class ReferenceIndex:
     captions: list[list[str]]
 
     def captions_of_concepts(self) -> dict[str, list[str]]:
-        """Concept -> its captions, each once; concepts without captions are absent."""
+        """Concept -> its different captions; concepts without captions are absent."""
         captions: dict[str, dict[str, None]] = {}
         for concept, texts in zip(self.concepts, self.captions, strict=True):
             if texts:
@@ -53,8 +53,8 @@ class ReferenceIndex:
 class ReferenceRows:
     """Rows of the reference images, and for each image to generate a condition with its row.
 
-    ``conditions`` are captions; where the split has none, sample ids of the images whose CLIP
-    features stand for a text (LAFITE's language-free reading of an image feature).
+    ``conditions`` are captions. Where the split has none, they are sample ids, and the CLIP
+    features of these images take the place of text features, as in LAFITE's language-free training.
     """
 
     image_rows: list[int]
@@ -65,16 +65,16 @@ class ReferenceRows:
 
 @dataclass(frozen=True)
 class ConceptGallery:
-    """One real image a concept, its name, and the same concepts drawn in other styles.
+    """One real image for each concept, and the same concepts drawn in other styles.
 
-    ``prompts`` are the names: the first caption of each image.
+    ``prompts`` are the first captions of the images, which name the concepts. ``other_styles`` maps
+    a style to (place in the gallery, row) of every concept of the gallery that is drawn in it.
     """
 
     rows: list[int]
     prompts: list[str]
     style: str
     other_styles: dict[str, list[tuple[int, int]]]
-    """style -> (place in the gallery, row) of every concept of the gallery drawn in it."""
 
 
 def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
@@ -86,7 +86,7 @@ def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
     """
     manifest = load_manifest(images_dir)
     columns: dict[str, list[object]] = {SAMPLE_ID: [], CONCEPT: [], STYLE: [], CAPTIONS: []}
-    for table in iterate_tables(images_dir, list(columns), _split_filter(split)):
+    for table in iterate_tables(images_dir, list(columns), None if split == "all" else split):
         for name, values in columns.items():
             values.extend(table.column(name).to_pylist())
     if not columns[SAMPLE_ID]:
@@ -109,29 +109,29 @@ def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
 def open_reference_images(
     index: ReferenceIndex, rows: Sequence[int], resolution_px: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Stored images, not augmented, reduced as for training, in the order of ``rows`` (each once):
-    (len(rows), 3, resolution_px, resolution_px), mapped from a file that goes with the block.
+    """Open the stored images of ``rows`` (each once), reduced as for training and not augmented:
+    (len(rows), 3, resolution_px, resolution_px), mapped from a file that the block deletes.
 
     Raises:
         DataError: images are stored smaller than ``resolution_px``, or a shard is damaged.
     """
     sample_ids = [index.sample_ids[row] for row in rows]
-    # `clipgan clean` removes those whose process is gone.
+    # `clipgan clean` removes the folders whose process no longer exists.
     with tempfile.TemporaryDirectory(prefix=f"clipgan-{os.getpid()}-") as folder:
         yield build_image_cache(index.images_dir, sample_ids, resolution_px, Path(folder))
 
 
 def load_reference_images(index: ReferenceIndex, rows: Sequence[int], resolution_px: int) -> Tensor:
-    """:func:`open_reference_images` as a tensor in memory."""
+    """Read the images of :func:`open_reference_images` into a tensor."""
     with open_reference_images(index, rows, resolution_px) as mapped:
         return torch.from_numpy(np.array(mapped))
 
 
 def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> ReferenceRows:
-    """``num_generated`` conditions, and the images they belong to as reference.
+    """Choose ``num_generated`` conditions, and the images they belong to as the reference.
 
-    Images are shuffled and the first ``num_generated`` taken (all, where the split is smaller);
-    captions come from them in turn, so a small split gives several to an image.
+    Images are shuffled and the first ``num_generated`` taken (all, where the split is smaller).
+    Captions come from them in turn, so a small split uses several captions of an image.
     """
     rng = np.random.default_rng([seed, REFERENCE_STREAM])
     shuffled = [int(row) for row in rng.permutation(len(index.sample_ids))]
@@ -151,7 +151,7 @@ def choose_reference(index: ReferenceIndex, num_generated: int, seed: int) -> Re
 def choose_for_protocol(
     reference: ReferenceIndex, captions: ReferenceIndex, protocol: EvaluationProtocol
 ) -> ReferenceRows:
-    """What a protocol asks for: rows of ``reference``, conditions and their rows of ``captions``.
+    """Choose for a protocol rows of ``reference``, and conditions with their rows of ``captions``.
 
     Raises:
         EvaluationError: the captions are of another split than the images they should belong to,
@@ -165,8 +165,12 @@ def choose_for_protocol(
         )
     num_captioned = sum(1 for texts in captions.captions if texts)
     num_generated = protocol.num_generated or num_captioned or len(captions.sample_ids)
-    if protocol.is_strict:
-        _check_enough(protocol, num_generated, captions.split, num_captioned, "captioned images")
+    if protocol.is_strict and num_captioned < num_generated:
+        raise EvaluationError(
+            f"protocol {protocol.name} asks for {num_generated:,} captioned images of split "
+            f"{captions.split!r}, there are {num_captioned:,}: use another protocol, or one based "
+            "on it in evaluate.custom_protocols"
+        )
     chosen = choose_reference(captions, num_generated, protocol.seed)
     if protocol.reference == "whole":
         rows = list(range(len(reference.sample_ids)))
@@ -175,20 +179,10 @@ def choose_for_protocol(
     return replace(chosen, image_rows=rows)
 
 
-def _check_enough(
-    protocol: EvaluationProtocol, wanted: int, split: str, found: int, what: str
-) -> None:
-    if found < wanted:
-        raise EvaluationError(
-            f"protocol {protocol.name} asks for {wanted:,} {what} of split {split!r}, there are "
-            f"{found:,}: use another protocol, or one based on it in evaluate.custom_protocols"
-        )
-
-
 def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> ConceptGallery:
-    """A seeded choice of concepts, for each its plainest image in the style the shards begin with.
+    """Choose concepts by seed, and of each the plainest image in the first style of the shards.
 
-    The plainest is the one with the shortest first caption: "waving hand" before "waving hand: dark
+    The plainest image has the shortest first caption: "waving hand" comes before "waving hand: dark
     skin tone".
 
     Raises:
@@ -200,7 +194,7 @@ def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> Conce
     first_rows: dict[tuple[str, str], int] = {}
     for row in sorted(captioned, key=lambda row: len(index.captions[row][0])):
         first_rows.setdefault((index.styles[row], index.concepts[row]), row)
-    concepts = [concept for found, concept in first_rows if found == style]
+    concepts = [concept for own_style, concept in first_rows if own_style == style]
     if len(concepts) < num_concepts:
         raise EvaluationError(
             f"evaluate.num_concepts = {num_concepts} is above the {len(concepts)} captioned "
@@ -220,7 +214,3 @@ def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> Conce
     }
     prompts = [index.captions[row][0] for row in rows]
     return ConceptGallery(rows, prompts, style, {k: v for k, v in others.items() if v})
-
-
-def _split_filter(split: str) -> str | None:
-    return None if split == "all" else split

@@ -1,9 +1,10 @@
-"""Features of real images, kept between evaluations and shared by all runs of a project.
+"""Cached features of real images, shared by all evaluations of a project.
 
-A file is named by everything that decides its content: fingerprint of the image shards, the chosen
-images in their order, resolution, network, hash of its weights, resize, a CLIP's activation,
-preprocessing and precision, transform, device kind, torch version and the code. What changes one of
-them makes another file, so nothing here can be stale; the folder may be deleted at any time.
+The name of a file is a hash of everything that decides its content: fingerprint of the image
+shards, the chosen images in their order, resolution, network, hash of its weights, resize, a CLIP's
+activation, preprocessing and precision, transform, device kind, torch version and the code. A
+change of any of these makes another file, so no file is ever stale. The folder may be deleted at
+any time.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ class FeatureCache:
     """Named tensors in a folder.
 
     Args:
-        folder: made when something is kept; None: nothing is kept.
+        folder: made when something is stored; None: nothing is stored.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def fetch(self, key: Mapping[str, object], compute: Callable[[], Tensors]) -> Tensors:
-        """The tensors of ``key``; computed and kept where they are not there or damaged."""
+        """Return the tensors of ``key``; missing or damaged ones are computed and stored."""
         if self.folder is None:
             return compute()
         path = self.folder / f"{hash_json(dict(key))[:32]}.safetensors"
         text = json.dumps(dict(key), sort_keys=True)
-        found = _load(path, text)
-        if found is None:
-            found = compute()
+        tensors = _load(path, text)
+        if tensors is None:
+            tensors = compute()
             with atomic_path(path) as temporary:
-                contiguous = {name: tensor.contiguous() for name, tensor in found.items()}
+                contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
                 save_file(contiguous, temporary, metadata={_KEY: text})
-        return found
+        return tensors
 
 
 def describe_features(
@@ -62,7 +63,7 @@ def describe_features(
     transform: str,
     device: torch.device,
 ) -> dict[str, object]:
-    """The key of features: all that decides them."""
+    """Build the key of features from everything that decides them."""
     return {
         "images": images_fingerprint,
         "sample_ids": hash_json(sample_ids),
@@ -70,7 +71,7 @@ def describe_features(
         "resolution_px": resolution_px,
         "extractor": space.extractor,
         "weights_sha256": space.weights_sha256,
-        # Of a CLIP: its activation, preprocessing and precision, too.
+        # A CLIP's fingerprint adds its activation, preprocessing and precision.
         "clip": None if space.clip is None else dict(space.clip),
         "resize": space.resize,
         "transform": transform,

@@ -1,4 +1,4 @@
-"""A study of generators: against real images of the shards, on captions of the data."""
+"""A study of generators, which are compared with real images of the shards on their captions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from clipgan.config import EvaluateConfig
 from clipgan.evaluation.metrics.inputs import CaptionInputs, Inputs, TextInputs
 from clipgan.evaluation.metrics.r_precision import index_captions
 from clipgan.evaluation.spaces.checks import check_features
-from clipgan.evaluation.spaces.feature_spaces import FeatureSpace, TrainingClip
+from clipgan.evaluation.spaces.feature_spaces import (
+    TRAINING_CLIP,
+    FeatureSpace,
+    TrainingClip,
+    describe_clip,
+)
 from clipgan.evaluation.spaces.text_image import (
     EncodeTexts,
     TextImageModel,
-    build_training_model,
     find_evaluation_clip,
 )
 from clipgan.evaluation.study.benchmark import Benchmark
@@ -45,32 +49,18 @@ REFERENCE_TEXTS = {
 }
 
 
-def build_shard_study(
-    config: EvaluateConfig,
-    benchmark: Benchmark,
-    *,
-    clip: TrainingClip,
-    encode_texts: EncodeTexts,
-    device: torch.device,
-    cache: FeatureCache,
-) -> Study:
-    """Everything about the real images is extracted here, or found in the cache.
+class ShardStudyBuilder:
+    """Extracts all features of the real images, or reads them from the cache, and builds a study.
 
     Args:
-        clip: the CLIP the generators were trained against.
+        clip: the CLIP that the generators were trained against.
         encode_texts: conditions -> its features (N, D) float32, unit norm.
         cache: of features of real images.
 
     Raises:
         EvaluationError: the reference has fewer than two images, NaN, or one image only.
     """
-    builder = _Builder(
-        config, benchmark, clip=clip, encode_texts=encode_texts, device=device, cache=cache
-    )
-    return builder.build()
 
-
-class _Builder:
     def __init__(
         self,
         config: EvaluateConfig,
@@ -96,6 +86,7 @@ class _Builder:
         self._gallery = self._encode_gallery()
 
     def build(self) -> Study:
+        """Put the parts together."""
         benchmark, choice = self._benchmark, self._benchmark.choice
         texts = self._build_texts()
         warnings = (warn_of_few_images(r, len(choice.conditions)) for r in self._references)
@@ -156,18 +147,19 @@ class _Builder:
         return Reference(space, features, self._images[training.split].encode_all(space), changes)
 
     def _find_models(self) -> list[TextImageModel]:
-        """The CLIPs that judge texts; none where there are neither captions nor prompts."""
+        """Load the evaluation CLIPs; none is needed where there are no captions and no prompts."""
         if not (self._benchmark.choice.has_captions or self._benchmark.prompts):
             return []
-        models = [build_training_model(self._clip, self._encode_texts)]
+        space = describe_clip(TRAINING_CLIP, "clip", self._clip)
+        models = [TextImageModel(space, self._encode_texts, suffix="")]
         config = self._config
-        found = find_evaluation_clip(
+        model = find_evaluation_clip(
             config.judge_clip_model, config.judge_clip_weights, self._clip, self._device
         )
-        if isinstance(found, str):
-            self._skipped[INDEPENDENT_SCORE] = found
+        if isinstance(model, str):
+            self._skipped[INDEPENDENT_SCORE] = model
         else:
-            models.append(found)
+            models.append(model)
         return models
 
     def _build_texts(self) -> list[TextSet]:
@@ -194,7 +186,7 @@ class _Builder:
         return self._encode_captions(gallery.rows, self._main)
 
     def _group(self, count: int) -> Grouping:
-        """Groups of concepts or prompts, not of images: those of one are not independent."""
+        """Divide concepts or prompts into groups, because images of one are not independent."""
         return Grouping(count, self._config.interval_groups, self._benchmark.protocol.seed)
 
     def _describe_concepts(self, generated_count: int) -> dict[str, Any]:
@@ -227,7 +219,7 @@ class _Builder:
         return [PromptSet(prompts, [space], build)]
 
     def _build_prompts(self) -> list[PromptSet]:
-        """Images of the prompts that stand for captions, where no image has one."""
+        """Build the set of prompts that replace captions where no image has one."""
         texts = list(self._benchmark.prompts)
         if not texts:
             return []
@@ -245,11 +237,11 @@ class _Builder:
         }
 
         def build(encoded: Sequence[Tensor]) -> list[Inputs]:
-            found: list[Inputs] = []
+            inputs: list[Inputs] = []
             for model, features in zip(models, encoded, strict=False):  # the main space is last
                 known = model.encode_texts(texts).float().cpu()
                 candidates = (known, torch.tensor(others)) if len(texts) > 1 else None
-                found.append(
+                inputs.append(
                     TextInputs(
                         space=model.space,
                         suffix=model.suffix,
@@ -260,24 +252,24 @@ class _Builder:
                     )
                 )
             if main is not None:
-                found.append(CaptionInputs(space=main, features=encoded[-1], **common))
-            return found
+                inputs.append(CaptionInputs(space=main, features=encoded[-1], **common))
+            return inputs
 
         spaces = [*(model.space for model in models), *([main] if main else [])]
         return [PromptSet(prompts, spaces, build)]
 
     def _build_real(self, study: Study) -> list[Inputs]:
         choice, gallery = self._benchmark.choice, self._benchmark.gallery
-        found: list[Inputs] = [
+        inputs: list[Inputs] = [
             build_text_inputs(
                 study, texts, self._encode_captions(choice.condition_rows, texts.model.space)
             )
             for texts in study.texts
         ]
         if gallery is None or self._main is None or self._gallery is None:
-            return found
+            return inputs
         for style, pairs in gallery.other_styles.items():
-            found.append(
+            inputs.append(
                 CaptionInputs(
                     space=self._main,
                     grouping=self._group(len(pairs)),
@@ -289,11 +281,11 @@ class _Builder:
                     variant=f"_ceiling_{style}",
                 )
             )
-        return found
+        return inputs
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
-    """What the protocols of all values of a benchmark share."""
+    """Return what the protocols of all values of a benchmark share."""
     protocol, choice = benchmark.protocol, benchmark.choice
     captions = NO_CAPTIONS_CHOICE
     if choice.has_captions:

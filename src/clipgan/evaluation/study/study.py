@@ -1,4 +1,4 @@
-"""What one study measures: the images to generate, and all that they are held against."""
+"""What one study measures: the images to generate, and everything they are compared with."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Reference:
     """Real images in one space.
 
     Attributes:
-        features: of those that generated images are compared with.
-        training: (M, D) of those a generator may have copied; None: no search.
-        training_changes: what the protocol says of these.
+        features: of the images that generated images are compared with.
+        training: (M, D) of the images that a generator may have copied; None: no search.
+        training_changes: fields of the protocol of that search.
     """
 
     space: FeatureSpace
@@ -43,8 +43,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class TextSet:
-    """The conditions of a study as one CLIP sees them: (N, D) features; candidates, see
-    :class:`~clipgan.evaluation.metrics.inputs.TextInputs`."""
+    """The (N, D) features of a study's conditions in one CLIP.
+
+    For ``candidates`` see :class:`~clipgan.evaluation.metrics.inputs.TextInputs`.
+    """
 
     model: TextImageModel
     texts: Tensor
@@ -53,11 +55,11 @@ class TextSet:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """More images, each of one prompt.
+    """Further images, each of one prompt.
 
     Attributes:
-        spaces: that look at them.
-        build: features of the images in each space, (N, D) -> what metrics are computed from.
+        spaces: in which features of the images are extracted.
+        build: features (N, D) of the images in each space -> inputs of metrics.
     """
 
     prompts: Sequence[str]
@@ -70,16 +72,16 @@ class Study:
     """A protocol with everything that does not depend on the generator.
 
     Attributes:
-        conditions: one an image to generate.
-        condition_rows: what each condition was taken from: images of one source share a group.
-        references: by space; the first is the one that other metrics use too.
-        texts: by CLIP; the last is the judge whose scores choose the worst captions.
-        captions: of the images, where they are captions and not images that stand for one.
-        prompt_sets: of more images.
-        build_real: the same for real images in the generator's place.
-        load_training: rows -> (n, 3, R, R) uint8, for pictures of nearest images.
+        conditions: one for each image to generate.
+        condition_rows: row that each condition was taken from; images of one row share a group.
+        references: by space; other metrics use the first one too.
+        texts: by CLIP; the scores of the last one choose the worst captions.
+        captions: captions of the images; None: the conditions are sample ids.
+        prompt_sets: further images.
+        build_real: inputs of metrics for real images in the generator's place.
+        load_training: rows -> (n, 3, R, R) uint8, for pictures of the nearest images.
         sample_ids: of the training images.
-        side_px: of the generated images, which are kept for pictures; None: none are kept.
+        side_px: of the generated images, which are stored for pictures; None: none are stored.
         skipped: metric -> why it cannot be measured here.
         warnings: what to know before reading the values.
     """
@@ -102,7 +104,7 @@ class Study:
     warnings: tuple[str, ...] = ()
 
     def group(self, count: int | None = None) -> Grouping:
-        """Groups of the first ``count`` images; None: of all."""
+        """Divide the first ``count`` images into groups; None: all images."""
         num = len(self.conditions) if count is None else count
         rows = None if self.condition_rows is None else self.condition_rows[:num]
         return Grouping(num, self.config.interval_groups, self.protocol.seed, sources=rows)
@@ -111,24 +113,24 @@ class Study:
 def find_spaces(
     protocol: EvaluationProtocol, device: torch.device, clip: TrainingClip | None
 ) -> tuple[list[FeatureSpace], dict[str, str]]:
-    """The spaces of a protocol whose weights are here, and why the others are not.
+    """Load the spaces of a protocol whose weights are available, and say why the others are not.
 
     Raises:
-        EvaluationError: two spaces would give their values one name, or one is unknown.
+        EvaluationError: the values of two spaces would have one name, or a space is unknown.
     """
     check_names_differ(protocol.spaces)
     spaces, skipped = [], {}
     for spec in protocol.spaces:
-        found = find_space(spec, device, clip)
-        if isinstance(found, str):
-            skipped[name_metric_of(spec)] = found
+        space = find_space(spec, device, clip)
+        if isinstance(space, str):
+            skipped[name_metric_of(spec)] = space
         else:
-            spaces.append(found)
+            spaces.append(space)
     return spaces, skipped
 
 
 def warn_of_few_images(reference: Reference, num_generated: int) -> str | None:
-    """That a Gaussian is fitted to fewer images than it has dimensions; None where it is not."""
+    """Warn of a Gaussian that is fitted to fewer images than it has dimensions; None: it is not."""
     plain, space = reference.features.plain, reference.space
     fewest = min(num_generated, len(plain))
     if fewest > plain.shape[1]:
