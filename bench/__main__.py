@@ -26,7 +26,7 @@ from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.families.galip.networks.vit_features import build_vit_tower
 from clipgan.families.galip.training.start import build_galip_networks
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.networks import Generator
 from clipgan.training.random_streams import StepRandom
@@ -76,7 +76,7 @@ def measure_training(params: Params, clip: ClipEncoder) -> list[tuple[str, str, 
 
 def _build_step(params: Params, clip: ClipEncoder, precision: str) -> Callable[[int], object]:
     config = params.train
-    networks = build_networks(config, clip.embed_dim)
+    networks = build_lafite_networks(config, clip.embed_dim)
     for network in (networks.generator, networks.discriminator):
         network.compute_dtype = DTYPES[precision]
         network.num_reduced_resolutions = config.reduced_precision_resolutions
@@ -117,7 +117,7 @@ def measure_sampling(params: Params, clip: ClipEncoder) -> list[tuple[str, str, 
         config.galip, tower, resolution_px=config.resolution_px, seed=config.seed
     )
     generators: dict[str, Generator] = {
-        "LAFITE": build_networks(config, clip.embed_dim).generator_ema,
+        "LAFITE": build_lafite_networks(config, clip.embed_dim).generator_ema,
         "GALIP": galip.generator_ema,
     }
     variants = {name: _build_sampling(network) for name, network in generators.items()}

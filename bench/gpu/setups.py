@@ -19,7 +19,7 @@ from clipgan.devices import DTYPES
 from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
-from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
 from clipgan.training.adversarial_step import AdversarialStep
@@ -156,7 +156,7 @@ def build_training(
             config.galip, clip.tower, resolution_px=side_px, seed=config.seed
         )
     else:
-        networks = build_networks(config, clip.embed_dim)
+        networks = build_lafite_networks(config, clip.embed_dim)
         set_precision(networks, config)
     networks.move_to(device)
     if change is not None:

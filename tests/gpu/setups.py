@@ -17,7 +17,7 @@ from clipgan.data.batches import Batch
 from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
-from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
 from clipgan.training.adversarial_step import AdversarialStep
@@ -100,7 +100,7 @@ def build_step(
         )
         mates.move_to(device)
         return GalipStep(mates, eye.tower, config, processes=processes)
-    networks = build_networks(config, eye.embed_dim)
+    networks = build_lafite_networks(config, eye.embed_dim)
     set_precision(networks, config)
     networks.move_to(device)
     side = eye.side_px

@@ -21,7 +21,7 @@ ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("setting", "threads", "tests"),
     [
@@ -35,9 +35,24 @@ ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 def test_numbers_hold_with_other_instructions(
     setting: Mapping[str, str], threads: int, tests: tuple[str, ...]
 ) -> None:
+    workers = max(1, (os.cpu_count() or 1) // threads)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900", *tests],
-        env={**os.environ, **setting, "OMP_NUM_THREADS": str(threads)},
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=900"),
+            *(
+                "--numprocesses",
+                str(workers),
+                "--dist",
+                "loadfile",
+            ),
+            *tests,
+        ],
+        # Without what says that this test itself may run in a worker of another pytest.
+        env={
+            **{name: value for name, value in os.environ.items() if "PYTEST" not in name},
+            **setting,
+            "OMP_NUM_THREADS": str(threads),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -15,7 +15,7 @@ from clipgan.cli.evaluation import compare_subjects
 from clipgan.config import Params
 from clipgan.errors import CheckpointError, EvaluationError, RegistryError
 from clipgan.families.lafite.networks.generator import LafiteGenerator
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.metrics.comparison import compare_models
 from clipgan.metrics.evaluations import Evaluation, load_evaluation
 from clipgan.models.bundle import BundleInfo, save_bundle
@@ -172,7 +172,7 @@ def test_what_a_comparison_logs_waits_apart_from_the_pipelines_until_it_is_sent(
 
 def test_a_checkpoint_is_measured_like_the_bundle_of_the_same_weights(world: Path) -> None:
     bundle = world / "bundle"
-    networks = build_networks(tiny_params().train, TinyClip.embed_dim)
+    networks = build_lafite_networks(tiny_params().train, TinyClip.embed_dim)
     metadata = build_metadata(
         networks, family="lafite", clip=CLIP, initial_images_seen=0, training="t", means=MEANS
     )

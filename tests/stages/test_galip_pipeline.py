@@ -65,7 +65,7 @@ def test_both_generators_are_measured(world: Path) -> None:
     tree = json.loads((world / "evaluation" / "evaluation.json").read_text())
     assert "fd_efficientnet_lite0" in json.dumps(tree)
     pictures = load_file(world / "evaluation" / "pictures.safetensors")
-    assert {"sheet/trained", "sheet/initial"} <= pictures.keys()
+    assert {"grid/trained", "grid/initial"} <= pictures.keys()
 
 
 def test_truncated_styles_are_refused(world: Path) -> None:

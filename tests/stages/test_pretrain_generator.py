@@ -11,7 +11,7 @@ import pytest
 from clipgan.artifacts import hash_file
 from clipgan.config import Params
 from clipgan.errors import ConfigError, DataError
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.models.bundle import BundleInfo, load_bundle, load_bundle_info
 from clipgan.stages import pretrain_generator as stage
 from tests.params import params_with
@@ -97,7 +97,7 @@ def test_only_reconstruction_is_trained(copy: Path) -> None:
     found = load_bundle(copy / "generator").discriminator
     assert found is not None
     config = stage.build_warm_up(params.pretrain_generator, params.train, 1, initial_weights="none")
-    fresh = build_networks(config, TinyClip().embed_dim).discriminator.state_dict()
+    fresh = build_lafite_networks(config, TinyClip().embed_dim).discriminator.state_dict()
     for name, tensor in found.state_dict().items():
         assert (tensor == fresh[name]).all()
 

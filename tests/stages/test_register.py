@@ -15,7 +15,7 @@ from clipgan.errors import CheckpointError, ClipError, EvaluationError, Registry
 from clipgan.metrics.evaluations import Evaluation, save_evaluation
 from clipgan.metrics.intervals import Estimate
 from clipgan.metrics.values import Better, MetricValue, Protocol, build_value
-from clipgan.stages.register import find_clip_weights, register
+from clipgan.stages.register import find_clip_files, register
 from clipgan.tracking.gate import MeasureVersion
 from clipgan.tracking.registry import RegistrationReport
 from clipgan.tracking.versions import list_versions
@@ -206,10 +206,10 @@ def test_missing_and_damaged_inputs_are_named(tracking_uri: str, tmp_path: Path)
 
 def test_weights_of_a_clip_that_is_not_built_in_are_found_and_checked(tmp_path: Path) -> None:
     training = prepare(tmp_path, 1.0) / "training"
-    assert find_clip_weights(training, "built-in") is None
+    assert find_clip_files(training, "built-in") is None
     with pytest.raises(ClipError, match="neither a file nor a pretrained tag of tiny"):
-        find_clip_weights(training, "no-such-tag")
+        find_clip_files(training, "no-such-tag")
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"")
     with pytest.raises(ClipError, match="'tiny' is unknown"):
-        find_clip_weights(training, str(weights))
+        find_clip_files(training, str(weights))

@@ -261,7 +261,7 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_a_copy(copy: Path, world: 
     assert hash_file(initial / "generator.safetensors") == hash_file(
         start / "generator.safetensors"
     )
-    # The sheet before the first step is the sheet of the bundle's last one.
+    # The grid before the first step is the grid of the bundle's last one.
     assert hash_file(copy / "training" / "samples" / "images-00000000.png") == hash_file(
         start / "samples" / "images-00000096.png"
     )

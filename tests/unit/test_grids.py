@@ -1,4 +1,4 @@
-"""Sample sheets: where pixels land, and labels that fit."""
+"""Sample grids: where pixels land, and labels that fit."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def make_images(count: int, side: int = 8) -> torch.Tensor:
 
 def test_every_pixel_is_kept_in_row_order() -> None:
     images = make_images(5)
-    sheet = np.asarray(build_grid(images, columns=3))
-    assert sheet.shape == (2 * 8 + 3 * GAP_PX, 3 * 8 + 4 * GAP_PX, 3)
+    grid = np.asarray(build_grid(images, columns=3))
+    assert grid.shape == (2 * 8 + 3 * GAP_PX, 3 * 8 + 4 * GAP_PX, 3)
     for index in range(5):
         row, column = divmod(index, 3)
         top, left = GAP_PX + row * (8 + GAP_PX), GAP_PX + column * (8 + GAP_PX)
-        cell = sheet[top : top + 8, left : left + 8]
+        cell = grid[top : top + 8, left : left + 8]
         assert np.array_equal(cell, images[index].permute(1, 2, 0).numpy())
     # The missing sixth image and all gaps stay white: only the five cells hold colour.
-    assert (sheet < 255).any(axis=2).sum() == 5 * 64
+    assert (grid < 255).any(axis=2).sum() == 5 * 64
 
 
 def test_scale_repeats_pixels() -> None:
     images = make_images(1)
-    sheet = np.asarray(build_grid(images, columns=1, scale=3))
-    cell = sheet[GAP_PX:-GAP_PX, GAP_PX:-GAP_PX]
+    grid = np.asarray(build_grid(images, columns=1, scale=3))
+    cell = grid[GAP_PX:-GAP_PX, GAP_PX:-GAP_PX]
     assert np.array_equal(cell[::3, ::3], images[0].permute(1, 2, 0).numpy())
     assert np.array_equal(cell[0::3], cell[2::3])
 
@@ -58,12 +58,12 @@ def test_labels_are_drawn_beside_their_rows_and_leave_images_alone() -> None:
 @pytest.mark.parametrize("side", [8, 64])
 def test_a_label_of_any_length_stays_in_its_column(label: str, side: int) -> None:
     images = torch.full((1, 3, side, side), 255, dtype=torch.uint8)
-    sheet = np.asarray(build_grid(images, columns=1, row_labels=[label]))
-    ink = np.flatnonzero((sheet < 200).any(axis=(0, 2)))
-    assert sheet.shape[1] < 300
+    grid = np.asarray(build_grid(images, columns=1, row_labels=[label]))
+    ink = np.flatnonzero((grid < 200).any(axis=(0, 2)))
+    assert grid.shape[1] < 300
     if label.strip():
         assert ink.min() >= GAP_PX
-        assert ink.max() < sheet.shape[1] - side - GAP_PX
+        assert ink.max() < grid.shape[1] - side - GAP_PX
     else:
         assert not ink.size
 

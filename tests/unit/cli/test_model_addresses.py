@@ -89,10 +89,10 @@ def save_checkpoint(bundle: Path, folder: Path) -> Path:
     trained = load_bundle(bundle).generator
     networks = build_networks(bundle)
     networks.generator_ema.load_state_dict(trained.state_dict())
-    subject = build_metadata(
+    metadata = build_metadata(
         networks, family="lafite", clip=CLIP, initial_images_seen=0, training="t", means=None
     )
-    store = CheckpointStore(folder, keep=2, fingerprint="t", subject=subject)
+    store = CheckpointStore(folder, keep=2, fingerprint="t", metadata=metadata)
     state = {name: dict(network.state_dict()) for name, network in vars(networks).items()}
     return store.save(32, {}, state)
 

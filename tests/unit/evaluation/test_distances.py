@@ -85,12 +85,17 @@ def test_precision_and_recall_tell_quality_from_variety() -> None:
     assert measure(grid) == [1.0, 0.5]
 
 
-def test_constant_images_are_refused() -> None:
-    features = torch.randn(10, 4)
-    with pytest.raises(EvaluationError, match="generated images: all 10 images look the same"):
-        compute_fd(torch.ones(10, 4), features)
-    with pytest.raises(EvaluationError, match="reference images: all 10"):
-        check_features(torch.ones(10, 4), "reference images")
+def test_images_that_differ_by_rounding_alone_are_refused() -> None:
+    """Processors sum the rows of a batch of another size in another order."""
+    features = torch.rand(10, 4, generator=torch.Generator().manual_seed(0))
+    rounded = features[:1] * (1 + 1e-6 * torch.arange(10)[:, None])
+    assert not torch.equal(rounded[0], rounded[9])
+    for same in (features[:1].expand(10, 4), rounded):
+        with pytest.raises(EvaluationError, match="generated images: all 10 images look the same"):
+            compute_fd(same, features)
+        with pytest.raises(EvaluationError, match="reference images: all 10"):
+            check_features(same, "reference images")
+    check_features(features[:1] * (1 + 1e-3 * torch.arange(10)[:, None]), "other images")
 
 
 def test_nan_is_refused_with_the_image_it_came_from() -> None:

@@ -103,7 +103,7 @@ def test_noise_modes() -> None:
 
     def synthesise(mode: str, seed: int = 0) -> Tensor:
         drawn = torch.Generator().manual_seed(seed)
-        return generator.synthesis(styles, texts, noise=mode, generator=drawn)
+        return generator.synthesis(styles, texts, noise=mode, rng=drawn)
 
     assert torch.equal(synthesise("random"), synthesise("none")), "strength starts at zero"
     for layer in generator.modules():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipgan.errors import CheckpointError
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.models.bundle import load_bundle
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.training.checkpoint import CheckpointStore, is_checkpoint
@@ -22,7 +22,9 @@ MEANS = ModalityMeans(image=torch.arange(12.0), text=-torch.arange(12.0))
 
 
 def _build() -> Networks:
-    networks = build_networks(params_with({**SMALL, "train.resolution_px": 8}).train, TEXT_DIM)
+    networks = build_lafite_networks(
+        params_with({**SMALL, "train.resolution_px": 8}).train, TEXT_DIM
+    )
     with torch.no_grad():
         networks.generator_ema.constant.add_(1.0)
     return networks

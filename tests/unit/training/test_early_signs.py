@@ -64,7 +64,7 @@ class TestBlindClip:
         assert describe_blind_clip(table, np.arange(60)) is None
 
 
-def draw_sheet(prompts: float, latents: float) -> Tensor:
+def draw_grid(prompts: float, latents: float) -> Tensor:
     """4 prompts by 3 latents that move each pixel by so much; (12, 3, 8, 8)."""
     draws = torch.Generator().manual_seed(0)
     moves = [scale * torch.randn(shape, generator=draws) for scale, shape in
@@ -85,24 +85,24 @@ class TestSamples:
     def test_what_makes_no_difference_is_named(
         self, prompts: float, latents: float, words: list[str]
     ) -> None:
-        found = describe_alike(draw_sheet(prompts, latents), 3)
+        found = describe_alike(draw_grid(prompts, latents), 3)
         assert len(found) == len(words)
         assert all(sentence.startswith(word) for sentence, word in zip(found, words, strict=True))
 
     def test_one_prompt_or_one_column_cannot_be_alike(self) -> None:
-        assert describe_alike(draw_sheet(0.0, 0.0)[:1], 1) == []
+        assert describe_alike(draw_grid(0.0, 0.0)[:1], 1) == []
 
     def test_it_is_said_once_and_not_of_random_weights(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         watch = SampleWatch(3, is_untrained=True)
-        watch.look(draw_sheet(0.0, 20.0), 0)
+        watch.look(draw_grid(0.0, 20.0), 0)
         assert caplog.messages == []
-        watch.look(draw_sheet(0.0, 20.0), 1024)
-        watch.look(draw_sheet(0.0, 20.0), 2048)
+        watch.look(draw_grid(0.0, 20.0), 1024)
+        watch.look(draw_grid(0.0, 20.0), 2048)
         assert len(caplog.messages) == 1
         assert caplog.messages[0].startswith("after 1,024 images: all prompts give the same")
-        SampleWatch(3, is_untrained=False).look(draw_sheet(0.0, 20.0), 0)
+        SampleWatch(3, is_untrained=False).look(draw_grid(0.0, 20.0), 0)
         assert caplog.messages[1].startswith("after 0 images: ")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipgan.errors import CheckpointError
-from clipgan.families.lafite.training.start import build_networks, load_initial_weights
+from clipgan.families.lafite.training.start import build_lafite_networks, load_initial_weights
 from clipgan.models.bundle import BundleInfo, save_bundle
 from clipgan.training.fine_tuning import Networks
 from tests.params import params_with
@@ -33,7 +33,7 @@ def _build(resolution_px: int, seed: int = 0, **generator: object) -> Networks:
     params = params_with(
         {**SMALL, "train.resolution_px": resolution_px, "train.seed": seed, **changes}
     )
-    return build_networks(params.train, TEXT_DIM)
+    return build_lafite_networks(params.train, TEXT_DIM)
 
 
 def _save(folder: Path, networks: Networks) -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.families.lafite.training.start import build_networks, set_precision
+from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.stylegan2 import choose_block_dtype
 from tests.params import params_with
@@ -21,7 +21,7 @@ SIDE = 16
 def _build(changes: dict[str, Any]) -> LafiteStep:
     prefixed = {f"train.{key}": value for key, value in changes.items()}
     config = params_with({**CHANGES, "train.resolution_px": SIDE, **prefixed}).train
-    networks = build_networks(config, DIM)
+    networks = build_lafite_networks(config, DIM)
     set_precision(networks, config)
     return LafiteStep(networks, Eye(), config, clip_side_px=CLIP_SIDE)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.errors import CheckpointError
-from clipgan.families.lafite.training.start import build_networks, load_initial_weights
+from clipgan.families.lafite.training.start import build_lafite_networks, load_initial_weights
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.bundle import BundleInfo, save_bundle
@@ -64,7 +64,7 @@ def _encode(images: Tensor) -> Tensor:
 
 def _build(changes: dict[str, Any] | None = None) -> LafiteStep:
     config = _config(changes or {})
-    return LafiteStep(build_networks(config, DIM), _encode, config, clip_side_px=CLIP_SIDE)
+    return LafiteStep(build_lafite_networks(config, DIM), _encode, config, clip_side_px=CLIP_SIDE)
 
 
 def _batch() -> Batch:
@@ -166,18 +166,18 @@ def test_several_crops_are_averaged() -> None:
 
 
 def test_a_discriminator_goes_on_under_another_form_of_the_logit(tmp_path: Any) -> None:
-    networks = build_networks(_config({}), DIM)
+    networks = build_lafite_networks(_config({}), DIM)
     info = BundleInfo(
         family="lafite", clip={"model": "tiny"}, resolution_px=SIDE, images_seen=0, provenance={}
     )
     save_bundle(tmp_path / "bundle", networks.generator, networks.discriminator, info, dtype="fp32")
-    official = build_networks(
+    official = build_lafite_networks(
         _config({"seed": 1, "lafite.discriminator.semantic_logit": "batch_sum"}), DIM
     )
     load_initial_weights(official, tmp_path / "bundle", {"model": "tiny"})
     assert official.discriminator.semantic_logit == "batch_sum"
     taken, given = official.discriminator.state_dict(), networks.discriminator.state_dict()
     assert all(torch.equal(taken[name], given[name]) for name in given)
-    affine = build_networks(_config({"lafite.generator.style_input": "affine"}), DIM)
+    affine = build_lafite_networks(_config({"lafite.generator.style_input": "affine"}), DIM)
     with pytest.raises(CheckpointError, match="style_input = latent, train asks for affine"):
         load_initial_weights(affine, tmp_path / "bundle", {"model": "tiny"})

@@ -47,7 +47,7 @@ class RandomWalk:
             return StepLosses(["generator_adversarial"], torch.tensor([float("nan")]))
         if self.signal_at == images_seen:
             os.kill(os.getpid(), signal.SIGINT)
-        self.position = self.position + batch.images.sum() + torch.randn((), rng=random.rng)
+        self.position = self.position + batch.images.sum() + torch.randn((), generator=random.rng)
         return StepLosses(["position"], self.position.view(1).clone())
 
     def capture_state(self) -> StateTensors:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
 from tests.params import params_with
 from tests.unit.training import tiny_galip_step
@@ -16,7 +16,7 @@ from tests.unit.training.test_lafite_step import BATCH, CHANGES, CLIP_SIDE, DIM,
 
 def run_lafite(warm_up_images: int, mirrored: bool) -> float:
     config = params_with({**CHANGES, "train.warm_up_images": warm_up_images}).train
-    step = LafiteStep(build_networks(config, DIM), Eye(), config, clip_side_px=CLIP_SIDE)
+    step = LafiteStep(build_lafite_networks(config, DIM), Eye(), config, clip_side_px=CLIP_SIDE)
     batch = draw_batch(BATCH, SIDE, DIM)
     return step.step(mirror_batch(batch) if mirrored else batch, 0, seed_step(0))["reconstruction"]
 

@@ -11,7 +11,7 @@ import torch
 from bench.gpu.setups import FAMILIES, TINY, build_training
 from clipgan.config import Params, load_profile
 from clipgan.families.galip.training.start import build_galip_networks
-from clipgan.families.lafite.training.start import build_networks
+from clipgan.families.lafite.training.start import build_lafite_networks
 from tests.galip_parts import build_tower
 
 PROFILES = sorted((Path(__file__).parents[3] / "profiles").glob("*.yaml"))
@@ -44,7 +44,7 @@ def test_networks_are_built_at_full_size(profile: Path, family: str) -> None:
     with torch.device("meta"):
         tower = build_tower(**describe_tower(params))
         # With the tower alone: the whole CLIP has weights to load.
-        networks: Any = build_networks(params.train, tower.embed_dim)
+        networks: Any = build_lafite_networks(params.train, tower.embed_dim)
         if family == "galip":
             networks = build_galip_networks(
                 params.train.galip, tower, resolution_px=params.train.resolution_px, seed=0

@@ -175,7 +175,7 @@ class LafiteGenerator(Generator):
         text_features: Tensor,
         *,
         noise: NoiseMode,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Tensor:
         """Styles and text features -> images.
 
@@ -184,7 +184,7 @@ class LafiteGenerator(Generator):
             text_features: (N, text_dim) float32, unit norm.
             noise: ``random``: fresh for every sample and layer; ``const``: the stored noise;
                 ``none``.
-            generator: of the random noise, on the device of ``styles``.
+            rng: of the random noise, on the device of ``styles``.
 
         Returns:
             (N, 3, R, R) float32, about [-1, 1], not clamped.
@@ -203,7 +203,7 @@ class LafiteGenerator(Generator):
             )
             for layer, modulation in block.convolutions():
                 factors = modulation.modulate(styles[:, slot], texts, codes)
-                drawn = _draw_noise(layer, noise, len(styles), generator)
+                drawn = _draw_noise(layer, noise, len(styles), rng)
                 features = layer(features, factors, drawn)
                 slot += 1
             # The RGB layer shares the slot of the next block's first convolution.
@@ -254,7 +254,7 @@ def _build_mapping_network(latent_dim: int, style_dim: int, num_layers: int) -> 
 
 
 def _draw_noise(
-    layer: ModulatedConv, mode: NoiseMode, samples: int, generator: torch.Generator | None
+    layer: ModulatedConv, mode: NoiseMode, samples: int, rng: torch.Generator | None
 ) -> Tensor | None:
     match mode:
         case "none":
@@ -263,5 +263,5 @@ def _draw_noise(
             return layer.noise_constant
         case "random":
             side, device = layer.resolution_px, layer.noise_constant.device
-            return draw_normal((samples, 1, side, side), generator, device=device)
+            return draw_normal((samples, 1, side, side), rng, device=device)
     raise ConfigError(f"noise = {mode!r}: use random, const or none")

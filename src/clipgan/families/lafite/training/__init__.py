@@ -9,7 +9,7 @@ from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
 from clipgan.families.lafite.training.start import (
     LafiteNetworks,
-    build_networks,
+    build_lafite_networks,
     load_initial_weights,
     set_precision,
 )
@@ -21,7 +21,7 @@ from clipgan.training.family import TrainingSpec
 
 
 def _build_networks(config: TrainConfig, clip: ClipEncoder) -> LafiteNetworks:
-    networks = build_networks(config, clip.embed_dim)
+    networks = build_lafite_networks(config, clip.embed_dim)
     set_precision(networks, config)
     return networks
 

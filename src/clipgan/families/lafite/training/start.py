@@ -26,7 +26,7 @@ LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
 """How the discriminator's outputs are put together; its weights serve every form."""
 
 
-def build_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
+def build_lafite_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
     """LAFITE's networks with random weights, a function of ``train.seed`` alone, on the CPU."""
     lafite: LafiteConfig = config.lafite
     with torch.random.fork_rng(devices=[]):
