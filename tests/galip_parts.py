@@ -32,6 +32,7 @@ TREE: dict[str, Any] = {
         "ma_gp_power": 6.0,
         "clip_similarity_weight": 4.0,
         "reconstruction_weight": 0.0,
+        "reconstruction_fade_images": 0,
     },
     "optimizer": {
         "generator_learning_rate": 0.001,

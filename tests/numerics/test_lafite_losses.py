@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.logistic import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
 from tests.numerics.lafite_cases import (
     CONDITIONS,

@@ -78,7 +78,9 @@ def test_discriminator_losses(config: TrainConfig, tag: str, name: str) -> None:
         loss = losses.compute_discriminator_loss(fakes, images, texts, RANDOM)
     wanted = float(arrays()[f"{tag}.{name}.official.Dmain.loss"].mean())
     assert loss.total.item() == pytest.approx(wanted, rel=1e-5)
-    penalty = config.lafite.losses.r1_gamma / 2 * losses.compute_r1(images, texts, RANDOM)
+    penalty = (
+        config.lafite.losses.r1_gamma / 2 * losses.compute_gradient_penalty(images, texts, RANDOM)
+    )
     wanted = float(arrays()[f"{tag}.{name}.official.Dreg.loss"].mean())
     assert penalty.item() == pytest.approx(wanted, rel=1e-4)
 

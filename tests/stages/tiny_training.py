@@ -136,10 +136,12 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
 
 
 def choose_clip(params: Params) -> TinyClip:
-    """The family's CLIP."""
+    """The one that the networks can be built around."""
     from tests.stages.tiny_galip import TinyVitClip
 
-    return TinyVitClip() if params.train.family == "galip" else TinyClip()
+    train = params.train
+    reads_tokens = train.family == "galip" or train.lafite.discriminator.kind == "projected"
+    return TinyVitClip() if reads_tokens else TinyClip()
 
 
 def build_world(

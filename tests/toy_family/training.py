@@ -12,7 +12,7 @@ import torch
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.logistic import compute_discriminator_loss, compute_generator_loss
 from clipgan.models.bundle import BundleInfo
 from clipgan.random_draws import draw_normal
 from clipgan.training.adversarial_step import AdversarialStep

@@ -15,6 +15,12 @@ from clipgan.errors import ConfigError
 from clipgan.families.registry import FAMILIES
 from tests.params import PARAMS_YAML, params_with, tree_with
 
+PROJECTED: dict[str, Any] = {
+    "train.lafite.discriminator.kind": "projected",
+    "train.lafite.losses.r1_gamma": 0.0,
+    "train.lafite.losses.discriminator_contrastive_weight": 0.0,
+}
+
 
 def save(path: Path, tree: Any) -> Path:
     with path.open("w", encoding="utf-8") as handle:
@@ -86,6 +92,45 @@ def test_sections_are_frozen() -> None:
             {"train.lafite.freeze_discriminator_blocks": 1, "train.initial_weights": "none"},
             "train: lafite.freeze_discriminator_blocks = 1 would freeze random weights, because "
             "initial_weights = none: set it to 0, or start from trained weights",
+        ),
+        (
+            {"train.lafite.discriminator.kind": "projected"},
+            "train: lafite.losses.r1_gamma = 2.0 is of StyleGAN2's discriminator, and "
+            "lafite.discriminator.kind = projected has no use for it: set it to 0",
+        ),
+        (
+            PROJECTED | {"train.lafite.losses.discriminator_contrastive_weight": 2.0},
+            "train: lafite.losses.discriminator_contrastive_weight = 2.0 is of StyleGAN2's",
+        ),
+        (
+            PROJECTED | {"train.lafite.freeze_discriminator_blocks": 1},
+            "train: lafite.freeze_discriminator_blocks = 1 is of StyleGAN2's discriminator",
+        ),
+        (
+            PROJECTED | {"train.augmentation.kind": "ada"},
+            "train: augmentation.kind = ada steers by the logits of StyleGAN2's discriminator",
+        ),
+        (
+            {"train.lafite.losses.adversarial": "relativistic"},
+            "train: lafite.losses.adversarial = relativistic compares single images, and "
+            "lafite.discriminator.minibatch_std_group = 4 mixes them: set it to 1",
+        ),
+        (
+            {
+                "train.lafite.losses.adversarial": "relativistic",
+                "train.lafite.discriminator.minibatch_std_group": 1,
+                "train.lafite.discriminator.semantic_logit": "batch_sum",
+            },
+            "train: lafite.losses.adversarial = relativistic compares single images, and "
+            "lafite.discriminator.semantic_logit = batch_sum mixes them: set it to per_sample",
+        ),
+        (
+            {
+                "train.lafite.losses.reconstruction_weight": 0.0,
+                "train.lafite.losses.reconstruction_fade_images": 9,
+            },
+            "train.lafite.losses: reconstruction_fade_images = 9 fades a term of "
+            "reconstruction_weight = 0: set the weight, or the images to 0",
         ),
         ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
         (

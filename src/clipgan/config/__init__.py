@@ -7,6 +7,7 @@ that is unknown, missing, of the wrong type or out of range raises
 
 from clipgan.config.evaluation import CustomProtocol, EvaluateConfig
 from clipgan.config.fields import (
+    AdversarialKind,
     ContrastiveAxis,
     ContrastiveKind,
     FamilySection,
@@ -39,6 +40,7 @@ from clipgan.config.training import (
 )
 
 __all__ = [
+    "AdversarialKind",
     "Augmentation",
     "AugmentationConfig",
     "ContrastiveAxis",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 if TYPE_CHECKING:
     from clipgan.config.training import TrainConfig
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 ContrastiveKind = Literal["infonce", "sharpened"]
 ContrastiveAxis = Literal["image", "text", "both"]
+AdversarialKind = Literal["logistic", "hinge", "relativistic"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -57,6 +58,24 @@ class OptimizerConfig(Section):
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)]
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)]
     epsilon: Positive
+
+
+class ReconstructionTerm(Section):
+    """The distance to the image of the condition among a loss's terms; in no paper (ADR 0008)."""
+
+    reconstruction_weight: NonNegative
+    reconstruction_fade_images: Annotated[
+        int, Field(ge=0, description="of adversarial training until the weight is 0; 0: it stays")
+    ]
+
+    @model_validator(mode="after")
+    def _something_fades(self) -> Self:
+        if self.reconstruction_fade_images and not self.reconstruction_weight:
+            raise ValueError(
+                f"reconstruction_fade_images = {self.reconstruction_fade_images} fades a term of "
+                "reconstruction_weight = 0: set the weight, or the images to 0"
+            )
+        return self
 
 
 class FamilySection(Section):

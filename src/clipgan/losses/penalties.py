@@ -18,6 +18,8 @@ def compute_r1_penalty(
 
     Source: arXiv 1801.04406.
 
+    The same at generated images is R2.
+
     Args:
         real_logits: (N,), each computed from its own image of ``images``.
         images: (N, 3, R, R), requiring gradients.

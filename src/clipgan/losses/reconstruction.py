@@ -27,3 +27,13 @@ def compute_reconstruction_loss(fake_images: Tensor, images: Tensor) -> Tensor:
     # Averaging is linear, so the difference is pooled once instead of both images.
     distances = [F.avg_pool2d(difference, cell).abs().mean() for cell in POOLINGS]
     return sum(distances[1:], distances[0]) / len(POOLINGS)
+
+
+def fade_weight(weight: float, images: int, fade_images: int) -> float:
+    """``weight * max(0, 1 - images / fade_images)``: from ``weight`` to 0 in a straight line.
+
+    Args:
+        images: of adversarial training so far.
+        fade_images: after which the weight is 0; 0: it never fades.
+    """
+    return weight * max(0.0, 1.0 - images / fade_images) if fade_images else weight

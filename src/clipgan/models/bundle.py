@@ -16,7 +16,7 @@ two bundles. Other files of the folder are not touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -259,14 +259,14 @@ def check_bundle_fits(info: BundleInfo, *, clip: Mapping[str, str]) -> None:
             )
 
 
-def _load_module(folder: Path, info: BundleInfo, name: str, module_class: type[Module]) -> Module:
+def _load_module(folder: Path, info: BundleInfo, name: str, build: Callable[..., Module]) -> Module:
     tensors = load_weights(folder / f"{name}.safetensors", info.files)
     arguments = info.architecture.get(name)
     try:
         # The initial numbers are thrown away: leave the caller's random state alone. (The meta
         # device would do so too, but its first use costs a second.)
         with torch.random.fork_rng(devices=[]):
-            module = module_class(**(arguments or {}))
+            module = build(**(arguments or {}))
     except (TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{folder / INFO_FILE}: no {info.family} {name} can be built from {arguments}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ class Discriminator(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A family's part ``networks``: the classes of the networks in bundles and checkpoints."""
+    """A family's part ``networks``: a stored architecture -> the network that its weights fit."""
 
-    generator: type[Generator]
-    discriminator: type[Discriminator]
+    generator: Callable[..., Generator]
+    discriminator: Callable[..., Discriminator]

@@ -73,6 +73,11 @@ class EfficientNetLite(nn.Module):
         maps: Tensor = self.network.forward_features(images.to(self.network.conv_stem.weight.dtype))
         return maps
 
+    def list_depths(self) -> list[nn.Module]:
+        """The modules whose outputs are the last maps at strides 4, 8, 16 and 32."""
+        stages = {info["reduction"]: info["module"] for info in self.network.feature_info}
+        return [self.network.get_submodule(stages[stride]) for stride in (4, 8, 16, 32)]
+
     def train(self, mode: bool = True) -> EfficientNetLite:
         """Stay in evaluation mode, because batch-norm statistics are frozen like the weights."""
         del mode

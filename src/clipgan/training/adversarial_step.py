@@ -13,6 +13,8 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
+from clipgan.losses.mismatch import mismatch_texts
+from clipgan.losses.reconstruction import fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
 from clipgan.training.augmenter import build_augmenter
@@ -68,6 +70,17 @@ class AdversarialStep(ABC):
             random.rng,
             self.mapper,
         )
+
+    def mismatch(self, texts: Tensor) -> Tensor:
+        """Each row's text from the next row of the whole batch, whoever holds it; detached."""
+        everybodys = self.processes.all_gather(texts.detach())
+        return self.processes.keep_own_rows(mismatch_texts(everybodys))
+
+    def compute_reconstruction_weight(self, images_seen: int) -> float:
+        """Of the distance to the condition's image, after the warm-up."""
+        losses = self.config.section.losses
+        images = images_seen - self.config.warm_up_images
+        return fade_weight(losses.reconstruction_weight, images, losses.reconstruction_fade_images)
 
     def update_average(self, images_seen: int) -> None:
         """Move the average of the generator's weights by one step."""

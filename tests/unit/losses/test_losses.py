@@ -8,26 +8,60 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipgan.config import ContrastiveAxis, ContrastiveKind
+from clipgan.config import AdversarialKind, ContrastiveAxis, ContrastiveKind
 from clipgan.errors import ConfigError
-from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses import hinge, logistic, relativistic
+from clipgan.losses.adversarial import compute_discriminator_loss
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
-from clipgan.losses.reconstruction import compute_reconstruction_loss
+from clipgan.losses.reconstruction import compute_reconstruction_loss, fade_weight
 
 
 def test_logistic_losses() -> None:
     zeros = torch.zeros(4)
-    assert compute_generator_loss(zeros).item() == pytest.approx(math.log(2))
-    assert compute_discriminator_loss(zeros, zeros).item() == pytest.approx(2 * math.log(2))
-    assert compute_generator_loss(torch.tensor([50.0])).item() == pytest.approx(0.0, abs=1e-6)
-    wrong = compute_discriminator_loss(torch.tensor([-100.0]), torch.tensor([50.0]))
+    assert logistic.compute_generator_loss(zeros).item() == pytest.approx(math.log(2))
+    assert logistic.compute_discriminator_loss(zeros, zeros).item() == pytest.approx(
+        2 * math.log(2)
+    )
+    assert logistic.compute_generator_loss(torch.tensor([50.0])).item() == pytest.approx(
+        0.0, abs=1e-6
+    )
+    wrong = logistic.compute_discriminator_loss(torch.tensor([-100.0]), torch.tensor([50.0]))
     assert wrong.item() == pytest.approx(150.0)
+
+
+def test_hinge_losses() -> None:
+    real, fake = torch.tensor([-1.0, 3.0]), torch.tensor([-2.0, 0.5])
+    # (2 + 0) / 2 + (0 + 1.5) / 2, and -(-2 + 0.5) / 2.
+    assert hinge.compute_discriminator_loss(real, fake).item() == pytest.approx(1.75)
+    assert hinge.compute_generator_loss(fake).item() == pytest.approx(0.75)
+
+
+def test_relativistic_losses_see_differences_alone() -> None:
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
+    softplus = [math.log1p(math.exp(x)) for x in (-1.5, 2.0)]
+    assert relativistic.compute_discriminator_loss(real, fake).item() == pytest.approx(
+        sum(softplus) / 2
+    )
+    assert relativistic.compute_generator_loss(fake, real).item() == pytest.approx(
+        sum(math.log1p(math.exp(x)) for x in (1.5, -2.0)) / 2
+    )
+    shifted = relativistic.compute_discriminator_loss(real + 7.0, fake + 7.0)
+    assert shifted.item() == pytest.approx(sum(softplus) / 2)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "hinge", "relativistic"])
+def test_mismatched_texts_share_the_negatives_weight(kind: AdversarialKind) -> None:
+    real, fake, other = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    alone = [compute_discriminator_loss(kind, real, negative).item() for negative in (fake, other)]
+    shared = compute_discriminator_loss(kind, real, fake, other, 0.25).item()
+    assert shared == pytest.approx(0.75 * alone[0] + 0.25 * alone[1])
+    assert alone[0] != pytest.approx(alone[1], rel=1e-3)
 
 
 def test_generator_gradient_does_not_vanish_when_the_discriminator_wins() -> None:
     logits = torch.tensor([-30.0], requires_grad=True)
-    compute_generator_loss(logits).backward()
+    logistic.compute_generator_loss(logits).backward()
     assert logits.grad is not None
     assert logits.grad.item() == pytest.approx(-1.0)
 
@@ -140,3 +174,9 @@ def test_reconstruction_loss_counts_details_less_than_colours() -> None:
     board = (((rows[:, None] + rows) % 2) * 2.0 - 1.0).expand_as(images)
     assert compute_reconstruction_loss(board, images).item() == pytest.approx(1.0 / 4)
     assert compute_reconstruction_loss(images, images).item() == 0.0
+
+
+def test_the_reconstruction_weight_fades_in_a_straight_line() -> None:
+    weights = [fade_weight(50.0, images, 1000) for images in (0, 250, 900, 1000, 5000)]
+    assert weights == pytest.approx([50.0, 37.5, 5.0, 0.0, 0.0])
+    assert {fade_weight(50.0, images, 0) for images in (0, 10**9)} == {50.0}

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipgan.errors import ConfigError
 from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 from clipgan.families.lafite.networks.generator import LafiteGenerator
-from clipgan.losses.adversarial import compute_discriminator_loss
+from clipgan.losses.logistic import compute_discriminator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
 from tests.unit.models.released_lafite import build_released_size
 

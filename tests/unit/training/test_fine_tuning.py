@@ -67,6 +67,28 @@ def test_grown_generator_shows_the_smaller_ones_images(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_heads_fit_images_of_any_side_and_grow_along(tmp_path: Path) -> None:
+    changes = {
+        "train.lafite.discriminator.kind": "projected",
+        "train.lafite.losses.r1_gamma": 0.0,
+        "train.lafite.losses.discriminator_contrastive_weight": 0.0,
+    }
+    small, large = (
+        build_lafite_networks(
+            params_with({**SMALL, **changes, "train.resolution_px": side}).train, TEXT_DIM, [5, 7]
+        )
+        for side in (8, 16)
+    )
+    with torch.no_grad():
+        for parameter in small.discriminator.parameters():
+            parameter.add_(1.0)
+    load_initial_weights(large, _save(tmp_path / "bundle", small), CLIP)
+    wanted = small.discriminator.state_dict()
+    assert large.discriminator.state_dict().keys() == wanted.keys()
+    for name, tensor in large.discriminator.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name])
+
+
 def test_average_starts_as_the_generator_does(tmp_path: Path) -> None:
     large = _build(16, seed=1)
     load_initial_weights(large, _save(tmp_path / "bundle", _build(8)), CLIP)

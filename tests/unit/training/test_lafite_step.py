@@ -283,7 +283,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         lafite_losses,
         "compute_generator_loss",
-        lambda logits: ((logits - logits.detach()) ** 2).sum().sqrt(),
+        lambda _, logits, __: ((logits - logits.detach()) ** 2).sum().sqrt(),
     )
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step, 0)

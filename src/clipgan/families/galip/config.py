@@ -13,6 +13,7 @@ from clipgan.config.fields import (
     NonNegative,
     Positive,
     PositiveInt,
+    ReconstructionTerm,
     Section,
     tuple_of,
 )
@@ -66,7 +67,7 @@ class GalipDiscriminatorConfig(Section):
         return self
 
 
-class GalipLossConfig(Section):
+class GalipLossConfig(ReconstructionTerm):
     """Weights of GALIP's terms."""
 
     mismatched_share: Annotated[
@@ -75,9 +76,6 @@ class GalipLossConfig(Section):
     ma_gp_weight: Annotated[NonNegative, Field(description="2 in the paper")]
     ma_gp_power: Annotated[float, Field(ge=2.0, description="6 in the paper")]
     clip_similarity_weight: Annotated[NonNegative, Field(description="4 in the paper")]
-    reconstruction_weight: Annotated[
-        NonNegative, Field(description="of the distance to the condition's image; not in the paper")
-    ]
 
 
 class LossScaleConfig(Section):

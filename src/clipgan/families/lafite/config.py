@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from clipgan.config.fields import (
+    AdversarialKind,
     ContrastiveAxis,
     ContrastiveKind,
     FamilySection,
@@ -14,6 +15,7 @@ from clipgan.config.fields import (
     NonNegative,
     Positive,
     PositiveInt,
+    ReconstructionTerm,
     Section,
     check_power_of_two,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 StyleInput = Literal["latent", "affine"]
 SemanticLogit = Literal["per_sample", "batch_sum"]
 LatentAverage = Literal["per_step", "per_phase"]
+DiscriminatorKind = Literal["stylegan2", "projected"]
 
 
 class GeneratorConfig(Section):
@@ -60,9 +63,19 @@ class GeneratorConfig(Section):
         return self
 
 
-class DiscriminatorConfig(Section):
-    """StyleGAN2 residual discriminator with a semantic projection (LAFITE, section 3.1)."""
+class ProjectedConfig(Section):
+    """Heads on maps of the frozen CLIP (Sauer et al., arXiv 2111.01007 and 2301.09515)."""
 
+    heads: Annotated[PositiveInt, Field(description="depths of CLIP's image trunk that are read")]
+    channels: Annotated[PositiveInt, Field(description="of every head")]
+
+
+class DiscriminatorConfig(Section):
+    """StyleGAN2 residual discriminator with a semantic projection (LAFITE, section 3.1), or heads
+    on maps of CLIP."""
+
+    kind: DiscriminatorKind
+    projected: ProjectedConfig
     channel_base: PositiveInt
     channel_max: PositiveInt
     minibatch_std_group: PositiveInt
@@ -91,9 +104,14 @@ class ClipViewConfig(Section):
     antialias: Annotated[bool, Field(description="when resizing; false in the released code")]
 
 
-class LossConfig(Section):
+class LossConfig(ReconstructionTerm):
     """Weights and schedules of the adversarial, contrastive and regularising terms."""
 
+    adversarial: Annotated[AdversarialKind, Field(description="logistic in the paper")]
+    mismatched_share: Annotated[
+        Fraction,
+        Field(description="of real images with others' texts among D's negatives; 0 in the paper"),
+    ]
     discriminator_contrastive_weight: NonNegative
     clip_contrastive_weight: NonNegative
     gather_negatives: Annotated[
@@ -109,7 +127,6 @@ class LossConfig(Section):
     contrastive_axis: Annotated[
         ContrastiveAxis, Field(description="what the softmax runs over; image in the paper")
     ]
-    reconstruction_weight: Annotated[NonNegative, Field(description="0 in the paper; see ADR 0008")]
     temperature: Positive
     r1_gamma: NonNegative
     r1_interval: PositiveInt
@@ -148,12 +165,55 @@ class LafiteConfig(FamilySection):
     def check(self, train: TrainConfig) -> None:
         """See :class:`FamilySection`."""
         check_power_of_two("resolution_px", train.resolution_px)
+        if self.discriminator.kind == "projected":
+            self._check_heads(train)
+            return
         self._check_frozen_blocks(train)
+        if self.losses.adversarial == "relativistic":
+            self._check_pairs()
         group = self.discriminator.minibatch_std_group
         if train.batch_size % min(group, train.batch_size):
             raise ValueError(
                 f"batch_size = {train.batch_size} is not divisible by "
                 f"lafite.discriminator.minibatch_std_group = {group}: change one of them"
+            )
+
+    def _check_heads(self, train: TrainConfig) -> None:
+        """What belongs to StyleGAN2's discriminator and would be left out without a word."""
+        losses = self.losses
+        for key, value in (
+            ("losses.r1_gamma", losses.r1_gamma),
+            ("losses.discriminator_contrastive_weight", losses.discriminator_contrastive_weight),
+            (
+                "losses.discriminator_image_contrastive_weight",
+                losses.discriminator_image_contrastive_weight,
+            ),
+            ("freeze_discriminator_blocks", self.freeze_discriminator_blocks),
+        ):
+            if value:
+                raise ValueError(
+                    f"lafite.{key} = {value} is of StyleGAN2's discriminator, and "
+                    "lafite.discriminator.kind = projected has no use for it: set it to 0"
+                )
+        if train.augmentation.kind == "ada":
+            raise ValueError(
+                "augmentation.kind = ada steers by the logits of StyleGAN2's discriminator: set it "
+                "to diffaugment or none for lafite.discriminator.kind = projected"
+            )
+
+    def _check_pairs(self) -> None:
+        """A difference of two logits says something where each is of its own image alone."""
+        network = self.discriminator
+        if network.minibatch_std_group > 1:
+            raise ValueError(
+                "lafite.losses.adversarial = relativistic compares single images, and "
+                f"lafite.discriminator.minibatch_std_group = {network.minibatch_std_group} mixes "
+                "them: set it to 1"
+            )
+        if network.semantic_logit == "batch_sum":
+            raise ValueError(
+                "lafite.losses.adversarial = relativistic compares single images, and "
+                "lafite.discriminator.semantic_logit = batch_sum mixes them: set it to per_sample"
             )
 
     def _check_frozen_blocks(self, train: TrainConfig) -> None:
@@ -174,6 +234,13 @@ class LafiteConfig(FamilySection):
         selected = super().select(train)
         if train.precision == "fp32":
             del selected["reduced_precision_resolutions"]
+        network = selected["discriminator"]
+        if self.discriminator.kind == "projected":
+            selected["discriminator"] = {key: network[key] for key in ("kind", "projected")}
+            # CLIP sees what the heads see.
+            del selected["clip_view"]
+            return selected
+        del network["projected"]
         if self.clip_view.kind == "full":
             del selected["clip_view"]["min_side"]
         if self.clip_view.kind != "multi_crop":
@@ -183,7 +250,7 @@ class LafiteConfig(FamilySection):
     def check_share(self, batch_size: int, num_processes: int) -> None:
         """A share must hold whole minibatch groups, and two images to contrast."""
         rows, group = batch_size // num_processes, self.discriminator.minibatch_std_group
-        if rows % min(group, rows):
+        if self.discriminator.kind == "stylegan2" and rows % min(group, rows):
             raise ConfigError(
                 f"train.batch_size = {batch_size} gives each of {num_processes} processes {rows} "
                 f"images, which lafite.discriminator.minibatch_std_group = {group} does not "

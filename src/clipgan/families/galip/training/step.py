@@ -26,13 +26,10 @@ from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.hinge import (
     compute_clip_similarity,
     compute_discriminator_hinge,
-    compute_fake_hinge,
-    compute_generator_hinge,
-    compute_real_hinge,
-    mismatch_texts,
 )
 from clipgan.families.galip.training.ma_gp import compute_ma_gp
 from clipgan.families.galip.training.start import GalipNetworks
+from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, compute_real_hinge
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
@@ -125,7 +122,7 @@ class GalipStep(AdversarialStep):
         with self._autocast():
             features = network(real_intermediates)
             matched = network.compute_logits(features, sentences)
-            mismatched = network.compute_logits(features, self._mismatch(sentences))
+            mismatched = network.compute_logits(features, self.mismatch(sentences))
             unreal = network.compute_logits(
                 network(fake_intermediates.detach()), sentences.detach()
             )
@@ -159,7 +156,7 @@ class GalipStep(AdversarialStep):
         sentences = network.scale_texts(texts)
         with self._autocast():
             unreal = network.compute_logits(network(fake_intermediates), sentences)
-        total = compute_generator_hinge(unreal)
+        total = compute_generator_loss(unreal)
         terms = {"generator_adversarial": total}
         if embeddings is not None:
             if self.means is not None:
@@ -167,10 +164,10 @@ class GalipStep(AdversarialStep):
             terms["clip_similarity"] = compute_clip_similarity(embeddings, texts)
             total = total - weights.clip_similarity_weight * terms["clip_similarity"]
         # Not in the paper: the distance to the image of the condition.
-        if weights.reconstruction_weight:
+        if weight := self.compute_reconstruction_weight(images_seen):
             distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
             terms["reconstruction"] = distance
-            total = total + weights.reconstruction_weight * distance
+            total = total + weight * distance
         values |= generator.apply(total, terms, "generator")
 
         # Average of G's weights, not in the paper.
@@ -193,11 +190,6 @@ class GalipStep(AdversarialStep):
         if self.config.augmentation.kind != "none":
             return self._encode_intermediates(fake, random), whole.embeddings
         return whole.intermediates, whole.embeddings
-
-    def _mismatch(self, sentences: Tensor) -> Tensor:
-        """Each row's sentence from the next row of the whole batch, whoever holds it."""
-        everybodys = self.processes.all_gather(sentences.detach())
-        return self.processes.keep_own_rows(mismatch_texts(everybodys))
 
     def _prepare(self, images: Tensor) -> Tensor:
         return self.tower.prepare(images, self.galip.clip_input)

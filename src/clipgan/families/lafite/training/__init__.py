@@ -7,6 +7,8 @@ from pathlib import Path
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
+from clipgan.families.lafite.training.clip_maps import ClipMaps
+from clipgan.families.lafite.training.projected_step import ProjectedStep
 from clipgan.families.lafite.training.start import (
     LafiteNetworks,
     build_lafite_networks,
@@ -18,10 +20,14 @@ from clipgan.models.bundle import BundleInfo
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
 from clipgan.training.family import TrainingSpec
+from clipgan.training.state import TrainingStep
 
 
 def _build_networks(config: TrainConfig, clip: ClipEncoder) -> LafiteNetworks:
-    networks = build_lafite_networks(config, clip.embed_dim)
+    network, map_channels = config.lafite.discriminator, list[int]()
+    if network.kind == "projected":
+        map_channels = ClipMaps(clip, network.projected.heads).count_channels()
+    networks = build_lafite_networks(config, clip.embed_dim, map_channels)
     set_precision(networks, config)
     return networks
 
@@ -35,12 +41,21 @@ def _load_initial_weights(
 
 def _build_step(
     config: TrainConfig, networks: LafiteNetworks, conditions: Conditions, processes: Processes
-) -> LafiteStep:
+) -> TrainingStep:
+    network, clip = config.lafite.discriminator, conditions.clip
+    if network.kind == "projected":
+        return ProjectedStep(
+            networks,
+            ClipMaps(clip, network.projected.heads, conditions.encode_images),
+            config,
+            mapper=conditions.mapper,
+            processes=processes,
+        )
     return LafiteStep(
         networks,
         conditions.encode_images,
         config,
-        clip_side_px=conditions.clip.side_px,
+        clip_side_px=clip.side_px,
         mapper=conditions.mapper,
         processes=processes,
     )

@@ -12,12 +12,16 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
+from clipgan.families.lafite.config import LossConfig
 from clipgan.families.lafite.networks.discriminator import DiscriminatorOutput, LafiteDiscriminator
 from clipgan.families.lafite.training.clip_view import draw_clip_views
-from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.adversarial import (
+    compute_discriminator_loss,
+    compute_generator_loss,
+    is_paired,
+)
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import compute_r1_penalty
-from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.training.augmenter import Augmenter
 from clipgan.training.random_streams import StepRandom
 
@@ -70,8 +74,8 @@ class LafiteLosses:
     def compute_generator_loss(
         self, fake: Tensor, batch: Batch, text_features: Tensor, random: StepRandom
     ) -> LossSum:
-        """Non-saturating loss, the contrastive terms of fakes with their texts and with their real
-        images, and the distance to the image whose feature the pseudo text comes from.
+        """Adversarial loss, the contrastive terms of fakes with their texts and with their real
+        images.
 
         Args:
             fake: (N, 3, R, R), generated from ``text_features``.
@@ -80,46 +84,66 @@ class LafiteLosses:
         """
         losses = self.lafite.losses
         output, logits = self.discriminate(fake, text_features, random)
-        loss = LossSum("generator_adversarial", compute_generator_loss(logits))
+        image_weight = losses.discriminator_image_contrastive_weight
+        real, real_logits = None, None
+        if is_paired(losses.adversarial) or image_weight > 0:
+            with torch.no_grad():
+                real, real_logits = self.discriminate(batch.images, text_features, random)
+        adversarial = compute_generator_loss(losses.adversarial, logits, real_logits)
+        loss = LossSum("generator_adversarial", adversarial)
         if (weight := losses.discriminator_contrastive_weight) > 0:
             contrast = self._contrast(output.semantic_features, text_features)
             loss.add("generator_contrastive", contrast, weight)
         self._add_clip_terms(loss, fake, batch, text_features, random)
-        if (weight := losses.discriminator_image_contrastive_weight) > 0:
-            with torch.no_grad():
-                real, _ = self.discriminate(batch.images, text_features, random)
+        if image_weight > 0 and real is not None:
             # As in the released code, the real image is the image and the fake stands for the text.
             contrast = self._contrast(real.semantic_features, output.semantic_features)
-            loss.add("generator_image_contrastive", contrast, weight)
-        if (weight := losses.reconstruction_weight) > 0:
-            distance = compute_reconstruction_loss(fake, batch.feature_images)
-            loss.add("reconstruction", distance, weight)
+            loss.add("generator_image_contrastive", contrast, image_weight)
         return loss
 
     def compute_discriminator_loss(
-        self, fake: Tensor, images: Tensor, text_features: Tensor, random: StepRandom
+        self,
+        fake: Tensor,
+        images: Tensor,
+        text_features: Tensor,
+        random: StepRandom,
+        *,
+        mismatched_texts: Tensor | None = None,
     ) -> LossSum:
-        """Logistic loss, and L_ConD on the real images' semantic features; the mean logits are
+        """Adversarial loss, and L_ConD on the real images' semantic features; the mean logits are
         reported among the terms.
 
         Args:
             fake: (N, 3, R, R) without gradients, generated from ``text_features``.
             images: (N, 3, R, R), those the texts belong to.
+            mismatched_texts: (N, D), others' texts, where ``losses.mismatched_share`` is not 0.
         """
+        losses = self.lafite.losses
         _, fake_logits = self.discriminate(fake, text_features, random)
         output, real_logits = self.discriminate(images, text_features, random)
-        adversarial = compute_discriminator_loss(real_logits, fake_logits)
+        mismatched_logits = None
+        if mismatched_texts is not None:
+            mismatched_logits = self.discriminator.compute_logits(output, mismatched_texts)
+        adversarial = compute_discriminator_loss(
+            losses.adversarial,
+            real_logits,
+            fake_logits,
+            mismatched_logits,
+            losses.mismatched_share,
+        )
         loss = LossSum("discriminator_adversarial", adversarial)
-        if (weight := self.lafite.losses.discriminator_contrastive_weight) > 0:
+        if (weight := losses.discriminator_contrastive_weight) > 0:
             contrast = self._contrast(output.semantic_features, text_features)
             loss.add("discriminator_contrastive", contrast, weight)
         loss.terms["real_logits"] = real_logits.mean()
         loss.terms["fake_logits"] = fake_logits.mean()
+        if mismatched_logits is not None:
+            loss.terms["mismatched_logits"] = mismatched_logits.mean()
         if self.config.augmentation.kind == "ada":
             loss.terms[REAL_LOGITS_SIGN] = real_logits.sign().mean()
         return loss
 
-    def compute_r1(
+    def compute_gradient_penalty(
         self,
         images: Tensor,
         text_features: Tensor,
@@ -127,7 +151,8 @@ class LafiteLosses:
         *,
         scale: float | Tensor = 1.0,
     ) -> Tensor:
-        """Mean R1 penalty at real images, without its weight; ``scale`` is divided out again."""
+        """Mean squared gradient norm at images, without its weight: R1 of real and R2 of generated
+        ones; ``scale`` is divided out again."""
         images = images.detach().requires_grad_()
         _, logits = self.discriminate(images, text_features, random)
         return compute_r1_penalty(logits, images, scale=scale).mean()
@@ -167,13 +192,22 @@ class LafiteLosses:
         return contrasts[0] if len(contrasts) == 1 else torch.stack(contrasts).mean()
 
     def _contrast(self, features: Tensor, targets: Tensor) -> Tensor:
-        losses = self.lafite.losses
-        if losses.gather_negatives:
-            features, targets = self.all_gather(features), self.all_gather(targets)
-        return compute_contrastive_loss(
-            features,
-            targets,
-            losses.temperature,
-            kind=losses.contrastive,
-            axis=losses.contrastive_axis,
-        )
+        return contrast(features, targets, self.lafite.losses, self.all_gather)
+
+
+def contrast(
+    features: Tensor,
+    targets: Tensor,
+    config: LossConfig,
+    all_gather: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The contrastive term of images with what belongs to them, both (N, D), as configured."""
+    if config.gather_negatives:
+        features, targets = all_gather(features), all_gather(targets)
+    return compute_contrastive_loss(
+        features,
+        targets,
+        config.temperature,
+        kind=config.contrastive,
+        axis=config.contrastive_axis,
+    )

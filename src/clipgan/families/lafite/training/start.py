@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,20 +15,31 @@ from clipgan.config import TrainConfig
 from clipgan.devices import DTYPES
 from clipgan.errors import CheckpointError
 from clipgan.families.lafite.config import LafiteConfig
-from clipgan.families.lafite.networks import LafiteDiscriminator, LafiteGenerator
+from clipgan.families.lafite.networks import (
+    LafiteGenerator,
+    ProjectedDiscriminator,
+    build_discriminator,
+)
 from clipgan.models.bundle import BundleInfo
+from clipgan.models.networks import Discriminator
 from clipgan.training.fine_tuning import Networks, check_architecture, load_start
 from clipgan.training.random_streams import derive_seed
 
 logger = logging.getLogger(__name__)
 
-LafiteNetworks = Networks[LafiteGenerator, LafiteDiscriminator]
+LafiteNetworks = Networks[LafiteGenerator, Any]
+"""The discriminator is of either kind."""
 LOGIT_FORMS = {"semantic_logit", "normalize_semantic"}
 """How the discriminator's outputs are put together; its weights serve every form."""
 
 
-def build_lafite_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
-    """LAFITE's networks with random weights, a function of ``train.seed`` alone, on the CPU."""
+def build_lafite_networks(
+    config: TrainConfig, text_dim: int, map_channels: Sequence[int] = ()
+) -> LafiteNetworks:
+    """LAFITE's networks with random weights, a function of ``train.seed`` alone, on the CPU.
+
+    ``map_channels`` are those of the maps that a projected discriminator looks at.
+    """
     lafite: LafiteConfig = config.lafite
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
@@ -36,13 +48,21 @@ def build_lafite_networks(config: TrainConfig, text_dim: int) -> LafiteNetworks:
             text_dim=text_dim,
             **lafite.generator.model_dump(),
         )
-        discriminator = LafiteDiscriminator(
-            resolution_px=config.resolution_px,
+        discriminator = build_discriminator(
             text_dim=text_dim,
-            **lafite.discriminator.model_dump(),
+            **_describe_discriminator(config, map_channels),
         )
     generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
     return Networks(generator, discriminator, generator_ema)
+
+
+def _describe_discriminator(config: TrainConfig, map_channels: Sequence[int]) -> dict[str, Any]:
+    settings = config.lafite.discriminator.model_dump()
+    projected, kind = settings.pop("projected"), settings.pop("kind")
+    if kind == "projected":
+        channels = projected["channels"]
+        return {"kind": kind, "channels": channels, "map_channels": list(map_channels)}
+    return {"kind": kind, "resolution_px": config.resolution_px, **settings}
 
 
 def load_initial_weights(
@@ -81,21 +101,29 @@ def load_initial_weights(
         )
     if grows:
         logger.info(
-            "%s: %d px blocks taken over, those up to %d px and the discriminator start anew",
+            "%s: %d px blocks taken over, those up to %d px start anew",
             folder,
             bundle.info.resolution_px,
             networks.generator.resolution_px,
         )
-    elif bundle.discriminator is not None:
-        check_architecture(
-            folder,
-            "discriminator",
-            bundle.discriminator.architecture,
-            networks.discriminator.architecture,
-            ignored=LOGIT_FORMS,
-        )
-        networks.discriminator.load_state_dict(bundle.discriminator.state_dict())
+    if bundle.discriminator is not None:
+        _start_discriminator(networks, bundle.discriminator, folder, grows=grows)
     return bundle.info
+
+
+def _start_discriminator(
+    networks: LafiteNetworks, given: Discriminator, folder: Path, *, grows: bool
+) -> None:
+    """Heads look at CLIP's maps, so they fit images of any side; the other kind does not."""
+    own = networks.discriminator
+    stored, wanted = given.architecture, own.architecture
+    if stored.get("kind") != wanted.get("kind"):
+        logger.info("%s: its discriminator is of another kind, a new one starts", folder)
+    elif grows and wanted.get("kind") != "projected":
+        logger.info("%s: its discriminator is for smaller images, a new one starts", folder)
+    else:
+        check_architecture(folder, "discriminator", stored, wanted, ignored=LOGIT_FORMS)
+        own.load_state_dict(given.state_dict())
 
 
 def grow_weights(smaller: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,4 +147,5 @@ def set_precision(networks: LafiteNetworks, config: TrainConfig) -> None:
     """
     for learning in (networks.generator, networks.discriminator):
         learning.compute_dtype = DTYPES[config.precision]
-        learning.num_reduced_resolutions = config.lafite.reduced_precision_resolutions
+        if not isinstance(learning, ProjectedDiscriminator):
+            learning.num_reduced_resolutions = config.lafite.reduced_precision_resolutions
