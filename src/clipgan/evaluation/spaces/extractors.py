@@ -27,7 +27,7 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
-        self.network = load_efficientnet_lite("lite0").to(memory_format=torch.channels_last)
+        self.network = load_efficientnet_lite("lite0")
         self.weights_sha256 = self.network.weights_sha256
 
     @staticmethod
@@ -58,7 +58,7 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]
     def encode_float(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1], any size -> (N, 1280) float32."""
         images = resize(images, self.network.native_side_px)
-        features: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.network(images)
         return features
 
 
