@@ -69,7 +69,7 @@ def prepare(
         caption_offsets=data.caption_offsets,
         prompt_features=clip.encode_texts(prompts).numpy(),
     )
-    save_compact_weights(load_efficientnet_lite(TRUNK_VARIANT), output / TRUNK)
+    save_compact_weights(TRUNK_VARIANT, output / TRUNK)
     write_json(output / INFO, {"prompts": prompts, "clip": fingerprint})
     shutil.rmtree(output / ".decoded")
     return sum(path.stat().st_size for path in output.iterdir() if path.is_file()) / MIB

@@ -20,7 +20,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 def to_unit_range(images_uint8: Tensor) -> Tensor:
     """uint8 0..255 -> float32 [-1, 1]; 127.5 maps to 0 (StyleGAN's convention)."""
-    return images_uint8.to(torch.float32) / 127.5 - 1.0
+    # In place: each further tensor of this size costs more than the arithmetic.
+    return images_uint8.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:

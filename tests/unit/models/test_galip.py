@@ -12,6 +12,7 @@ from clipgan.errors import ConfigError
 from clipgan.families.galip.networks.discriminator import ConditionalHead, GalipDiscriminator
 from clipgan.families.galip.networks.generator import (
     GalipGenerator,
+    GeneratorBlock,
     compute_block_sides,
     compute_galip_channels,
 )
@@ -80,6 +81,32 @@ def test_output_has_the_configured_side(resolution: int) -> None:
     images = generator(torch.randn(2, 8), torch.randn(2, EMBED_DIM))
     assert images.shape == (2, 3, resolution, resolution)
     assert images.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("out_channels", "side_px"), [(4, 16), (4, 14), (6, 8), (6, 16)])
+def test_a_block_may_resize_after_what_sees_single_pixels(out_channels: int, side_px: int) -> None:
+    """Output and gradients beside the paper's order, which resizes first."""
+    torch.manual_seed(0)
+    block = GeneratorBlock(6, out_channels, side_px, 5).double()
+    for weight in block.parameters():
+        torch.nn.init.normal_(weight)
+    features, condition = torch.randn(2, 6, 8, 8).double(), torch.randn(2, 5).double()
+
+    def resize_first(features: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        larger = torch.nn.functional.interpolate(features, size=(side_px, side_px), mode="nearest")
+        hidden = block.conv_in(block.fuse_in(larger, condition))
+        drawn: torch.Tensor = block.conv_out(block.fuse_out(hidden, condition))
+        return drawn + block.shortcut(larger)
+
+    found = []
+    for forward in (block, resize_first):
+        inputs = [features.clone().requires_grad_(), condition.clone().requires_grad_()]
+        drawn = forward(*inputs)
+        of = [*inputs, *block.parameters()]
+        found.append([drawn.detach(), *torch.autograd.grad(drawn.square().sum(), of)])
+    for ours, papers in zip(*found, strict=True):
+        # Sums in another order, in double precision.
+        assert (ours - papers).abs().max() <= 1e-12 * papers.abs().max()
 
 
 def test_affines_start_as_the_identity_and_text_enters_by_prompts() -> None:

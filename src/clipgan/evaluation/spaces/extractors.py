@@ -24,7 +24,7 @@ class EfficientNetLite0Extractor(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = load_efficientnet_lite("lite0").to(memory_format=torch.channels_last)
+        self.network = load_efficientnet_lite("lite0")
 
     def forward(self, images_uint8: Tensor) -> Tensor:
         """(N, 3, H, W) uint8, any size -> (N, 1280) float32."""
@@ -35,5 +35,5 @@ class EfficientNetLite0Extractor(nn.Module):
     def encode_float(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1], any size -> (N, 1280) float32."""
         images = resize(images, self.network.native_side_px)
-        features: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.network(images)
         return features

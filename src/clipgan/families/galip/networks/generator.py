@@ -107,12 +107,17 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """(N, in, H, W) and (N, condition_dim) -> (N, out, side_px, side_px)."""
-        if features.shape[-1] != self.side_px:
-            features = F.interpolate(features, size=(self.side_px, self.side_px), mode="nearest")
-        hidden = self.conv_in(self.fuse_in(features, condition))
-        drawn: Tensor = self.conv_out(self.fuse_out(hidden, condition))
-        changed: Tensor = self.shortcut(features) + drawn
+        # The first fusion and the 1x1 shortcut see one pixel at a time, so they may come before
+        # nearest resizing: the same values from a quarter of the pixels.
+        hidden = self._resize(self.fuse_in(features, condition))
+        drawn: Tensor = self.conv_out(self.fuse_out(self.conv_in(hidden), condition))
+        changed: Tensor = self._resize(self.shortcut(features)) + drawn
         return changed
+
+    def _resize(self, features: Tensor) -> Tensor:
+        if features.shape[-1] == self.side_px:
+            return features
+        return F.interpolate(features, size=(self.side_px, self.side_px), mode="nearest")
 
 
 class GalipGenerator(Generator):
