@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.training.checkpoint import CheckpointMetadata, CheckpointStore
 from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
+from clipgan.training.discriminator_probe import DiscriminatorProbe
 from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.earlier_runs import announce_start, flatten
@@ -63,6 +64,7 @@ def train(
     processes: Processes = SINGLE,
     threads: Threads | None = None,
     evaluate: Callable[[Snapshot], None] | None = None,
+    diagnose: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
 ) -> TrainingReport:
     """Train a generator, or go on with a training that was cut off.
 
@@ -81,6 +83,7 @@ def train(
         processes: those that train together; the first alone writes, and logs to ``logger``.
         threads: of PyTorch on the CPU, see :class:`~clipgan.training.loop.TrainingLoop`.
         evaluate: measures the generator every ``monitoring.evaluation_interval_images``.
+        diagnose: looks at the history whenever samples are drawn.
 
     Raises:
         DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
@@ -92,14 +95,12 @@ def train(
     inputs = _load_inputs(config, features_config, images, features, clip)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = inputs.compute_training_fingerprint(config, features, start)
-    family: TrainingSpec = find_family(config.family).load("training")
-    networks, initial = _prepare_networks(config, family, clip, start, inputs.table, device=device)
+    networks, initial = _prepare_networks(config, clip, start, inputs.table, device=device)
     conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
     run_folder = work / fingerprint[:16]
     loop = _build_loop(
         config,
         monitoring,
-        family,
         networks,
         conditions,
         images=images,
@@ -112,6 +113,7 @@ def train(
         threads=threads,
         initial=initial,
         evaluate=evaluate,
+        diagnose=diagnose,
     ).run()
     report = build_report(
         config,
@@ -138,9 +140,13 @@ def train(
     return report
 
 
+def _load_family(config: TrainConfig) -> TrainingSpec:
+    family: TrainingSpec = find_family(config.family).load("training")
+    return family
+
+
 def _prepare_networks(
     config: TrainConfig,
-    family: TrainingSpec,
     clip: ClipEncoder,
     start: Path | None,
     table: FeatureTable,
@@ -148,6 +154,7 @@ def _prepare_networks(
     device: torch.device,
 ) -> tuple[Networks[Any, Any], BundleInfo | None]:
     """Networks on their device, and what the bundle says that they start from."""
+    family = _load_family(config)
     networks, initial = family.build_networks(config, clip), None
     if start is not None:
         initial = family.load_initial_weights(config, networks, start, table.clip)
@@ -199,7 +206,6 @@ def _load_inputs(
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
-    family: TrainingSpec,
     networks: Networks[Any, Any],
     conditions: Conditions,
     *,
@@ -213,6 +219,7 @@ def _build_loop(
     threads: Threads | None,
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
+    diagnose: Callable[[Sequence[Mapping[str, float]]], None] | None,
 ) -> TrainingLoop:
     """The parts of a training, put together."""
     check_batch_fits(config, processes)
@@ -220,10 +227,16 @@ def _build_loop(
     logger.log_params(parameters)
     if processes.is_main:
         undecoded_bytes = count_undecoded_bytes(config, images, conditions, image_store)
-        _check_disk(config, monitoring, networks, run_folder, decoded_bytes=undecoded_bytes)
+        check_disk_space(
+            networks,
+            run_folder,
+            keep_checkpoints=monitoring.keep_checkpoints,
+            has_initial=config.initial_weights != NO_WEIGHTS,
+            decoded_bytes=undecoded_bytes,
+        )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
         note_blind_clip(conditions.table, conditions.selected)
-    step = family.build_step(config, networks, conditions, processes)
+    step = _load_family(config).build_step(config, networks, conditions, processes)
     loader = build_loader(
         config,
         images,
@@ -233,13 +246,9 @@ def _build_loop(
         processes=processes,
     )
     folder = run_folder / SAMPLES_FOLDER
+    probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(
-        networks.generator_ema,
-        conditions,
-        config,
-        monitoring,
-        folder,
-        is_untrained=initial is None,
+        networks.generator_ema, conditions, config, monitoring, folder, probe=probe.measure
     )
     found = run_folder / EVALUATIONS_FOLDER
     return TrainingLoop(
@@ -261,23 +270,7 @@ def _build_loop(
         evaluate=evaluate_snapshots(
             evaluate, networks, conditions, family=config.family, initial=initial, folder=found
         ),
-    )
-
-
-def _check_disk(
-    config: TrainConfig,
-    monitoring: MonitoringConfig,
-    networks: Networks[Any, Any],
-    run_folder: Path,
-    *,
-    decoded_bytes: int,
-) -> None:
-    check_disk_space(
-        networks,
-        run_folder,
-        keep_checkpoints=monitoring.keep_checkpoints,
-        has_initial=config.initial_weights != NO_WEIGHTS,
-        decoded_bytes=decoded_bytes,
+        diagnose=diagnose,
     )
 
 

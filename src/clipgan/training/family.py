@@ -10,10 +10,10 @@ from typing import Any
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
 from clipgan.models.bundle import BundleInfo
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.state import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class TrainingSpec:
 
     build_networks: Callable[[TrainConfig, ClipEncoder], Networks[Any, Any]]
     load_initial_weights: Callable[[TrainConfig, Any, Path, Mapping[str, str]], BundleInfo]
-    build_step: Callable[[TrainConfig, Any, Conditions, Processes], TrainingStep]
+    build_step: Callable[[TrainConfig, Any, Conditions, Processes], AdversarialStep]

@@ -27,6 +27,12 @@ class History:
         self._sums, self._counts = {}, {}
         return means
 
+    def note(self, images_seen: int, values: Mapping[str, float]) -> None:
+        """Add what was found out at ``images_seen`` by looking, to the row of that place."""
+        if not self.rows or self.rows[-1]["images_seen"] != images_seen:
+            self.rows.append({"images_seen": images_seen})
+        self.rows[-1].update(values)
+
     @property
     def latest(self) -> dict[str, float]:
         """The newest row without its position; empty before the first window is closed."""

@@ -27,12 +27,12 @@ def test_streams_restart_and_are_independent_of_the_global_one() -> None:
     random = StepRandom(torch.device("cpu"))
     random.seed(3, 0, 0, 64)
     torch.manual_seed(1)
-    first = (torch.randn(4, rng=random.rng), random.draw_fraction())
+    first = (torch.randn(4, generator=random.rng), random.draw_fraction())
     random.seed(3, 0, 0, 80)
     random.seed(3, 0, 0, 64)
     torch.manual_seed(2)
     torch.randn(7)
-    again = (torch.randn(4, rng=random.rng), random.draw_fraction())
+    again = (torch.randn(4, generator=random.rng), random.draw_fraction())
     assert torch.equal(first[0], again[0])
     assert first[1] == again[1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -25,21 +26,36 @@ CELL_PX = 64
 """Small images are enlarged to about this side in the sample strips, twice that elsewhere."""
 
 
-def format_report(evaluation: Evaluation) -> str:
-    """A Markdown page: what the values say, a table of them, their protocols, what is missing."""
+def format_report(evaluation: Evaluation, verdict: Sequence[str] = ()) -> str:
+    """A Markdown page: what the values say, a table of them, their protocols, what is missing.
+
+    Args:
+        verdict: on the training, in words; empty: there is none.
+    """
     table = build_table(evaluation)
     return (
         _load_templates()
         .get_template("report.md.j2")
-        .render(evaluation=evaluation, table=table, summary=_summarise(evaluation, table))
+        .render(
+            evaluation=evaluation,
+            table=table,
+            summary=_summarise(evaluation, table),
+            verdict=verdict,
+        )
     )
 
 
-def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None = None) -> str:
+def build_page(
+    evaluation: Evaluation,
+    pictures: Pictures,
+    curves: bytes | None = None,
+    verdict: Sequence[str] = (),
+) -> str:
     """The HTML page as text; the same content gives the same bytes.
 
     Args:
         curves: PNG over images seen; None: there is no training.
+        verdict: on the training, in words; empty: there is none.
     """
     table = build_table(evaluation)
     return (
@@ -54,6 +70,7 @@ def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None 
                 model: [_draw_strip(row) for row in grid] for model, grid in pictures.grids.items()
             },
             curves=curves,
+            verdict=verdict,
             figures=[
                 (name, draw_precision_recall(points, name))
                 for name, points in find_precision_recall(evaluation.values).items()

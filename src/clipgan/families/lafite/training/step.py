@@ -139,6 +139,12 @@ class LafiteStep(AdversarialStep):
         self.update_average(images_seen)
         return values
 
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """See :class:`AdversarialStep`."""
+        output = self.discriminator(images)
+        logits: Tensor = self.discriminator.compute_logits(output, text_features)
+        return logits
+
     def _draw_fakes(
         self, texts: Tensor, random: StepRandom, *, update_average: bool
     ) -> tuple[Tensor, Tensor]:
