@@ -236,7 +236,7 @@ SIGNS = (
         "lost variety",
         f"`sample_diversity` is below {LEAST_DIVERSITY:g}, or below {LOST_DIVERSITY:g} of what it "
         "was",
-        "the latents are drowned, or the generator has collapsed",
+        "other terms outweigh the latents, or the generator has collapsed",
         (
             Try("train.{family}.losses.reconstruction_weight", "down"),
             Try("train.{family}.losses.clip_contrastive_weight", "down"),
