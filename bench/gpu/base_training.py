@@ -33,8 +33,8 @@ from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
 from clipgan.training.family import TrainingSpec
+from clipgan.training.history import Samples
 from clipgan.training.loop import Schedule, TrainingLoop
-from clipgan.training.sample_grid import Samples
 from clipgan.training.state import StateTensors
 
 PART = "base generator"

@@ -25,7 +25,8 @@ class TrainingSpec:
             ConfigError or ClipError where they do not fit the CLIP.
         load_initial_weights: lets the networks start from the bundle in a folder, whose CLIP must
             have the given fingerprint. Raises CheckpointError where it is damaged or does not fit.
-        build_step: what happens to the networks, on their device by now, with every batch.
+        build_step: what happens to the networks, on their device by now, with every batch. A
+            diagnosis needs its losses ``generator_adversarial`` and ``discriminator_adversarial``.
     """
 
     build_networks: Callable[[TrainConfig, ClipEncoder], Networks[Any, Any]]

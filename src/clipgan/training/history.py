@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Samples(NamedTuple):
+    """A file of samples, and what was measured of them, by name."""
+
+    path: Path
+    values: dict[str, float]
 
 
 class History:

@@ -19,10 +19,9 @@ from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
-from clipgan.training.history import History
+from clipgan.training.history import History, Samples
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.resumable import ResumableLoop
-from clipgan.training.sample_grid import Samples
 from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
 
 MAX_ROLLBACKS = 1

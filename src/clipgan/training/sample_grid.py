@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,17 +13,11 @@ from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8, to_unit_range
 from clipgan.models.networks import Generator
+from clipgan.training.history import Samples
 from clipgan.training.random_streams import derive_seed
 
 SAMPLE_SCALE_SIDE_PX = 128
 """Samples smaller than this are shown enlarged by a whole factor."""
-
-
-class Samples(NamedTuple):
-    """A file of samples, and what was measured of them, by name."""
-
-    path: Path
-    values: dict[str, float]
 
 
 class Encoder(Protocol):
