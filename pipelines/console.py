@@ -15,6 +15,7 @@ from rich.table import Table
 from clipgan.cli.models import Registered
 from clipgan.config import load_params
 from clipgan.evaluation.report.summary import summarise
+from clipgan.evaluation.report.verdict import judge_training
 from clipgan.metrics.evaluations import (
     EVALUATION_FILE,
     INITIAL,
@@ -54,12 +55,15 @@ class RunConsole:
             self.console.print(f"  [{color}]{word}[/] [dim]in {seconds}[/]")
 
     def finish_run(self, workspace: Workspace, registered: Registered | None) -> None:
-        """Print the table of values, a summary, the model, the pictures and the next command."""
+        """Print the values, a summary, the verdict on the training, the model, the pictures and the
+        next command."""
         evaluation = load_outcome(workspace)
         table = build_table(evaluation)
         if table.rows:
             self.console.print(_draw_table(table))
         for sentence in summarise(evaluation.values, table.comparisons):
+            self.console.print(f"- {escape(sentence)}")
+        for sentence in judge_training(workspace.training, evaluation):
             self.console.print(f"- {escape(sentence)}")
         rows = Table.grid(padding=(0, 2))
         if registered is not None:

@@ -14,6 +14,7 @@ from prefect.artifacts import (
 
 from clipgan.cli.servers import HOST, PORTS
 from clipgan.evaluation.report.summary import summarise
+from clipgan.evaluation.report.verdict import judge_training
 from clipgan.metrics.table import build_table
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace
@@ -28,7 +29,10 @@ def publish_evaluation(workspace: Workspace) -> None:
     evaluation = load_outcome(workspace)
     table = build_table(evaluation)
     if table.rows:
-        summary = summarise(evaluation.values, table.comparisons)
+        summary = (
+            *summarise(evaluation.values, table.comparisons),
+            *judge_training(workspace.training, evaluation),
+        )
         said = "\n".join(f"- {sentence}" for sentence in summary)
         create_table_artifact(
             table=list_metric_rows(table), key="metrics", description=said or "Evaluation"

@@ -33,6 +33,7 @@ from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
 from clipgan.training.family import TrainingSpec
+from clipgan.training.history import Samples
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.state import StateTensors
 
@@ -196,7 +197,9 @@ def train_base(
         schedule=Schedule(ENDLESS, config.batch_size, config.seed),
         monitoring=monitoring,
         checkpoints=store,
-        save_samples=lambda seen: _save_grid(results.folder, generator, data, seen, device),
+        save_samples=lambda seen: Samples(
+            _save_grid(results.folder, generator, data, seen, device), {}
+        ),
         run_logger=_RowLogger(results),
         device=device,
     )

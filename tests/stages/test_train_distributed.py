@@ -115,9 +115,8 @@ def _read(path: Path) -> Any:
 def test_two_processes_equal_one_with_the_double_batch(one: Path, two: Path, name: str) -> None:
     assert_same_training(two / name, one / name)
     if name == "ada":
-        assert (
-            max(row["augmentation_probability"] for row in _read(one / name / "history.json")) > 0
-        ), "ADA never began"
+        rows = _read(one / name / "history.json")
+        assert max(row.get("augmentation_probability", 0) for row in rows) > 0, "ADA never began"
 
 
 def test_the_first_process_alone_writes_and_reports(two: Path) -> None:
@@ -132,7 +131,7 @@ def test_the_first_process_alone_writes_and_reports(two: Path) -> None:
 
 def test_without_gathering_each_process_contrasts_its_own_images(one: Path, two: Path) -> None:
     """The equality above is blind if negatives make no difference."""
-    losses = [_read(root / "alone" / "history.json")[0]["clip_contrastive"] for root in (one, two)]
+    losses = [_read(root / "alone" / "history.json")[1]["clip_contrastive"] for root in (one, two)]
     # Four images to choose from instead of eight.
     assert losses[1] < losses[0] - 0.3
 

@@ -282,7 +282,7 @@ def test_images_need_no_power_of_two(tmp_path: Path) -> None:
 def test_a_warm_up_by_reconstruction_becomes_a_start(copy: Path) -> None:
     warm_up(copy, [SIDE_PX])
     rows = json.loads((copy / "generator" / "history.json").read_bytes())
-    assert all("reconstruction" in row and "matched_hinge" not in row for row in rows)
+    assert all("reconstruction" in row and "matched_hinge" not in row for row in rows[1:])
     start = {"train.initial_weights": str(copy / "generator")}
     run_training(copy, tiny_galip_params({**SHORT, **start}), output="other")
     assert load_bundle(copy / "other").info.images_seen == 8 + SHORT["train.total_images"]

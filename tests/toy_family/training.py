@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
@@ -64,6 +65,10 @@ class ToyStep(AdversarialStep):
         values |= self.discriminator_updates.apply(loss, {"discriminator": loss}, "discriminator")
         self.update_average(images_seen)
         return values
+
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        logits: Tensor = self.discriminator(images, text_features)
+        return logits
 
 
 def build_networks(config: TrainConfig, clip: ClipEncoder) -> ToyNetworks:

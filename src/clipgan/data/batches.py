@@ -277,6 +277,35 @@ def _fill_cache(
         )
 
 
+def load_some_images(
+    images_dir: Path, split: str, resolution_px: int, count: int
+) -> tuple[list[str], NDArray[np.uint8]]:
+    """At most ``count`` images of a split with their ids: (N, 3, R, R) uint8.
+
+    Evenly spaced over the first shards that hold so many: a large data set is not read through.
+
+    Raises:
+        DataError: a shard is missing or damaged.
+    """
+    from clipgan import schemas
+    from clipgan.data.decoding import decode_image
+    from clipgan.data.shards import iterate_tables
+
+    ids: list[str] = []
+    encoded: list[Any] = []
+    for table in iterate_tables(images_dir, [schemas.SAMPLE_ID, schemas.IMAGE], split=split):
+        ids += table[schemas.SAMPLE_ID].to_pylist()
+        encoded += table[schemas.IMAGE]
+        if len(ids) >= count:
+            break
+    rows = np.unique(np.linspace(0, len(ids) - 1, count).astype(int)) if ids else np.empty(0, int)
+    pixels = np.empty((len(rows), 3, resolution_px, resolution_px), dtype=np.uint8)
+    for place, row in enumerate(rows):
+        decoded = _reduce(decode_image(encoded[row].as_py()), resolution_px)
+        pixels[place] = decoded.transpose(2, 0, 1)
+    return [ids[row] for row in rows], pixels
+
+
 def _reduce(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     if pixels.shape[0] == side_px:
         return pixels

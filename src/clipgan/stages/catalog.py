@@ -94,6 +94,7 @@ def _train(params: Params, workspace: Workspace) -> Any:
             processes=processes,
             threads=params.threads,
             evaluate=_build_training_evaluation(params, workspace, logger),
+            diagnose=_build_announcer(params),
         )
 
 
@@ -112,6 +113,13 @@ def _build_training_evaluation(params: Params, workspace: Workspace, logger: Run
         cache=workspace.work("evaluate"),
         run_logger=logger,
     )
+
+
+def _build_announcer(params: Params) -> Any:
+    # Imported here: no edit of its words may retrain anything.
+    from clipgan.evaluation.report.diagnosis import Announcer
+
+    return Announcer(params.train.family)
 
 
 def _evaluate(params: Params, workspace: Workspace) -> Any:

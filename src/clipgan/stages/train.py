@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
+from clipgan.training.discriminator_probe import DiscriminatorProbe
 from clipgan.training.disk_space import check_disk_space
 from clipgan.training.distributed import SINGLE, Processes, check_batch_fits
 from clipgan.training.earlier_runs import announce_start, flatten
@@ -63,6 +64,7 @@ def train(
     processes: Processes = SINGLE,
     threads: Threads | None = None,
     evaluate: Callable[[Snapshot], None] | None = None,
+    diagnose: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
 ) -> TrainingReport:
     """Train a generator, or continue a training that was interrupted.
 
@@ -82,6 +84,7 @@ def train(
         processes: all processes that train together; the first alone writes files and logs.
         threads: of PyTorch on the CPU, see :class:`~clipgan.training.loop.TrainingLoop`.
         evaluate: measures the generator every ``monitoring.evaluation_interval_images``.
+        diagnose: looks at the history whenever samples are drawn.
 
     Raises:
         DataError, FeatureStoreError, ClipError, CheckpointError, ConfigError: inputs do not fit.
@@ -93,14 +96,12 @@ def train(
     inputs = _load_inputs(config, features_config, images, features, clip)
     start = initial_folder or resolve_initial_folder(config.initial_weights, config.family)
     fingerprint = inputs.compute_training_fingerprint(config, features, start)
-    family: TrainingSpec = find_family(config.family).load("training")
-    networks, initial = _prepare_networks(config, family, clip, start, inputs.table, device=device)
+    networks, initial = _prepare_networks(config, clip, start, inputs.table, device=device)
     conditions = build_conditions(config, inputs.table, inputs.selected, clip, device)
     run_folder = work / fingerprint[:16]
     loop = _build_loop(
         config,
         monitoring,
-        family,
         networks,
         conditions,
         images=images,
@@ -113,6 +114,7 @@ def train(
         threads=threads,
         initial=initial,
         evaluate=evaluate,
+        diagnose=diagnose,
     ).run()
     report = build_report(
         config,
@@ -139,9 +141,13 @@ def train(
     return report
 
 
+def _load_family(config: TrainConfig) -> TrainingSpec:
+    family: TrainingSpec = find_family(config.family).load("training")
+    return family
+
+
 def _prepare_networks(
     config: TrainConfig,
-    family: TrainingSpec,
     clip: ClipEncoder,
     start: Path | None,
     table: FeatureTable,
@@ -149,6 +155,7 @@ def _prepare_networks(
     device: torch.device,
 ) -> tuple[Networks[Any, Any], BundleInfo | None]:
     """Build the networks on their device, and read what the bundle to start from says."""
+    family = _load_family(config)
     networks, initial = family.build_networks(config, clip), None
     if start is not None:
         initial = family.load_initial_weights(config, networks, start, table.clip)
@@ -200,7 +207,6 @@ def _load_inputs(
 def _build_loop(
     config: TrainConfig,
     monitoring: MonitoringConfig,
-    family: TrainingSpec,
     networks: Networks[Any, Any],
     conditions: Conditions,
     *,
@@ -214,6 +220,7 @@ def _build_loop(
     threads: Threads | None,
     initial: BundleInfo | None,
     evaluate: Callable[[Snapshot], None] | None,
+    diagnose: Callable[[Sequence[Mapping[str, float]]], None] | None,
 ) -> TrainingLoop:
     """Put the parts of a training together."""
     check_batch_fits(config, processes)
@@ -229,14 +236,19 @@ def _build_loop(
         )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
         note_blind_clip(conditions.table, conditions.selected)
-    step = family.build_step(config, networks, conditions, processes)
+    step = _load_family(config).build_step(config, networks, conditions, processes)
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
-    untrained = initial is None
+    folder = run_folder / EVALUATIONS_FOLDER
+    probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(
-        networks.generator_ema, conditions, config, monitoring, samples, is_untrained=untrained
+        networks.generator_ema,
+        conditions,
+        config,
+        monitoring,
+        run_folder / SAMPLES_FOLDER,
+        probe=probe.measure,
     )
     return TrainingLoop(
         step,
@@ -264,6 +276,7 @@ def _build_loop(
         evaluate=evaluate_snapshots(
             evaluate, networks, conditions, family=config.family, initial=initial, folder=folder
         ),
+        diagnose=diagnose,
     )
 
 

@@ -61,6 +61,11 @@ class AdversarialStep(ABC):
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         """Update both networks and the average; see the protocol ``TrainingStep``."""
 
+    @abstractmethod
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """(N,) logits of the discriminator for images (N, 3, R, R) in [-1, 1] as they are, and
+        (N, D) unit text features."""
+
     def draw_conditions(self, batch: Batch, random: StepRandom) -> Tensor:
         """(N, D) unit text features, pseudo or true ones as ``train.pseudo_text`` says."""
         return compute_training_text(

@@ -1,15 +1,12 @@
-"""Warnings at the start of a training: a CLIP that does not fit the data, samples that are all
-alike, and a long duration."""
+"""Warnings at the start of a training: a CLIP that does not fit the data, and a long duration."""
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipgan.progress import ProgressBar, format_duration
 
@@ -17,16 +14,12 @@ if TYPE_CHECKING:
     # Reads Parquet, which training on arrays in memory needs not.
     from clipgan.clip.feature_store import FeatureTable
 
-logger = logging.getLogger(__name__)
-
 CAPTIONS_COMPARED = 512
 """With so many the share is known to about 0.02, and the matrix takes a megabyte."""
 LEAST_CAPTIONS = 10
 LOW_RANK = 0.6
 """Share of other captions that an image's own one is nearer than: one half by chance, above 0.99
 for the built-in CLIP on the built-in data."""
-LEAST_DIFFERENCE = 1.0
-"""Mean difference of pictures in levels of 255, below which rounding to 8 bits hides it."""
 FORECAST_AFTER_SECONDS = 30.0
 """Before that the pace is slower: kernels are chosen and memory is allocated."""
 LONG_SECONDS = 600.0
@@ -69,53 +62,6 @@ def note_blind_clip(table: FeatureTable, selected: NDArray[np.int64]) -> None:
     """Print what :func:`describe_blind_clip` says."""
     if said := describe_blind_clip(table, selected):
         print(f"note: {said}", flush=True)
-
-
-class SampleWatch:
-    """Says, once each, that the samples of a training are alike.
-
-    Args:
-        columns: samples a prompt, from different latents.
-        is_untrained: the training starts from random weights, whose samples are all alike.
-    """
-
-    def __init__(self, columns: int, *, is_untrained: bool) -> None:
-        self._columns, self._is_untrained = columns, is_untrained
-        self._said: set[str] = set()
-
-    def look(self, images_uint8: Tensor, images_seen: int) -> None:
-        """Look at a grid, (prompts * columns, 3, R, R) uint8, prompt after prompt."""
-        if self._is_untrained and not images_seen:
-            return
-        for sentence in describe_alike(images_uint8, self._columns):
-            if sentence not in self._said:
-                self._said.add(sentence)
-                logger.warning("after %s images: %s", f"{images_seen:,}", sentence)
-
-
-def describe_alike(images_uint8: Tensor, columns: int) -> list[str]:
-    """Sentences where prompts, or latents, make no difference to the eye.
-
-    Args:
-        images_uint8: (prompts * columns, 3, R, R), prompt after prompt.
-    """
-    pictures = images_uint8.float().flatten(1).view(-1, columns, images_uint8[0].numel())
-    sentences = []
-    if len(pictures) > 1 and _measure_spread(pictures.transpose(0, 1)) < LEAST_DIFFERENCE:
-        sentences.append(
-            "all prompts give the same picture, words are not heard yet (docs/tuning.md)"
-        )
-    if columns > 1 and _measure_spread(pictures) < LEAST_DIFFERENCE:
-        sentences.append(
-            "each prompt gives one picture whatever the seed, there is no variety yet "
-            "(docs/tuning.md)"
-        )
-    return sentences
-
-
-def _measure_spread(pictures: Tensor) -> float:
-    """Mean distance of (G, N, P) pictures to the mean of their group, in steps of 255."""
-    return float((pictures - pictures.mean(dim=1, keepdim=True)).abs().mean())
 
 
 class Forecast:

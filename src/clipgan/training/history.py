@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Samples(NamedTuple):
+    """A file of samples, and what was measured of them, by name."""
+
+    path: Path
+    values: dict[str, float]
 
 
 class History:
@@ -26,6 +34,12 @@ class History:
         self.rows.append({"images_seen": images_seen, **means})
         self._sums, self._counts = {}, {}
         return means
+
+    def note(self, images_seen: int, values: Mapping[str, float]) -> None:
+        """Add what was found out at ``images_seen`` by looking, to the row of that place."""
+        if not self.rows or self.rows[-1]["images_seen"] != images_seen:
+            self.rows.append({"images_seen": images_seen})
+        self.rows[-1].update(values)
 
     @property
     def latest(self) -> dict[str, float]:

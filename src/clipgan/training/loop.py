@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
-from clipgan.training.history import History
+from clipgan.training.history import History, Samples
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.resumable import ResumableLoop
 from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
@@ -72,15 +71,17 @@ class TrainingLoop(ResumableLoop):
         schedule: Schedule,
         monitoring: MonitoringConfig,
         checkpoints: CheckpointStore,
-        save_samples: Callable[[int], Path],
+        save_samples: Callable[[int], Samples],
         run_logger: RunLogger,
         device: torch.device,
         processes: Processes = SINGLE,
         threads: Threads | None = None,
         evaluate: Callable[[int], None] | None = None,
+        diagnose: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
     ) -> None:
-        """``save_samples(images_seen)`` writes a grid of samples and returns its path;
-        ``evaluate(images_seen)`` measures the generator every ``evaluation_interval_images``.
+        """``save_samples(images_seen)`` writes a grid of samples, whose values join the history;
+        ``evaluate(images_seen)`` measures the generator every ``evaluation_interval_images``;
+        ``diagnose(rows)`` looks at the history after every grid.
 
         Of several ``processes`` the first alone logs and writes; all read the same checkpoints.
 
@@ -102,7 +103,7 @@ class TrainingLoop(ResumableLoop):
         self.schedule = schedule
         self.monitoring = monitoring
         self.save_samples = save_samples
-        self.evaluate = evaluate
+        self.evaluate, self.diagnose = evaluate, diagnose
         self.run_logger = run_logger
         self.threads = threads
         self._threads_before: int | None = None
@@ -270,7 +271,14 @@ class TrainingLoop(ResumableLoop):
 
     def _log_samples(self) -> None:
         if self.processes.is_main:
-            self.run_logger.log_file(self.save_samples(self.images_seen), "samples")
+            samples = self.save_samples(self.images_seen)
+            self.run_logger.log_file(samples.path, "samples")
+            if samples.values:
+                self.history.note(self.images_seen, samples.values)
+                found = {f"train/{name}": value for name, value in samples.values.items()}
+                self.run_logger.log_metrics(found, self.images_seen)
+            if self.diagnose is not None:
+                self.diagnose(self.history.rows)
         self.processes.wait()
 
     def _evaluate(self) -> None:

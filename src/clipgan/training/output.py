@@ -25,6 +25,7 @@ from clipgan.training.loop import LoopReport
 class TrainingReport:
     """What a training did; ``seconds`` leaves out set-up and counts resumed parts once."""
 
+    family: str
     images_seen: int
     num_training_images: int
     seconds: float
@@ -55,6 +56,7 @@ def build_report(
     """The report of a finished loop."""
     seconds = loop_report.seconds
     return TrainingReport(
+        family=config.family,
         images_seen=loop_report.images_seen,
         num_training_images=num_training_images,
         seconds=round(seconds, 2),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.progress import ProgressBar, format_duration
@@ -14,8 +12,6 @@ from clipgan.training import early_signs
 from clipgan.training.early_signs import (
     CAPTIONS_COMPARED,
     Forecast,
-    SampleWatch,
-    describe_alike,
     describe_blind_clip,
 )
 
@@ -62,48 +58,6 @@ class TestBlindClip:
         assert describe_blind_clip(table, np.arange(60)) is None
         table.caption_offsets[:] = 0
         assert describe_blind_clip(table, np.arange(60)) is None
-
-
-def draw_grid(prompts: float, latents: float) -> Tensor:
-    """4 prompts by 3 latents that move each pixel by so much; (12, 3, 8, 8)."""
-    draws = torch.Generator().manual_seed(0)
-    moves = [scale * torch.randn(shape, generator=draws) for scale, shape in
-             ((prompts, (4, 1, 3, 8, 8)), (latents, (1, 3, 3, 8, 8)))]  # fmt: skip
-    return (128 + sum(moves)).clamp(0, 255).to(torch.uint8).flatten(0, 1)  # type: ignore[union-attr]
-
-
-class TestSamples:
-    @pytest.mark.parametrize(
-        ("prompts", "latents", "words"),
-        [
-            (0.0, 20.0, ["all prompts give the same picture"]),
-            (20.0, 0.0, ["each prompt gives one picture whatever the seed"]),
-            (0.0, 0.0, ["all prompts", "each prompt"]),
-            (20.0, 4.0, []),
-        ],
-    )
-    def test_what_makes_no_difference_is_named(
-        self, prompts: float, latents: float, words: list[str]
-    ) -> None:
-        found = describe_alike(draw_grid(prompts, latents), 3)
-        assert len(found) == len(words)
-        assert all(sentence.startswith(word) for sentence, word in zip(found, words, strict=True))
-
-    def test_one_prompt_or_one_column_cannot_be_alike(self) -> None:
-        assert describe_alike(draw_grid(0.0, 0.0)[:1], 1) == []
-
-    def test_it_is_said_once_and_not_of_random_weights(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        watch = SampleWatch(3, is_untrained=True)
-        watch.look(draw_grid(0.0, 20.0), 0)
-        assert caplog.messages == []
-        watch.look(draw_grid(0.0, 20.0), 1024)
-        watch.look(draw_grid(0.0, 20.0), 2048)
-        assert len(caplog.messages) == 1
-        assert caplog.messages[0].startswith("after 1,024 images: all prompts give the same")
-        SampleWatch(3, is_untrained=False).look(draw_grid(0.0, 20.0), 0)
-        assert caplog.messages[1].startswith("after 0 images: ")
 
 
 class TestForecast:

@@ -41,6 +41,7 @@ def test_every_weight_learns_clip_never_and_every_term_is_reported() -> None:
         "matched_hinge",
         "mismatched_hinge",
         "fake_hinge",
+        "discriminator_adversarial",
         "ma_gp",
         "matched_logits",
         "mismatched_logits",

@@ -28,3 +28,17 @@ def test_an_open_window_survives_json_bit_for_bit() -> None:
         each.close_window(48)
     assert copy.rows == history.rows
     assert copy.rows[-1]["main"] == (0.2 + 0.3) / 2
+
+
+def test_what_was_seen_by_looking_joins_the_row_of_its_place() -> None:
+    history = History()
+    history.note(0, {"looked": 1.0})
+    history.add({"main": 2.0})
+    history.close_window(16)
+    history.note(16, {"looked": 3.0})
+    history.note(24, {"looked": 4.0})
+    assert history.rows == [
+        {"images_seen": 0, "looked": 1.0},
+        {"images_seen": 16, "main": 2.0, "looked": 3.0},
+        {"images_seen": 24, "looked": 4.0},
+    ]

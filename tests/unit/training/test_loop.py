@@ -16,6 +16,7 @@ from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.training.checkpoint import CheckpointStore
+from clipgan.training.history import Samples
 from clipgan.training.loop import LoopReport, Schedule, TrainingLoop
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import (
@@ -86,13 +87,15 @@ def _batch_at(images_seen: int) -> Batch:
     return Batch(images=images, image_features=images, text_features=images)
 
 
-def _run(
+def run_loop(
     folder: Path,
     step: RandomWalk,
     logger: RecordingLogger | None = None,
     evaluate: Callable[[int], None] | None = None,
     most_unread_steps: int = 1,
     threads: Threads | None = None,
+    diagnose: Callable[[Any], None] | None = None,
+    measured: bool = False,
     **monitoring: int,
 ) -> LoopReport:
     intervals: dict[str, Any] = {
@@ -111,7 +114,10 @@ def _run(
         schedule=SCHEDULE,
         monitoring=MonitoringConfig(**intervals),
         checkpoints=CheckpointStore(folder / "checkpoints", keep=2, fingerprint="f"),
-        save_samples=lambda images_seen: folder / f"{images_seen}.png",
+        save_samples=lambda seen: Samples(
+            folder / f"{seen}.png", {"looked": float(seen)} if measured else {}
+        ),
+        diagnose=diagnose,
         run_logger=logger or RecordingLogger(),
         device=torch.device("cpu"),
         evaluate=evaluate,
@@ -123,7 +129,7 @@ def _run(
 
 def test_intervals_in_images(tmp_path: Path) -> None:
     logger = RecordingLogger()
-    report = _run(tmp_path, RandomWalk(), logger)
+    report = run_loop(tmp_path, RandomWalk(), logger)
     assert report.images_seen == 40
     assert [seen for seen, _ in logger.flushed] == [8, 16, 24, 32, 40]
     assert logger.files == [f"samples/{seen}.png" for seen in (0, 16, 32, 40)]
@@ -136,28 +142,28 @@ def test_the_generator_is_evaluated_in_between(
     tmp_path: Path, interval: int, places: list[int]
 ) -> None:
     seen: list[int] = []
-    _run(tmp_path, RandomWalk(), evaluate=seen.append, evaluation_interval_images=interval)
+    run_loop(tmp_path, RandomWalk(), evaluate=seen.append, evaluation_interval_images=interval)
     assert seen == places
 
 
 def test_last_short_window_is_logged(tmp_path: Path) -> None:
-    report = _run(tmp_path, RandomWalk(), log_interval_images=32)
+    report = run_loop(tmp_path, RandomWalk(), log_interval_images=32)
     assert [row["images_seen"] for row in report.history] == [32, 40]
 
 
 @pytest.mark.parametrize("signal_at", [0, 4, 20, 36])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, signal_at: int) -> None:
     whole = RandomWalk()
-    whole_report = _run(tmp_path / "whole", whole)
+    whole_report = run_loop(tmp_path / "whole", whole)
 
     logger = RecordingLogger()
     stopped = RandomWalk()
     stopped.signal_at = signal_at
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path / "cut", stopped, logger)
+        run_loop(tmp_path / "cut", stopped, logger)
     assert stopped.visited[-1] == signal_at, "the step in flight was not finished or another begun"
     resumed = RandomWalk()
-    report = _run(tmp_path / "cut", resumed, logger)
+    report = run_loop(tmp_path / "cut", resumed, logger)
     assert report.resumed_from == signal_at + BATCH
     assert stopped.visited + resumed.visited == whole.visited
     assert torch.equal(resumed.position, whole.position)
@@ -175,16 +181,16 @@ def test_sigterm_saves_and_exits_with_its_code(tmp_path: Path) -> None:
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
-        _run(tmp_path, Terminated())
+        run_loop(tmp_path, Terminated())
     assert stop.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
-    assert _run(tmp_path, RandomWalk()).resumed_from == 20
+    assert run_loop(tmp_path, RandomWalk()).resumed_from == 20
 
 
 def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
-    first = _run(tmp_path, RandomWalk())
+    first = run_loop(tmp_path, RandomWalk())
     again = RandomWalk()
-    assert _run(tmp_path, again).history == first.history
+    assert run_loop(tmp_path, again).history == first.history
     assert again.visited == []
 
 
@@ -192,9 +198,9 @@ def test_divergence_rolls_back_once_with_other_random_numbers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     smooth, rough = RandomWalk(), RandomWalk()
-    _run(tmp_path / "smooth", smooth)
+    run_loop(tmp_path / "smooth", smooth)
     rough.diverge_at = {32: 1}
-    report = _run(tmp_path / "rough", rough)
+    report = run_loop(tmp_path / "rough", rough)
     assert report.rollbacks == 1
     assert report.images_seen == 40
     # Back from 32 to the checkpoint at 24.
@@ -207,7 +213,7 @@ def test_divergence_rolls_back_once_with_other_random_numbers(
 def test_rollback_before_the_first_interval_goes_to_the_start(tmp_path: Path) -> None:
     step = RandomWalk()
     step.diverge_at = {4: 1}
-    assert _run(tmp_path, step).rollbacks == 1
+    assert run_loop(tmp_path, step).rollbacks == 1
     assert step.visited[:4] == [0, 4, 0, 4]
 
 
@@ -218,24 +224,25 @@ def test_second_divergence_names_loss_position_and_advice(tmp_path: Path) -> Non
         TrainingDivergedError,
         match=r"generator_adversarial became nan at 32 images.*roll-back: walk slower",
     ):
-        _run(tmp_path, step)
+        run_loop(tmp_path, step)
 
 
 def test_a_rollback_survives_a_restart(tmp_path: Path) -> None:
     whole, cut = RandomWalk(), RandomWalk()
     whole.diverge_at, cut.diverge_at = {8: 1}, {8: 1}
-    _run(tmp_path / "whole", whole)
+    run_loop(tmp_path / "whole", whole)
     cut.signal_at = 28
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path / "cut", cut)
+        run_loop(tmp_path / "cut", cut)
     resumed = RandomWalk()
-    assert _run(tmp_path / "cut", resumed).rollbacks == 1
+    assert run_loop(tmp_path / "cut", resumed).rollbacks == 1
     assert torch.equal(resumed.position, whole.position)
 
 
 def test_losses_that_wait_on_the_device_make_the_same_history(tmp_path: Path) -> None:
     reports = [
-        _run(tmp_path / str(steps), RandomWalk(), most_unread_steps=steps) for steps in (1, 2, 64)
+        run_loop(tmp_path / str(steps), RandomWalk(), most_unread_steps=steps)
+        for steps in (1, 2, 64)
     ]
     assert reports[0].history == reports[1].history == reports[2].history
 
@@ -247,7 +254,7 @@ def test_nan_is_found_when_something_is_due_and_never_reaches_a_checkpoint(
     step = RandomWalk()
     step.diverge_at = {24: 1}
     intervals = {"log_interval_images": 40, "checkpoint_interval_images": 12}
-    report = _run(tmp_path, step, most_unread_steps=64, sample_interval_images=40, **intervals)
+    report = run_loop(tmp_path, step, most_unread_steps=64, sample_interval_images=40, **intervals)
     # At 36 a checkpoint was due: the steps at 24, 28 and 32 were read and given up.
     assert step.visited == [*range(0, 36, 4), *range(24, 40, 4)]
     assert "generator_adversarial became nan at 24 images: going back to 24" in caplog.text
@@ -260,11 +267,11 @@ def test_a_stop_saves_no_state_that_comes_after_a_nan(tmp_path: Path, steps: int
     step = RandomWalk()
     step.diverge_at, step.signal_at = {16: 1}, 20
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path, step, most_unread_steps=steps, log_interval_images=40)
+        run_loop(tmp_path, step, most_unread_steps=steps, log_interval_images=40)
     saved = CheckpointStore(tmp_path / "checkpoints", keep=2, fingerprint="f").load_newest()
     assert saved is not None
     assert saved.images_seen == (24 if steps == 1 else 12)
-    report = _run(tmp_path, RandomWalk(), log_interval_images=40)
+    report = run_loop(tmp_path, RandomWalk(), log_interval_images=40)
     assert report.images_seen == 40
 
 
@@ -302,9 +309,9 @@ def test_a_kill_between_a_checkpoint_and_the_look_costs_no_picture_and_no_measur
         raise Killed
 
     with pytest.raises(Killed):
-        _run(tmp_path, RandomWalk(), evaluate=die, evaluation_interval_images=16)
+        run_loop(tmp_path, RandomWalk(), evaluate=die, evaluation_interval_images=16)
     logger, measured = RecordingLogger(), list[int]()
-    report = _run(
+    report = run_loop(
         tmp_path, RandomWalk(), logger, evaluate=measured.append, evaluation_interval_images=16
     )
     assert report.resumed_from == 16
@@ -320,8 +327,8 @@ def test_a_checkpoint_comes_before_what_is_logged(tmp_path: Path) -> None:
                 raise Killed
 
     with pytest.raises(Killed):
-        _run(tmp_path, RandomWalk(), DyingLogger())
-    assert _run(tmp_path, RandomWalk()).resumed_from == 12
+        run_loop(tmp_path, RandomWalk(), DyingLogger())
+    assert run_loop(tmp_path, RandomWalk()).resumed_from == 12
 
 
 def test_pictures_that_cannot_be_made_end_no_training(
@@ -331,5 +338,5 @@ def test_pictures_that_cannot_be_made_end_no_training(
         def log_file(self, path: Path, folder: str) -> None:
             raise OSError(28, "No space left on device")
 
-    assert _run(tmp_path, RandomWalk(), RefusingLogger()).images_seen == 40
+    assert run_loop(tmp_path, RandomWalk(), RefusingLogger()).images_seen == 40
     assert "no samples after 16 images" in caplog.text

@@ -13,13 +13,19 @@ from typing import Any
 from clipgan.artifacts import atomic_path, write_bytes
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.report.figures import style_axis
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, load_evaluation
+from clipgan.metrics.values import MetricValue, find_difference
 
 IMAGES_SEEN = "images_seen"
+EVALUATIONS_FOLDER = "evaluations"
+"""Of a training that was evaluated in its middle: a folder for each time."""
 COLUMNS = 3
 LOSS_COLOR = "#1f5fa8"
 METRIC_COLOR = "#b5541c"
 
 HistoryRow = Mapping[str, float]
+Point = tuple[int, MetricValue]
+"""Images seen, and a value measured there."""
 
 
 def load_history(path: Path) -> list[dict[str, float]]:
@@ -37,6 +43,30 @@ def load_history(path: Path) -> list[dict[str, float]]:
     if not isinstance(tree, list) or any(IMAGES_SEEN not in row for row in tree):
         raise EvaluationError(f"{path}: a row has no {IMAGES_SEEN}; run the train stage again")
     return [dict(row) for row in tree]
+
+
+def list_points(training: Path, evaluation: Evaluation) -> dict[str, list[Point]]:
+    """Metric -> its values before, during and after a training, all of one protocol.
+
+    Raises:
+        EvaluationError: an evaluation in the middle of the training is damaged.
+    """
+    values, images_seen = evaluation.values, evaluation.images_seen or 0
+    found: list[tuple[int, Mapping[str, MetricValue]]] = [(0, values.get(INITIAL, {}))]
+    for path in sorted((training / EVALUATIONS_FOLDER).glob("images-*")):
+        position = int(path.name.removeprefix("images-"))
+        if position < images_seen:
+            found.append((position, load_evaluation(path).values[TRAINED]))
+    found.append((images_seen, values.get(TRAINED, {})))
+    points: dict[str, list[Point]] = {}
+    for position, measured in found:
+        for name, value in measured.items():
+            if name in values[TRAINED] and find_difference(
+                value.protocol, values[TRAINED][name].protocol
+            ):
+                continue  # another protocol: no point of this curve
+            points.setdefault(name, []).append((position, value))
+    return points
 
 
 def save_history_csv(path: Path, rows: Sequence[HistoryRow]) -> None:

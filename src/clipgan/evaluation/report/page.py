@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -26,16 +27,26 @@ CELL_PX = 64
 """Side to which small images are enlarged in the sample strips; twice that elsewhere."""
 
 
-def format_report(evaluation: Evaluation) -> str:
-    """Write a Markdown page: what the values say, their table, their protocols, what is missing."""
-    return _render("report.md.j2", evaluation)
+def format_report(evaluation: Evaluation, verdict: Sequence[str] = ()) -> str:
+    """Write a Markdown page: what the values say, their table, their protocols, what is missing.
+
+    Args:
+        verdict: on the training, in words; empty: there is none.
+    """
+    return _render("report.md.j2", evaluation, verdict=verdict)
 
 
-def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None = None) -> str:
+def build_page(
+    evaluation: Evaluation,
+    pictures: Pictures,
+    curves: bytes | None = None,
+    verdict: Sequence[str] = (),
+) -> str:
     """Write the HTML page; the same content makes the same bytes.
 
     Args:
         curves: PNG over images seen; None: there is no training.
+        verdict: on the training, in words; empty: there is none.
     """
     return _render(
         "report.html.j2",
@@ -45,6 +56,7 @@ def build_page(evaluation: Evaluation, pictures: Pictures, curves: bytes | None 
             model: [_draw_strip(row) for row in grid] for model, grid in pictures.grids.items()
         },
         curves=curves,
+        verdict=verdict,
         figures=[
             (name, draw_precision_recall(points, name))
             for name, points in find_precision_recall(evaluation.values).items()

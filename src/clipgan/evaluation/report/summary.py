@@ -78,7 +78,7 @@ def _describe_variety(models: Mapping[str, Values]) -> list[str]:
         if kind.startswith("caption_diversity") and (low := _list_below(numbers, LOW_DIVERSITY)):
             sentences.append(
                 f"No variety: {name} is {low}, so a caption gives one picture whatever the seed. "
-                "See 'one prompt gives one image' in docs/tuning.md."
+                "See 'lost variety' in docs/tuning.md."
             )
     return sentences
 

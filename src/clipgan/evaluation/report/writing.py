@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from clipgan.artifacts import write_bytes
-from clipgan.evaluation.report.history import load_history, save_history_csv, save_history_plot
+from clipgan.evaluation.report.history import (
+    list_points,
+    load_history,
+    save_history_csv,
+    save_history_plot,
+)
 from clipgan.evaluation.report.page import build_page, format_report
 from clipgan.evaluation.report.pictures import NearestPair, Pictures
+from clipgan.evaluation.report.verdict import judge_training
 from clipgan.grids import save_grid
-from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, load_evaluation
-from clipgan.metrics.values import MetricValue, find_difference
+from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 
 PAGE_FILE = "report.html"
 REPORT_FILE = "report.md"
 GRID_CELL_PX = 128
 """Side to which small images are enlarged on the grids."""
-EVALUATIONS_FOLDER = "evaluations"
-"""Folder of a training's evaluations, with a folder for each."""
 
 
 def write_report(
@@ -35,15 +38,17 @@ def write_report(
     Raises:
         EvaluationError: the history of ``training`` is damaged.
     """
-    curves = None
+    curves: bytes | None = None
+    verdict: tuple[str, ...] = ()
     if training is not None:
+        verdict = judge_training(training, evaluation)
         _save_history(folder, training, evaluation)
         curves = (folder / "history.png").read_bytes()
     if TRAINED in pictures.grids:
         _save_grids(folder, pictures)
     _save_nearest(folder, pictures.nearest.get(TRAINED, ()))
-    write_bytes(folder / REPORT_FILE, format_report(evaluation).encode())
-    write_bytes(folder / PAGE_FILE, build_page(evaluation, pictures, curves).encode())
+    write_bytes(folder / REPORT_FILE, format_report(evaluation, verdict).encode())
+    write_bytes(folder / PAGE_FILE, build_page(evaluation, pictures, curves, verdict).encode())
 
 
 def _save_grids(folder: Path, pictures: Pictures) -> None:
@@ -73,31 +78,9 @@ def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
 def _save_history(folder: Path, training: Path, evaluation: Evaluation) -> None:
     """Write history.csv and history.png: losses, and metrics before, during and after training."""
     rows = load_history(training / "history.json")
-    values, images_seen = evaluation.values, evaluation.images_seen or 0
-    evaluations = [(0, values.get(INITIAL, {}))]
-    evaluations += _load_evaluations(training / EVALUATIONS_FOLDER, images_seen)
-    evaluations.append((images_seen, values.get(TRAINED, {})))
-    points: dict[str, list[tuple[int, float]]] = {}
-    for position, measured in evaluations:
-        for name, value in measured.items():
-            if name in values[TRAINED] and find_difference(
-                value.protocol, values[TRAINED][name].protocol
-            ):
-                continue  # of another protocol, so it is no point of this curve
-            points.setdefault(name, []).append((position, value.value))
+    points = {
+        name: [(position, value.value) for position, value in found]
+        for name, found in list_points(training, evaluation).items()
+    }
     save_history_csv(folder / "history.csv", rows)
     save_history_plot(folder / "history.png", rows, points)
-
-
-def _load_evaluations(
-    folder: Path, images_seen: int
-) -> list[tuple[int, Mapping[str, MetricValue]]]:
-    """Read images seen and values of the evaluations during the training, except at its end."""
-    places = {
-        int(path.name.removeprefix("images-")): path for path in sorted(folder.glob("images-*"))
-    }
-    return [
-        (position, load_evaluation(path).values[TRAINED])
-        for position, path in places.items()
-        if position < images_seen
-    ]

@@ -131,9 +131,11 @@ class GalipStep(AdversarialStep):
             "mismatched_hinge": compute_fake_hinge(mismatched),
             "fake_hinge": compute_fake_hinge(unreal),
         }
-        matched_hinge, mismatched_hinge, fake_hinge = terms.values()
-        total = compute_discriminator_hinge(
-            matched_hinge, mismatched_hinge, fake_hinge, weights.mismatched_share
+        total = terms["discriminator_adversarial"] = compute_discriminator_hinge(
+            terms["matched_hinge"],
+            terms["mismatched_hinge"],
+            terms["fake_hinge"],
+            weights.mismatched_share,
         )
         # The matching-aware gradient penalty, at the matched pairs in CLIP's feature space.
         if weights.ma_gp_weight > 0:
@@ -173,6 +175,16 @@ class GalipStep(AdversarialStep):
         # Average of G's weights, not in the paper.
         self.update_average(images_seen)
         return values
+
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """See :class:`AdversarialStep`."""
+        network = self.discriminator
+        with self._autocast():
+            tokens = self.tower.encode_intermediates(self._prepare(images), network.tapped_blocks)
+            logits: Tensor = network.compute_logits(
+                network(tokens), network.scale_texts(text_features)
+            )
+        return logits
 
     def _encode_intermediates(self, images: Tensor, random: StepRandom) -> Tensor:
         """Tokens of the tapped blocks, after augmentation; later blocks are not run."""

@@ -17,10 +17,10 @@ from clipgan.families.lafite.training.start import (
 )
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.bundle import BundleInfo
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
 from clipgan.training.family import TrainingSpec
-from clipgan.training.state import TrainingStep
 
 
 def _build_networks(config: TrainConfig, clip: ClipEncoder) -> LafiteNetworks:
@@ -41,7 +41,7 @@ def _load_initial_weights(
 
 def _build_step(
     config: TrainConfig, networks: LafiteNetworks, conditions: Conditions, processes: Processes
-) -> TrainingStep:
+) -> AdversarialStep:
     network, clip = config.lafite.discriminator, conditions.clip
     if network.kind == "projected":
         return ProjectedStep(

@@ -90,5 +90,11 @@ class ProjectedStep(GeneratorPhases):
         self.update_average(images_seen)
         return values
 
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """See :class:`AdversarialStep`; the mean over all places of all depths."""
+        output = self.discriminator(self.clip.encode(images).maps)
+        logits: Tensor = self.discriminator.compute_logits(output, text_features)
+        return logits.mean(1)
+
     def _look(self, images: Tensor, random: StepRandom) -> ClipView:
         return self.clip.encode(self.augmenter.augment(images, random.rng))

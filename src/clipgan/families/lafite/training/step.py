@@ -120,6 +120,12 @@ class LafiteStep(GeneratorPhases):
         self.update_average(images_seen)
         return values
 
+    def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """See :class:`AdversarialStep`."""
+        output = self.discriminator(images)
+        logits: Tensor = self.discriminator.compute_logits(output, text_features)
+        return logits
+
     def _train_only(self, network: nn.Module) -> None:
         self.generator.requires_grad_(network is self.generator)
         self.discriminator.requires_grad_(network is self.discriminator)
