@@ -233,6 +233,17 @@ def test_captured_state_continues_bit_for_bit(precision: str) -> None:
         assert all(torch.equal(tensors[name], found[name]) for name in tensors), group
 
 
+def test_asking_the_heads_for_logits_leaves_their_state_alone() -> None:
+    """The power iterations move in training mode only."""
+    step, batch = _build(), draw_batch(BATCH, SIDE, DIM)
+    before = copy_state(step.discriminator)
+    step.discriminator.eval()
+    with torch.no_grad():
+        logits = step.compute_logits(batch.images, batch.text_features)
+    assert logits.shape == (BATCH,)
+    assert find_changes(step.discriminator, before) == set()
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.02), ("bf16", 0.12)])
 def test_losses_and_gradients_are_those_of_fp32(precision: str, tolerance: float) -> None:
     expected = _run(_build(), 0)
