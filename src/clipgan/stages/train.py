@@ -227,29 +227,23 @@ def _build_loop(
     parameters = flatten("train", select_training(config))
     logger.log_params(parameters)
     if processes.is_main:
-        _look_ahead(
-            config,
-            monitoring,
+        check_disk_space(
             networks,
-            conditions,
-            images=images,
-            image_store=image_store,
-            run_folder=run_folder,
-            parameters=parameters,
+            run_folder,
+            keep_checkpoints=monitoring.keep_checkpoints,
+            has_initial=config.initial_weights != NO_WEIGHTS,
+            decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
         )
+        announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
+        note_blind_clip(conditions.table, conditions.selected)
     step = _load_family(config).build_step(config, networks, conditions, processes)
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    folder = run_folder / EVALUATIONS_FOLDER
+    samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(
-        networks.generator_ema,
-        conditions,
-        config,
-        monitoring,
-        run_folder / SAMPLES_FOLDER,
-        probe=probe.measure,
+        networks.generator_ema, conditions, config, monitoring, samples, probe=probe.measure
     )
     return TrainingLoop(
         step,
@@ -279,29 +273,6 @@ def _build_loop(
         ),
         diagnose=diagnose,
     )
-
-
-def _look_ahead(
-    config: TrainConfig,
-    monitoring: MonitoringConfig,
-    networks: Networks[Any, Any],
-    conditions: Conditions,
-    *,
-    images: Path,
-    image_store: Path,
-    run_folder: Path,
-    parameters: Mapping[str, Any],
-) -> None:
-    """Say before the first step what would spoil the training or surprise its user."""
-    check_disk_space(
-        networks,
-        run_folder,
-        keep_checkpoints=monitoring.keep_checkpoints,
-        has_initial=config.initial_weights != NO_WEIGHTS,
-        decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
-    )
-    announce_start(run_folder, {**parameters, "images": load_manifest(images).fingerprint})
-    note_blind_clip(conditions.table, conditions.selected)
 
 
 def _describe_bundle(
