@@ -132,6 +132,14 @@ class TestClip:
         (found,) = self.describe("clip_score_tiny", 0.4, 0.2, independent=True)
         assert found.endswith("choose another (evaluate.judge_clip_model).")
 
+    def test_the_start_may_draw_what_clip_knows_better(self) -> None:
+        numbers = (("trained", 0.2, 0.02), ("initial", 0.5, 0.02), ("real", 0.3, 0.01))
+        values: Values = {
+            name: {"clip_score": value_of("clip_score", number, spread, independent=False)}
+            for name, number, spread in numbers
+        }
+        assert summarise(values, []) == ()
+
     def test_real_images_at_chance(self) -> None:
         (found,) = self.describe("r_precision", 0.005, 0.012, independent=False)
         assert found.startswith(

@@ -13,6 +13,7 @@ from clipgan.metrics.comparison import (
     ModelComparison,
     compare_values,
 )
+from clipgan.metrics.evaluations import INITIAL
 from clipgan.metrics.values import MetricValue
 
 Values = Mapping[str, MetricValue]
@@ -131,7 +132,12 @@ def _list_below(numbers: Mapping[str, float], limit: float) -> str:
 
 
 def _describe_clip(models: Mapping[str, Values], real: Values) -> list[str]:
-    """Doubt a CLIP by which real images fit their captions no better than generated ones do."""
+    """Doubt a CLIP by which real images fit their captions no better than generated ones do.
+
+    Those of the start do not count: what it draws may be of another kind, which this CLIP knows
+    better than the images at hand.
+    """
+    models = {model: values for model, values in models.items() if model != INITIAL}
     sentences = []
     for name, value in real.items():
         if not name.rpartition("/")[2].startswith(("r_precision", "clip_score")):
