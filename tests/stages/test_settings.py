@@ -70,6 +70,13 @@ def read_settings(changes: dict[str, Any], folder: Path, uri: str = "unused") ->
     return {stage: (folder / f"{stage}.json").read_text() for stage in STAGES}
 
 
+PROJECTED = {
+    "train.lafite.discriminator.kind": "projected",
+    "train.lafite.losses.r1_gamma": 0.0,
+    "train.lafite.losses.discriminator_contrastive_weight": 0.0,
+}
+
+
 @pytest.mark.parametrize(
     ("base", "changes", "expected"),
     [
@@ -84,6 +91,10 @@ def read_settings(changes: dict[str, Any], folder: Path, uri: str = "unused") ->
         ({"train.precision": "fp32"}, {"train.lafite.reduced_precision_resolutions": 1}, ""),
         ({}, {"train.lafite.reduced_precision_resolutions": 1}, "train"),
         ({}, {"train.lafite.clip_view.crops": 3}, ""),
+        ({}, {"train.lafite.discriminator.projected.channels": 8}, ""),
+        (PROJECTED, {"train.lafite.discriminator.projected.channels": 8}, "train"),
+        (PROJECTED, {"train.lafite.discriminator.channel_base": 64}, ""),
+        (PROJECTED, {"train.lafite.clip_view.kind": "full"}, ""),
         ({"train.lafite.clip_view.kind": "full"}, {"train.lafite.clip_view.min_side": 0.5}, ""),
         ({}, {"monitoring.keep_checkpoints": 9, "register.min_improvement": 1.0}, ""),
         ({}, {"ingest.jpeg_quality": 50, "ingest.folder": "unread"}, ""),

@@ -265,6 +265,22 @@ def test_the_heads_convolve_in_the_chosen_precision() -> None:
     assert step.discriminator.compute_logits(features, texts).dtype == torch.float32
 
 
+@torch.no_grad()
+def test_the_heads_see_how_strong_the_maps_are() -> None:
+    """A generator that overdoes its contrasts must not look the same to them."""
+    step = _build()
+    step.discriminator.eval()
+    batch = draw_batch(BATCH, SIDE, DIM)
+    maps = step.clip.encode(batch.images).maps
+    logits = [
+        step.discriminator.compute_logits(
+            step.discriminator([each * scale for each in maps]), batch.text_features
+        )
+        for scale in (1.0, 3.0)
+    ]
+    assert float((logits[1] - logits[0]).std()) > 0.5 * float(logits[0].std())
+
+
 def test_the_heads_learn_to_tell_real_from_generated() -> None:
     step = _build(
         {

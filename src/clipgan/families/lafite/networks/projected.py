@@ -20,15 +20,14 @@ from clipgan.errors import ConfigError
 from clipgan.models.networks import Discriminator
 
 LEAKY_SLOPE = 0.2
-EPSILON = 1e-8
 
 
 class ProjectionHead(nn.Module):
     """Maps of one depth and a text -> one logit a place.
 
     ``1x1 -> residual 3x3``, then the inner product with a linear map of the text: ``<f(x), W h +
-    b>``, in which ``b`` is what is said of an image whatever its text. All weights are spectrally
-    normalised (Miyato et al., arXiv 1802.05957); they are computed in float32.
+    b> / sqrt(C)``, in which ``b`` is what is said of an image whatever its text. All weights are
+    spectrally normalised (Miyato et al., arXiv 1802.05957); they are computed in float32.
     """
 
     def __init__(self, map_channels: int, channels: int, text_dim: int) -> None:
@@ -39,6 +38,7 @@ class ProjectionHead(nn.Module):
         for layer in (self.enter, self.residual, self.text):
             spectral_norm(layer)
         self.text_gain = math.sqrt(text_dim)
+        self.logit_gain = 1.0 / math.sqrt(channels)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, map_channels, H, W) -> (N, channels, H, W), both of the same dtype."""
@@ -48,7 +48,7 @@ class ProjectionHead(nn.Module):
     def compute_logits(self, features: Tensor, text_features: Tensor) -> Tensor:
         """(N, channels, H, W) and unit (N, text_dim) -> (N, H * W) float32."""
         # A unit vector's numbers shrink with its length: back to a mean square of 1.
-        texts: Tensor = self.text(text_features * self.text_gain)
+        texts: Tensor = self.text(text_features * self.text_gain) * self.logit_gain
         return torch.einsum("nchw,nc->nhw", features.float(), texts).flatten(1)
 
 
@@ -79,10 +79,9 @@ class ProjectedDiscriminator(Discriminator):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (N, C_k, H_k, W_k) of growing depth -> features (N, channels, H_k, W_k).
 
-        The maps of an image are brought to a mean square of 1 first: depths differ tenfold.
+        Maps come as they are: their size says how strong the contrasts of an image are.
         """
-        scaled = (each.float() * _compute_scale(each.float()) for each in maps)
-        pairs = zip(self._list_heads(), scaled, strict=True)
+        pairs = zip(self._list_heads(), maps, strict=True)
         return [head(each.to(self.compute_dtype)) for head, each in pairs]
 
     def compute_logits(self, features: Sequence[Tensor], text_features: Tensor) -> Tensor:
@@ -93,10 +92,6 @@ class ProjectedDiscriminator(Discriminator):
 
     def _list_heads(self) -> list[ProjectionHead]:
         return [head for head in self.heads if isinstance(head, ProjectionHead)]
-
-
-def _compute_scale(maps: Tensor) -> Tensor:
-    return (maps.square().mean((1, 2, 3), keepdim=True) + EPSILON).rsqrt()
 
 
 def _convolve(layer: nn.Conv2d, maps: Tensor) -> Tensor:
