@@ -108,8 +108,8 @@ class GeneratorBlock(nn.Module):
         """(N, in, H, W) and (N, condition_dim) -> (N, out, side_px, side_px)."""
         # What sees one pixel at a time may come before nearest resizing, on fewer pixels.
         hidden = self._resize(self.fuse_in(features, condition))
-        hidden = self.fuse_out(self.conv_in(hidden), condition)
-        return self._resize(self.shortcut(features)) + self.conv_out(hidden)
+        drawn: Tensor = self.conv_out(self.fuse_out(self.conv_in(hidden), condition))
+        return drawn + self._resize(self.shortcut(features))
 
     def _resize(self, features: Tensor) -> Tensor:
         return F.interpolate(features, size=(self.side_px, self.side_px), mode="nearest")
