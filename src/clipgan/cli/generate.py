@@ -43,6 +43,7 @@ def generate_files(
     out: Path,
     model: str | None,
     device: str,
+    precision: str = "fp32",
     force: bool = False,
 ) -> list[Path]:
     """Write a file for each image; returns their paths, in the sampler's order.
@@ -54,6 +55,7 @@ def generate_files(
     Args:
         model: see :func:`load_model`; None: the project's champion, else the built-in generator.
             The choice is printed on stderr, and so are prompts that CLIP cannot tell apart.
+        precision: ``fp32`` or ``bf16``, of the generator.
         force: replace ``out`` where it is a file.
 
     Raises:
@@ -66,7 +68,7 @@ def generate_files(
     check_request(prompts, seed=seed, num_images=num_images, choice=choice)
     if model is None:
         model = choose_model()
-    sampler, name = load_model(model, device)
+    sampler, name = load_model(model, device, precision)
     for warning in sampler.describe_alike(prompts):
         print(f"note: {warning}", file=sys.stderr)
     images = sampler.sample(
@@ -153,7 +155,7 @@ def _find_champion() -> tuple[str, str]:
     return BUILT_IN, f"{name} has no champion yet; --model names another"
 
 
-def load_model(model: str, device: str) -> tuple[Sampler, str]:
+def load_model(model: str, device: str, precision: str = "fp32") -> tuple[Sampler, str]:
     """The generator at an address, and its name: the address, or a folder's last part.
 
     Raises:
@@ -177,7 +179,8 @@ def load_model(model: str, device: str) -> tuple[Sampler, str]:
         weights: str | Path | None = registered_clip
         if weights is None and "clip_weights" not in info.provenance:
             weights = find_clip_weights(info, _read_features())
-        return load_sampler(bundle, device=chosen, clip_weights=weights), name
+        sampler = load_sampler(bundle, device=chosen, clip_weights=weights, precision=precision)
+        return sampler, name
 
 
 def _read_features() -> FeaturesConfig | None:
@@ -208,6 +211,7 @@ def _describe(
         model=model,
         model_sha256=sampler.info.files[GENERATOR_FILE],
         clip=sampler.info.clip.get("model", ""),
+        precision=sampler.precision,
         clipgan=version("clipgan"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipgan.errors import ConfigError
@@ -24,6 +25,11 @@ class FamilySampling:
     def __init__(self, generator: Any) -> None:
         """``generator``: of the family, on its device."""
         self.generator: Generator = generator
+        self.dtype = torch.float32
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Number format of the layers that may leave float32; images are float32 always."""
+        self.dtype = dtype
 
     @property
     def num_layers(self) -> int:
@@ -69,5 +75,12 @@ class FamilySampling:
             texts: (N, text_dim), as the generator was trained to take them.
         """
         del mixed, choice
-        images: Tensor = self.generator(latents, texts)
+        # One call a picture: nothing that autocast could keep is used twice.
+        with torch.autocast(
+            latents.device.type,
+            self.dtype,
+            enabled=self.dtype != torch.float32,
+            cache_enabled=False,
+        ):
+            images: Tensor = self.generator(latents, texts)
         return images

@@ -30,6 +30,7 @@ class PictureSettings:
         mix: style mixes as ``SEED:FIRST-LAST``.
         model: the generator's name; ``model_sha256`` of its weights identifies it.
         clip: name of the CLIP that read the prompt.
+        precision: of the generator, ``fp32`` or ``bf16``.
         clipgan: version of this package.
     """
 
@@ -44,6 +45,7 @@ class PictureSettings:
     model: str
     model_sha256: str
     clip: str
+    precision: str
     clipgan: str
 
     def to_json(self) -> str:
@@ -63,6 +65,7 @@ class PictureSettings:
             "Model": self.model,
             "Model hash": self.model_sha256[:12],
             "CLIP": self.clip,
+            "Precision": None if self.precision == "fp32" else self.precision,
             "Version": f"clipgan {self.clipgan}",
         }
         named = (f"{name}: {value}" for name, value in values.items() if value is not None)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clipgan.config import FeaturesConfig
+from clipgan.devices import DTYPES
 from clipgan.errors import ClipError, ConfigError
 from clipgan.families.registry import FAMILIES, find_family
 from clipgan.generation.family_sampling import FamilySampling
@@ -48,9 +49,18 @@ class Sampler:
         clip: the encoder whose fingerprint the bundle names.
         device: on the CPU images are made one by one, because kernels of another batch size may
             round differently; a GPU makes the same bytes for the same call only.
+        precision: ``fp32``, or ``bf16`` for the generator's convolutions: other bytes, and about
+            half the time on a CPU that has bf16 instructions, more on one that has none.
     """
 
-    def __init__(self, bundle: GeneratorBundle, clip: ClipEncoder, device: torch.device) -> None:
+    def __init__(
+        self,
+        bundle: GeneratorBundle,
+        clip: ClipEncoder,
+        device: torch.device,
+        *,
+        precision: str = "fp32",
+    ) -> None:
         self.info = bundle.info
         self._bundle = bundle
         self.device = device
@@ -60,6 +70,8 @@ class Sampler:
         self._family: FamilySampling = find_family(self.info.family).load("sampling")(
             self._generator
         )
+        self.precision = precision
+        self._family.compute_in(DTYPES[precision])
         self._batch_size = _GPU_BATCH if device.type == "cuda" else 1
 
     @property
@@ -178,7 +190,11 @@ class Sampler:
 
 
 def load_sampler(
-    bundle_dir: Path | None, *, device: torch.device, clip_weights: str | Path | None = None
+    bundle_dir: Path | None,
+    *,
+    device: torch.device,
+    clip_weights: str | Path | None = None,
+    precision: str = "fp32",
 ) -> Sampler:
     """Load a generator bundle and the CLIP that its ``bundle.json`` names.
 
@@ -186,6 +202,7 @@ def load_sampler(
         bundle_dir: folder of the bundle; None: the first family's built-in generator.
         clip_weights: as ``features.clip_weights``; None: those of the bundle's provenance, or the
             built-in CLIP where it names none.
+        precision: of the generator, see :class:`Sampler`; CLIP's is fp32.
 
     Raises:
         CheckpointError: the bundle is missing or damaged.
@@ -194,7 +211,8 @@ def load_sampler(
     folder = bundle_dir or get_base_folder(next(iter(FAMILIES)))
     bundle = load_bundle(folder, with_discriminator=False)
     weights = str(clip_weights or find_clip_weights(bundle.info))
-    return Sampler(bundle, load_matching_clip(bundle.info.clip, weights, device), device)
+    clip = load_matching_clip(bundle.info.clip, weights, device)
+    return Sampler(bundle, clip, device, precision=precision)
 
 
 def find_clip_weights(info: BundleInfo, features: FeaturesConfig | None = None) -> str:

@@ -47,6 +47,7 @@ def generate(
     num_images: int = 1,
     choice: StyleChoice | None = None,
     force: bool = False,
+    precision: str = "fp32",
 ) -> list[Path]:
     return generate_files(
         prompts,
@@ -57,6 +58,7 @@ def generate(
         model=str(model),
         device="cpu",
         force=force,
+        precision=precision,
     )
 
 
@@ -175,11 +177,24 @@ class TestSettings:
             "model": "tiny",
             "model_sha256": weights,
             "clip": "clipgan-vit-h32-96",
+            "precision": "fp32",
         }
         prompt, line = text.splitlines()
         assert prompt == "ein Äpfelchen 🍎"
         assert line.startswith("Seed: 5, Image: 0, Size: 8x8, Truncation: 0.7, Mix: 7:0-1, Model: ")
         assert str(tmp_path) not in path.read_bytes().decode("latin-1")
+
+    def test_only_another_precision_than_the_default_is_named_for_people(
+        self, tmp_path: Path, bundle: Path
+    ) -> None:
+        texts = []
+        for precision in ("fp32", "bf16"):
+            path = generate(["a dog"], tmp_path / precision, bundle, precision=precision)[0]
+            with Image.open(path) as picture:
+                assert json.loads(picture.info["clipgan"])["precision"] == precision
+                texts.append(picture.info["parameters"])
+        assert "Precision" not in texts[0]
+        assert "Precision: bf16" in texts[1]
 
     @pytest.mark.parametrize(
         ("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")]

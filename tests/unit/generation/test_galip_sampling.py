@@ -127,3 +127,22 @@ def test_lafites_images_are_those_of_the_network_itself(tmp_path: Path) -> None:
             wanted = bundle.generator(latents, texts, truncation=psi, noise="const")
             assert torch.equal(bundle.generate(latents, texts, truncation=psi), wanted)
     assert not bundle.takes_raw_texts
+
+
+@pytest.mark.parametrize("family", ["lafite", "galip"])
+def test_bf16_has_its_own_bytes_and_nearly_the_same_pictures(family: str, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    width = TinyClip.embed_dim
+    path = save_galip(folder) if family == "galip" else save_tiny_bundle(folder, text_dim=width)
+    clip: Any = TinyVitClip() if family == "galip" else TinyClip()
+
+    def draw(precision: str) -> torch.Tensor:
+        sampler = Sampler(load_bundle(path), clip, CPU, precision=precision)
+        return sampler.sample(["a dog", "a rocket"], seed=5, num_images=2)
+
+    full, short = draw("fp32"), draw("bf16")
+    assert torch.equal(draw("bf16"), short)
+    assert torch.equal(draw("fp32"), full)
+    assert not torch.equal(short, full)
+    # 2^-9 a rounding, some ten in a row, in grey levels of 127.5.
+    assert float((short.float() - full.float()).abs().mean()) < 10 * 127.5 * 2**-9

@@ -30,10 +30,14 @@ class TinyTextEncoder(nn.Module):
 
 
 def load_tiny_sampler(
-    folder: Path | None, *, device: torch.device, clip_weights: Path | None = None
+    folder: Path | None,
+    *,
+    device: torch.device,
+    clip_weights: Path | None = None,
+    precision: str = "fp32",
 ) -> Sampler:
     """The signature of the real loader."""
     assert folder is not None
     encoder: Any = TinyTextEncoder()
     bundle = load_bundle(folder, with_discriminator=False)
-    return Sampler(bundle, encoder, device)
+    return Sampler(bundle, encoder, device, precision=precision)

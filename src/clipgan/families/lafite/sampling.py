@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from clipgan.families.lafite.networks import LafiteGenerator
@@ -26,6 +27,11 @@ class LafiteSampling(FamilySampling):
     def latent_average(self) -> Tensor:
         """See :class:`FamilySampling`."""
         return self.generator.latent_average.cpu().clone()
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """See :class:`FamilySampling`: the blocks of the four highest resolutions, as in training
+        at reduced precision."""
+        self.generator.compute_dtype = dtype
 
     def check(self, choice: StyleChoice) -> None:
         """See :class:`FamilySampling`."""

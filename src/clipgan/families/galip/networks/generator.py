@@ -40,8 +40,7 @@ class PromptedTower(Protocol):
 
 
 class ConditionalAffine(nn.Module):
-    """``x * scale + shift`` a channel, both from small networks on the condition; starts as the
-    identity."""
+    """``x * scale + shift`` a channel, from networks on the condition; starts as the identity."""
 
     def __init__(self, channels: int, condition_dim: int) -> None:
         super().__init__()
@@ -107,16 +106,12 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """(N, in, H, W) and (N, condition_dim) -> (N, out, side_px, side_px)."""
-        # The first fusion and the 1x1 shortcut see one pixel at a time, so they may come before
-        # nearest resizing: the same values from a quarter of the pixels.
+        # What sees one pixel at a time may come before nearest resizing, on fewer pixels.
         hidden = self._resize(self.fuse_in(features, condition))
         drawn: Tensor = self.conv_out(self.fuse_out(self.conv_in(hidden), condition))
-        changed: Tensor = self._resize(self.shortcut(features)) + drawn
-        return changed
+        return drawn + self._resize(self.shortcut(features))
 
     def _resize(self, features: Tensor) -> Tensor:
-        if features.shape[-1] == self.side_px:
-            return features
         return F.interpolate(features, size=(self.side_px, self.side_px), mode="nearest")
 
 
