@@ -14,7 +14,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.errors import FeatureStoreError
 from clipgan.models.bundle import load_bundle
 from clipgan.models.modality_gap import ModalityMeans
-from clipgan.stages.generator_under_test import encode_conditions, find_stored_conditions
+from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.stored_features import StoredFeatures
 from tests.stages.test_evaluate import save_training
 from tests.stages.tiny_training import TinyClip, build_world
@@ -54,7 +54,7 @@ def test_each_generator_is_shown_features_in_its_own_space(world: Path, captione
     shifted = means.centre_texts(raw) if captioned else means.centre_images(raw)
     assert torch.equal(find_stored_conditions(centred, stored, clip)(names), shifted)
     if captioned:
-        encoded = encode_conditions(centred, clip)(names)
+        encoded = centred.encode_texts(clip, names)
         assert torch.equal(encoded, shifted)
     assert not torch.equal(shifted, raw)
 

@@ -117,12 +117,14 @@ def test_official_profile_trains_the_same_forms(tmp_path: Path) -> None:
     networks = load_lafite_weights(write_tiny(tmp_path, tiny_snapshot()))
     train = load_profile(ROOT / "profiles" / "lafite-official.yaml").train
     sizes = {"latent_dim", "style_dim", "text_hidden_dim", "mapping_layers"}
+    sizes |= {"channel_base", "channel_max", "kind", "projected"}
     assert networks.discriminator is not None
+    assert train.lafite.discriminator.kind == "stylegan2"
     for module, section in (
         (networks.generator, train.lafite.generator),
         (networks.discriminator, train.lafite.discriminator),
     ):
-        forms = set(section.model_dump()) - sizes - {"channel_base", "channel_max"}
+        forms = set(section.model_dump()) - sizes
         assert len(forms) >= 3
         for key in forms:
             assert module.architecture[key] == getattr(section, key), key
