@@ -49,8 +49,8 @@ class Sampler:
         clip: the encoder whose fingerprint the bundle names.
         device: on the CPU images are made one by one, because kernels of another batch size may
             round differently; a GPU makes the same bytes for the same call only.
-        precision: ``fp32``, or ``bf16`` for the generator's convolutions: other bytes, and about
-            half the time on a CPU that has bf16 instructions, more on one that has none.
+        precision: ``fp32``, or ``bf16`` for the generator's convolutions: other bytes, faster on a
+            CPU that has bf16 instructions and slower on one that has none.
     """
 
     def __init__(
