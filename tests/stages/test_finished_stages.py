@@ -182,7 +182,7 @@ def test_a_pretrained_generator_stands_before_its_state_goes(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for name, target in (("replace_folder", stage), ("remove_folder", stage)):
+    for name, target in (("replace_folder", artifacts), ("remove_folder", stage)):
         with monkeypatch.context() as patch:
             if name == "remove_folder":
                 forbid_steps(patch)

@@ -22,7 +22,7 @@ from clipgan.threads import (
     renew_threads,
 )
 from tests.params import PARAMS_YAML
-from tests.unit.training.test_loop import RandomWalk, _run
+from tests.unit.training.test_loop import RandomWalk, run_loop
 
 
 @pytest.fixture(autouse=True)
@@ -110,9 +110,9 @@ def test_a_training_chooses_once_and_a_resumed_one_keeps_the_number(
     stopped = RandomWalk()
     stopped.signal_at = 20
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path, stopped, threads="auto")
+        run_loop(tmp_path, stopped, threads="auto")
     assert torch.get_num_threads() == 2, "the number outside is not the training's"
-    report = _run(tmp_path, RandomWalk(), threads="auto")
+    report = run_loop(tmp_path, RandomWalk(), threads="auto")
     assert report.num_threads == 1
     assert asked == [[1, 2], [1]]
     assert "differ by rounding" not in caplog.text
@@ -124,8 +124,8 @@ def test_another_number_on_the_way_is_said(
     stopped = RandomWalk()
     stopped.signal_at = 20
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path, stopped, threads=2)
-    assert _run(tmp_path, RandomWalk(), threads=1).num_threads == 1
+        run_loop(tmp_path, stopped, threads=2)
+    assert run_loop(tmp_path, RandomWalk(), threads=1).num_threads == 1
     assert "2 threads went this far, now there are 1" in caplog.text
 
 
