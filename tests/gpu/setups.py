@@ -32,14 +32,14 @@ FAMILIES = ("lafite", "galip")
 TINY: dict[str, Any] = {
     "batch_size": 8,
     "resolution_px": 16,
-    "generator.latent_dim": 16,
-    "generator.style_dim": 16,
-    "generator.text_hidden_dim": 16,
-    "generator.mapping_layers": 2,
-    "generator.channel_base": 256,
-    "generator.channel_max": 16,
-    "discriminator.channel_base": 256,
-    "discriminator.channel_max": 16,
+    "lafite.generator.latent_dim": 16,
+    "lafite.generator.style_dim": 16,
+    "lafite.generator.text_hidden_dim": 16,
+    "lafite.generator.mapping_layers": 2,
+    "lafite.generator.channel_base": 256,
+    "lafite.generator.channel_max": 16,
+    "lafite.discriminator.channel_base": 256,
+    "lafite.discriminator.channel_max": 16,
     "galip": {**TREE, "losses": {**TREE["losses"], "reconstruction_weight": 50.0}},
 }
 

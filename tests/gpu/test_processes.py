@@ -45,7 +45,7 @@ def test_a_step_of_a_group_of_one_is_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alone = run_step(build_step(family, device), device, 0).read()
-    together = build_step(family, device, losses__gather_negatives=True)
+    together = build_step(family, device, lafite__losses__gather_negatives=True)
     monkeypatch.setattr(Processes, "average", lambda self, v: distributed._Average.apply(v))
     monkeypatch.setattr(Processes, "all_gather", lambda self, v: distributed._GatherRows.apply(v))
     found = run_step(together, device, 0).read()
