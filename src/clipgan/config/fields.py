@@ -102,6 +102,18 @@ class FamilySection(Section):
             ValueError: names the key, its value and the fix.
         """
 
+    def check_codes(self, num_codes: int, latent_dim: int) -> None:
+        """Refuse more codes of the warm-up than the generator has latents.
+
+        Raises:
+            ValueError: names both.
+        """
+        if num_codes > latent_dim:
+            raise ValueError(
+                f"warm_up_codes = {num_codes}, but the generator's latent_dim = {latent_dim}: "
+                "lower the first or raise the second"
+            )
+
     def select(self, train: TrainConfig) -> dict[str, Any]:
         """The keys that a training with these shared ones reads, with their values."""
         del train

@@ -28,6 +28,8 @@ from clipgan.config.fields import (
 from clipgan.families.registry import FAMILIES, FamilySpec
 
 Augmentation = Literal["color", "translation", "cutout"]
+MAX_CODES = 192
+"""Numbers of an 8 px thumbnail."""
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -126,6 +128,14 @@ class TrainConfig(Section):
     ]
     total_images: PositiveInt
     warm_up_images: Annotated[int, Field(ge=0, description="reconstruction only; 0 in the paper")]
+    warm_up_codes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MAX_CODES,
+            description="latents that carry the image there, ADR 0032; 0: all are noise",
+        ),
+    ]
     batch_size: Annotated[
         int, Field(ge=2, description="of all processes together; contrast needs two images")
     ]

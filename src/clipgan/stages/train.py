@@ -39,6 +39,7 @@ from clipgan.training.inputs import (
     count_undecoded_bytes,
     select_training_images,
 )
+from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.sample_grid import SampleGrid
@@ -240,6 +241,8 @@ def _build_loop(
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
+    if config.warm_up_images and config.warm_up_codes:
+        step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(

@@ -17,10 +17,12 @@ from clipgan.losses.mismatch import mismatch_texts
 from clipgan.losses.reconstruction import fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
+from clipgan.random_draws import draw_normal
 from clipgan.training.augmenter import build_augmenter
 from clipgan.training.distributed import Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
+from clipgan.training.latent_codes import LatentCodes
 from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import NetworkUpdates, capture_updates, restore_updates
@@ -29,7 +31,8 @@ from clipgan.training.updates import NetworkUpdates, capture_updates, restore_up
 class AdversarialStep(ABC):
     """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
 
-    Subclasses set ``generator_updates`` and ``discriminator_updates``.
+    Subclasses set ``generator_updates`` and ``discriminator_updates``. ``latent_codes`` are of the
+    warm-up; None: its latents are noise alone.
     """
 
     advice: str
@@ -56,6 +59,7 @@ class AdversarialStep(ABC):
         self.config, self.mapper, self.processes = config, mapper, processes
         self.device = next(networks.generator.parameters()).device
         self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
+        self.latent_codes: LatentCodes | None = None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
@@ -75,6 +79,22 @@ class AdversarialStep(ABC):
             random.rng,
             self.mapper,
         )
+
+    def draw_latents(
+        self, count: int, random: StepRandom, codes: Tensor | None = None
+    ) -> Tensor:
+        """(count, latent_dim) standard normal; ``codes`` (count, K) stand in the first K places."""
+        shape = (count, self.generator.latent_dim)
+        latents = draw_normal(shape, random.rng, device=random.rng.device)
+        if codes is not None:
+            latents[:, : codes.shape[1]] = codes
+        return latents
+
+    def encode_warm_up(self, batch: Batch, texts: Tensor, images_seen: int) -> Tensor | None:
+        """What the latents of these conditions carry of their images; None after the warm-up."""
+        if self.latent_codes is None or images_seen >= self.config.warm_up_images:
+            return None
+        return self.latent_codes.encode(batch.feature_images, texts)
 
     def mismatch(self, texts: Tensor) -> Tensor:
         """Each row's text from the next row of the whole batch, whoever holds it; detached."""

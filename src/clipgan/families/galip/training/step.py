@@ -33,7 +33,6 @@ from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, com
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
-from clipgan.random_draws import draw_normal
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.random_streams import StepRandom
@@ -96,9 +95,8 @@ class GalipStep(AdversarialStep):
         texts = self.draw_conditions(batch, random)
 
         # Fakes G(z, e), with a graph to G.
-        latents = draw_normal(
-            (len(texts), self.generator.latent_dim), random.rng, device=random.rng.device
-        )
+        codes = self.encode_warm_up(batch, texts, images_seen)
+        latents = self.draw_latents(len(texts), random, codes)
         with self._autocast():
             fake = self.generator(latents, texts)
 

@@ -20,7 +20,6 @@ from clipgan.families.lafite.training.losses import LossSum
 from clipgan.losses.penalties import PathLengthPenalty
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.noise_mapper import NoiseMapper
-from clipgan.random_draws import draw_normal
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import Processes
 from clipgan.training.fine_tuning import Networks
@@ -99,28 +98,32 @@ class GeneratorPhases(AdversarialStep, ABC):
         return values
 
     def draw_fakes(
-        self, texts: Tensor, random: StepRandom, *, update_average: bool
+        self,
+        texts: Tensor,
+        random: StepRandom,
+        *,
+        update_average: bool,
+        codes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, R, R) of new latents, and their styles."""
-        styles = self._draw_styles(len(texts), random, update_average=update_average)
+        """Images (N, 3, R, R) of new latents, and their styles; for ``codes`` see
+        :meth:`draw_latents`."""
+        styles = self._draw_styles(len(texts), random, codes, update_average=update_average)
         fake: Tensor = self.generator.synthesis(styles, texts, noise="random", rng=random.rng)
         return fake, styles
 
-    def _draw_styles(self, count: int, random: StepRandom, *, update_average: bool) -> Tensor:
+    def _draw_styles(
+        self, count: int, random: StepRandom, codes: Tensor | None, *, update_average: bool
+    ) -> Tensor:
         """(count, num_layers, style_dim); with style mixing, one cutoff for the batch."""
         generator = self.generator
-        styles: Tensor = generator.mapping(self._draw_latents(count, random))
+        styles: Tensor = generator.mapping(self.draw_latents(count, random, codes))
         if update_average:
             generator.update_latent_average(self.processes.all_gather(styles.detach()))
         if random.draw_fraction() < self.lafite.losses.style_mixing_probability:
             cutoff = random.draw_integer(1, generator.num_layers - 1)
-            other = generator.mapping(self._draw_latents(count, random))
+            other = generator.mapping(self.draw_latents(count, random, codes))
             styles = torch.cat([styles[:, :cutoff], other[:, cutoff:]], dim=1)
         return styles
-
-    def _draw_latents(self, count: int, random: StepRandom) -> Tensor:
-        shape = (count, self.lafite.generator.latent_dim)
-        return draw_normal(shape, random.rng, device=random.rng.device)
 
     def capture_state(self) -> StateTensors:
         """All of :class:`AdversarialStep`, and the path-length mean."""

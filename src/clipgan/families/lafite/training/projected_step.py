@@ -59,7 +59,8 @@ class ProjectedStep(GeneratorPhases):
 
         # Fakes x' = G(z, h'), with a graph to G.
         self.generator.requires_grad_(True)
-        fake, _ = self.draw_fakes(texts, random, update_average=True)
+        codes = self.encode_warm_up(batch, texts, images_seen)
+        fake, _ = self.draw_fakes(texts, random, update_average=True, codes=codes)
         if images_seen < self.config.warm_up_images:
             return self.warm_up(fake, batch, images_seen)
 

@@ -67,7 +67,8 @@ class LafiteStep(GeneratorPhases):
 
         # Fakes x' = G(z, h'), with a graph to G.
         self._train_only(self.generator)
-        fake, _ = self.draw_fakes(texts, random, update_average=True)
+        codes = self.encode_warm_up(batch, texts, images_seen)
+        fake, _ = self.draw_fakes(texts, random, update_average=True, codes=codes)
 
         if images_seen < self.config.warm_up_images:
             return self.warm_up(fake, batch, images_seen)

@@ -1,0 +1,52 @@
+"""Codes in the latents: what conditions leave open, and generators that listen to their latents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipgan.training.latent_codes import THUMBNAIL_PX, fit_latent_codes
+
+DIM, COUNT, SIDE = 6, 512, 16
+
+
+def _draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _make_pairs() -> tuple[Tensor, Tensor, Tensor]:
+    """Images that are a linear function of their conditions and of three hidden numbers."""
+    texts, hidden = F.normalize(_draw(COUNT, DIM, seed=1), dim=1), _draw(COUNT, 3, seed=2)
+    size = 3 * THUMBNAIL_PX**2
+    directions = torch.linalg.qr(_draw(size, 3, seed=3)).Q.T * torch.tensor([[3.0], [2.0], [1.0]])
+    thumbnails = 0.3 + texts @ _draw(DIM, size, seed=4) + hidden @ directions
+    images = thumbnails.view(COUNT, 3, THUMBNAIL_PX, THUMBNAIL_PX)
+    return F.interpolate(images, SIDE, mode="nearest"), texts, hidden
+
+
+def test_codes_are_what_conditions_leave_open() -> None:
+    images, texts, hidden = _make_pairs()
+    codes = fit_latent_codes(zip(images.split(64), texts.split(64), strict=True), 3)
+    encoded = codes.encode(images, texts)
+    torch.testing.assert_close(encoded.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoded.T @ encoded / COUNT, torch.eye(3), atol=1e-3, rtol=0)
+    # Largest first, up to the sign; hidden numbers are correlated a little by chance.
+    correlations = torch.corrcoef(torch.cat([encoded, hidden], dim=1).T)[:3, 3:].abs()
+    assert correlations.diagonal().min() > 0.95
+
+
+def test_codes_tell_nothing_of_the_condition() -> None:
+    images, texts, _ = _make_pairs()
+    codes = fit_latent_codes([(images, texts)], 3)
+    encoded = codes.encode(images, texts)
+    # The ridge leaves a little of the condition.
+    assert (encoded.T @ (texts - texts.mean(0)) / COUNT).abs().max() < 0.01
+
+
+def test_the_same_data_have_the_same_codes_whatever_the_batches() -> None:
+    images, texts, _ = _make_pairs()
+    whole = fit_latent_codes([(images, texts)], 2)
+    parts = fit_latent_codes(zip(images.split(100), texts.split(100), strict=True), 2)
+    assert whole.num_dims == parts.num_dims == 2
+    torch.testing.assert_close(whole.components, parts.components)
