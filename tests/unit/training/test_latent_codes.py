@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgan.training.latent_codes import THUMBNAIL_PX, fit_latent_codes
+from clipgan.data.batches import TrainingData
+from clipgan.training.latent_codes import THUMBNAIL_PX, fit_latent_codes, fit_training_codes
+from tests.params import params_with
 
 DIM, COUNT, SIDE = 6, 512, 16
 
@@ -50,3 +53,24 @@ def test_the_same_data_have_the_same_codes_whatever_the_batches() -> None:
     parts = fit_latent_codes(zip(images.split(100), texts.split(100), strict=True), 2)
     assert whole.num_dims == parts.num_dims == 2
     torch.testing.assert_close(whole.components, parts.components)
+
+
+def test_a_training_fits_them_to_its_own_images_and_conditions() -> None:
+    images, texts, _ = _make_pairs()
+    features = texts.numpy().astype(np.float16)
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).numpy()
+    data = TrainingData(pixels, features, features, np.arange(COUNT + 1))
+    config = params_with(
+        {
+            "train.warm_up_images": 64,
+            "train.warm_up_codes": 2,
+            "train.pseudo_text.pseudo_text_probability": 0.0,
+            "train.pseudo_text.true_text_noise_level": 0.0,
+        }
+    ).train
+    fitted = fit_training_codes(config, data, None, torch.device("cpu"))
+    shown = torch.from_numpy(pixels).float() / 127.5 - 1
+    expected = fit_latent_codes([(shown, texts)], 2)
+    codes, reference = fitted.encode(shown, texts), expected.encode(shown, texts)
+    # float16 features and the order of sums alone differ.
+    torch.testing.assert_close(codes, reference, atol=0.02, rtol=0.02)

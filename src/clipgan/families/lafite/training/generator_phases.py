@@ -112,7 +112,7 @@ class GeneratorPhases(AdversarialStep, ABC):
         return fake, styles
 
     def _draw_styles(
-        self, count: int, random: StepRandom, codes: Tensor | None, *, update_average: bool
+        self, count: int, random: StepRandom, codes: Tensor | None = None, *, update_average: bool
     ) -> Tensor:
         """(count, num_layers, style_dim); with style mixing, one cutoff for the batch."""
         generator = self.generator
