@@ -34,6 +34,7 @@ from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
 from clipgan.training.family import TrainingSpec
 from clipgan.training.history import Samples
+from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.state import StateTensors
 
@@ -191,8 +192,11 @@ def train_base(
         data.data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
     )
     generator = networks.generator_ema
+    step = family.build_step(config, networks, conditions, SINGLE)
+    if config.warm_up_images and config.warm_up_codes:
+        step.latent_codes = fit_training_codes(config, data.data, None, device)
     loop = TrainingLoop(
-        family.build_step(config, networks, conditions, SINGLE),
+        step,
         loader.batch_at,
         schedule=Schedule(ENDLESS, config.batch_size, config.seed),
         monitoring=monitoring,

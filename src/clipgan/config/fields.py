@@ -79,10 +79,7 @@ class ReconstructionTerm(Section):
 
 
 class FamilySection(Section):
-    """One family's section of ``train``; a subclass for each family adds keys and methods.
-
-    Its ``losses`` have at least a ``reconstruction_weight``, which the warm-up needs.
-    """
+    """One family's section of ``train``; a subclass for each family adds keys and methods."""
 
     grows: ClassVar[bool] = False
     """Whether a generator of this family can start from one for smaller images."""
@@ -130,6 +127,4 @@ class FamilySection(Section):
         """The section for a training by reconstruction alone."""
         tree = self.model_dump(mode="json")
         tree["optimizer"] |= {"generator_learning_rate": learning_rate, "beta1": beta1}
-        # It is the only term then, and Adam does not depend on its factor.
-        tree["losses"]["reconstruction_weight"] = 1.0
         return tree

@@ -158,11 +158,6 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _family_fits(self) -> Self:
-        if self.warm_up_images and not self.section.losses.reconstruction_weight:
-            raise ValueError(
-                f"warm_up_images = {self.warm_up_images} trains by reconstruction alone, but "
-                f"{self.family}.losses.reconstruction_weight = 0: set one of them"
-            )
         self.section.check(self)
         return self
 

@@ -103,8 +103,7 @@ class GalipStep(AdversarialStep):
         if images_seen < self.config.warm_up_images:
             # Not in the paper: reconstruction alone, before the two networks meet (ADR 0008).
             distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-            total = weights.reconstruction_weight * distance
-            values = generator.apply(total, {"reconstruction": distance}, "generator")
+            values = generator.apply(distance, {"reconstruction": distance}, "generator")
             self.update_average(images_seen)
             return values
 

@@ -69,8 +69,7 @@ class GeneratorPhases(AdversarialStep, ABC):
     def warm_up(self, fake: Tensor, batch: Batch, images_seen: int) -> StepLosses:
         """Reconstruction alone, before the two networks meet: not in the paper (ADR 0008)."""
         distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-        total = self.lafite.losses.reconstruction_weight * distance
-        values = self.generator_updates.apply(total, {"reconstruction": distance}, "generator")
+        values = self.generator_updates.apply(distance, {"reconstruction": distance}, "generator")
         self.update_average(images_seen)
         return values
 
