@@ -15,10 +15,9 @@ from clipgan.errors import FeatureStoreError
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import find_clip_weights, load_matching_clip
 from clipgan.models.bundle import load_bundle
-from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
 from clipgan.stages.model_addresses import opened_bundle
-from clipgan.stages.stored_features import StoredFeatures
+from clipgan.stages.stored_features import StoredFeatures, find_stored_conditions
 
 
 class ModelLoader:

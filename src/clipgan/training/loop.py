@@ -14,13 +14,13 @@ from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.progress import ProgressBar
+from clipgan.random_draws import StepRandom
 from clipgan.run_logger import RunLogger, tolerated
 from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
 from clipgan.training.history import History, Samples
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.resumable import ResumableLoop
 from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipgan.data.batches import Batch
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 StateTensors = dict[str, dict[str, Tensor]]
 """File name without ending -> tensor name -> tensor: one safetensors file each."""

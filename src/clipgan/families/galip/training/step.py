@@ -23,19 +23,23 @@ from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.families.galip.config import GalipConfig
 from clipgan.families.galip.networks.vit_features import VitTower
-from clipgan.families.galip.training.hinge import (
+from clipgan.families.galip.training.losses import (
     compute_clip_similarity,
     compute_discriminator_hinge,
+    compute_ma_gp,
 )
-from clipgan.families.galip.training.ma_gp import compute_ma_gp
 from clipgan.families.galip.training.start import GalipNetworks
-from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, compute_real_hinge
+from clipgan.losses.adversarial import (
+    compute_fake_hinge,
+    compute_generator_loss,
+    compute_real_hinge,
+)
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 from clipgan.training.updates import LossScale, NetworkUpdates
 
@@ -156,7 +160,7 @@ class GalipStep(AdversarialStep):
         sentences = network.scale_texts(texts)
         with self._autocast():
             unreal = network.compute_logits(network(fake_intermediates), sentences)
-        total = compute_generator_loss(unreal)
+        total = compute_generator_loss("hinge", unreal)
         terms = {"generator_adversarial": total}
         if embeddings is not None:
             if self.means is not None:

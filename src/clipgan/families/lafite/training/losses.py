@@ -22,8 +22,8 @@ from clipgan.losses.adversarial import (
 )
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import compute_r1_penalty
-from clipgan.training.augmenter import Augmenter
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
+from clipgan.training.augment import Augmenter
 
 REAL_LOGITS_SIGN = "real_logits_sign"
 """Name of what ADA steers by."""
