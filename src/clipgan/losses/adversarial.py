@@ -14,14 +14,14 @@ from clipgan.errors import ConfigError
 
 
 def is_paired(kind: AdversarialKind) -> bool:
-    """Whether the generator's loss, too, looks at real images."""
+    """Whether the generator's loss compares fakes with real images, too."""
     return kind == "relativistic"
 
 
 def compute_generator_loss(
     kind: AdversarialKind, fake_logits: Tensor, real_logits: Tensor | None = None
 ) -> Tensor:
-    """What the generator lowers.
+    """The loss of the generator.
 
     - ``logistic``: mean of ``softplus(-fake)``, non-saturating (Goodfellow et al., arXiv
       1406.2661);
@@ -49,14 +49,13 @@ def compute_discriminator_loss(
     mismatched_logits: Tensor | None = None,
     mismatched_share: float = 0.0,
 ) -> Tensor:
-    """What the discriminator lowers.
+    """The loss of the discriminator.
 
     - ``logistic``: mean of ``softplus(-real)`` plus mean of ``softplus(fake)``;
     - ``hinge``: no gradient where a logit is beyond 1, see :func:`compute_real_hinge`;
     - ``relativistic``: mean of ``softplus(-(real - fake))`` (Jolicoeur-Martineau, arXiv 1807.00734;
-      R3GAN, arXiv 2501.05441). A logit alone has no aim, so no constant can satisfy both networks
-      and the loss has no collapsed minimum; it converges with R1 and R2, not with either alone
-      (R3GAN, section 2).
+      R3GAN, arXiv 2501.05441). Only differences of logits count, and no local minimum lacks a part
+      of the data. It converges with R1 and R2, not with one of them (R3GAN, section 2).
 
     Args:
         mismatched_logits: of the real images with others' texts: negatives as the fakes are (Reed

@@ -275,8 +275,8 @@ class TrainingLoop(ResumableLoop):
             self.run_logger.log_file(samples.path, "samples")
             if samples.values:
                 self.history.note(self.images_seen, samples.values)
-                found = {f"train/{name}": value for name, value in samples.values.items()}
-                self.run_logger.log_metrics(found, self.images_seen)
+                metrics = {f"train/{name}": value for name, value in samples.values.items()}
+                self.run_logger.log_metrics(metrics, self.images_seen)
             if self.diagnose is not None:
                 self.diagnose(self.history.rows)
         self.processes.wait()

@@ -112,7 +112,7 @@ def fetch_losses(steps: Sequence[StepLosses]) -> None:
 
 
 class Resumable(Protocol):
-    """What is trained; ``advice`` tells users what to change where the training diverges."""
+    """Whatever is trained and resumed; ``advice`` says what to change where it diverges."""
 
     advice: str
 

@@ -1,12 +1,12 @@
 """One training step of GALIP (Tao et al. 2023, arXiv 2301.12959), with or without language.
 
-``GalipStep.step`` is the algorithm from top to bottom. Discriminator first, then the generator on
-the same fakes, as in the paper's code. CLIP looks at the
-fakes once for both; its pass over real images and the discriminator's view of the fakes have no
-graph. The conditions are those of LAFITE (``models.pseudo_text``): with captions the features of
-captions, without language pseudo text features made from images, unit norm in both cases. GALIP on
-pseudo text features is our own combination: neither paper has it. Two more things are not in the
-paper: the average of the generator's weights, and augmentation before CLIP's eyes.
+``GalipStep.step`` is the algorithm from top to bottom: the discriminator first, then the generator
+on the same fakes, as in the paper's code. CLIP encodes the fakes once for both. No gradient passes
+through its encoding of real images, or from the discriminator's loss to the fakes. The conditions
+are those of LAFITE (``models.pseudo_text``): with captions the features of captions, without
+language pseudo text features made from images, unit norm in both cases. GALIP on pseudo text
+features is our own combination: neither paper has it. Two more things are not in the paper: the
+average of the generator's weights, and augmentation of the images that CLIP sees.
 """
 
 from __future__ import annotations

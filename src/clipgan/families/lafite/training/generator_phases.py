@@ -1,4 +1,4 @@
-"""What a LAFITE step does with its generator, whoever judges the images.
+"""The parts of a LAFITE step that are the same with either discriminator.
 
 Updates of both networks, fakes with mixed styles, the warm-up by reconstruction, path length
 regularisation, and the state that all of it needs.
