@@ -225,8 +225,7 @@ def _build_loop(
 ) -> TrainingLoop:
     """Put the parts of a training together."""
     check_batch_fits(config, processes)
-    parameters = flatten("train", select_training(config))
-    logger.log_params(parameters)
+    logger.log_params(parameters := flatten("train", select_training(config)))
     if processes.is_main:
         check_disk_space(
             networks,
@@ -241,8 +240,7 @@ def _build_loop(
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    if config.warm_up_images and config.warm_up_codes:
-        step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
+    step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.losses.mismatch import mismatch_texts
+from clipgan.losses.adversarial import mismatch_texts
 from clipgan.losses.reconstruction import fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
-from clipgan.random_draws import draw_normal
-from clipgan.training.augmenter import build_augmenter
+from clipgan.random_draws import StepRandom, draw_normal
+from clipgan.training.augment import build_augmenter
 from clipgan.training.distributed import Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.latent_codes import LatentCodes
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import NetworkUpdates, capture_updates, restore_updates
 
@@ -80,9 +79,7 @@ class AdversarialStep(ABC):
             self.mapper,
         )
 
-    def draw_latents(
-        self, count: int, random: StepRandom, codes: Tensor | None = None
-    ) -> Tensor:
+    def draw_latents(self, count: int, random: StepRandom, codes: Tensor | None = None) -> Tensor:
         """(count, latent_dim) standard normal; ``codes`` (count, K) stand in the first K places."""
         shape = (count, self.generator.latent_dim)
         latents = draw_normal(shape, random.rng, device=random.rng.device)

@@ -30,7 +30,7 @@ class ClipView(NamedTuple):
 class ClipMaps:
     """The image trunk of a CLIP, frozen, at a few of its depths.
 
-    The built-in CLIP gives the maps of its EfficientNet at strides 4, 8, 16 and 32, an open_clip
+    The built-in CLIP has the maps of its EfficientNet at strides 4, 8, 16 and 32, an open_clip
     ViT the patch tokens behind its blocks. Fewer depths than there are lie evenly, the deepest
     among them (blocks 3, 6, 9 and 12 of 12 for four).
     """
@@ -61,9 +61,9 @@ class ClipMaps:
 
     def encode(self, images: Tensor) -> ClipView:
         """Images (N, 3, H, W) in [-1, 1], any size; differentiable with respect to them."""
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         hooks = [
-            module.register_forward_hook(lambda _, __, output: found.append(output))
+            module.register_forward_hook(lambda _, __, output: outputs.append(output))
             for module in self._modules
         ]
         try:
@@ -71,7 +71,7 @@ class ClipMaps:
         finally:
             for hook in hooks:
                 hook.remove()
-        return ClipView([self._arrange(output) for output in found], features)
+        return ClipView([self._arrange(output) for output in outputs], features)
 
     @torch.no_grad()
     def count_channels(self) -> list[int]:

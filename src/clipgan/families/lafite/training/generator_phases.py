@@ -1,4 +1,4 @@
-"""What a LAFITE step does with its generator, whoever judges the images.
+"""The parts of a LAFITE step that are the same with either discriminator.
 
 Updates of both networks, fakes with mixed styles, the warm-up by reconstruction, path length
 regularisation, and the state that all of it needs.
@@ -20,10 +20,10 @@ from clipgan.families.lafite.training.losses import LossSum
 from clipgan.losses.penalties import PathLengthPenalty
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import LossScale, NetworkUpdates
 

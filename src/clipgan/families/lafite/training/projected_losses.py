@@ -26,7 +26,7 @@ from clipgan.losses.adversarial import (
 
 
 class ProjectedLosses:
-    """What generator and heads are asked to lower.
+    """Computes the losses of the generator and of the heads.
 
     ``all_gather``: rows of this process -> those of all processes, differentiable.
     """

@@ -20,9 +20,9 @@ from clipgan.families.lafite.training.clip_maps import ClipMaps, ClipView
 from clipgan.families.lafite.training.generator_phases import GeneratorPhases
 from clipgan.families.lafite.training.projected_losses import ProjectedLosses
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
 

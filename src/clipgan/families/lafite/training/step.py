@@ -22,9 +22,9 @@ from clipgan.families.lafite.training.generator_phases import GeneratorPhases
 from clipgan.families.lafite.training.losses import REAL_LOGITS_SIGN, LafiteLosses
 from clipgan.losses.adversarial import is_paired
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
 
