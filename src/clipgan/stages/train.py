@@ -15,13 +15,14 @@ from clipgan.clip.encoder import ClipEncoder, load_clip
 from clipgan.clip.feature_store import FeatureTable, load_features
 from clipgan.config import FeaturesConfig, MonitoringConfig, Threads, TrainConfig
 from clipgan.config.effective import select_training
+from clipgan.data.batches import TrainingData
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.families.registry import find_family
-from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
@@ -42,11 +43,14 @@ from clipgan.training.inputs import (
 from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
+from clipgan.training.power_averages import SNAPSHOTS_FOLDER, PowerAverages
 from clipgan.training.sample_grid import SampleGrid
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
 
 SAMPLES_FOLDER = "samples"
 """Folder of the run logger's files."""
+KEPT_FOLDERS = (SAMPLES_FOLDER, EVALUATIONS_FOLDER, SNAPSHOTS_FOLDER)
+"""What goes from the resume folder into the output."""
 
 
 def train(
@@ -134,7 +138,7 @@ def train(
             report,
             loop,
             means=conditions.means,
-            folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
+            folders=[run_folder / name for name in KEPT_FOLDERS],
             initial=start,
             run={"run_id": logger.run_id, "run_key": logger.run_key},
         )
@@ -225,14 +229,13 @@ def _build_loop(
 ) -> TrainingLoop:
     """Put the parts of a training together."""
     check_batch_fits(config, processes)
-    parameters = flatten("train", select_training(config))
-    logger.log_params(parameters)
+    logger.log_params(parameters := flatten("train", select_training(config)))
     if processes.is_main:
         check_disk_space(
             networks,
+            config,
             run_folder,
             keep_checkpoints=monitoring.keep_checkpoints,
-            has_initial=config.initial_weights != NO_WEIGHTS,
             decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
         )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
@@ -241,8 +244,7 @@ def _build_loop(
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    if config.warm_up_images and config.warm_up_codes:
-        step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
+    _complete_step(step, loader.data, run_folder)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(
@@ -276,6 +278,16 @@ def _build_loop(
         ),
         diagnose=diagnose,
     )
+
+
+def _complete_step(step: AdversarialStep, data: TrainingData, run_folder: Path) -> None:
+    """Add what only some trainings have: codes of the warm-up, averages for post-hoc EMA."""
+    config = step.config
+    if config.warm_up_images and config.warm_up_codes:
+        step.latent_codes = fit_training_codes(config, data, step.mapper, step.device)
+    if config.ema.snapshot_interval_images:
+        folder = run_folder / SNAPSHOTS_FOLDER if step.processes.is_main else None
+        step.power_averages = PowerAverages(step.generator, config, folder)
 
 
 def _describe_bundle(
