@@ -25,7 +25,7 @@ SNAPSHOTS_FOLDER = "ema_snapshots"
 fp16 as ``<sigma>/<name>``, and the generator's buffers, which are not averaged, as
 ``buffers/<name>``."""
 BUFFERS = "buffers"
-_DTYPE = torch.float16
+DTYPE = torch.float16
 
 
 class PowerAverages:
@@ -79,7 +79,7 @@ class PowerAverages:
     def _write(self, path: Path, generator: Generator) -> None:
         tensors = {}
         for key, weight in self.capture_state().items():
-            tensors[key] = weight.to("cpu", _DTYPE)
+            tensors[key] = weight.to("cpu", DTYPE)
             if not torch.isfinite(tensors[key]).all():
                 raise CheckpointError(
                     f"{path}: weight {key} is too large for fp16: lower the learning rates, or set "
@@ -105,4 +105,4 @@ def estimate_snapshots_bytes(generator: Generator, config: TrainConfig) -> int:
         return 0
     count = -(-config.total_images // max(interval, config.batch_size))
     weights = sum(weight.numel() for weight in generator.parameters())
-    return count * lengths * weights * _DTYPE.itemsize
+    return count * lengths * weights * DTYPE.itemsize
