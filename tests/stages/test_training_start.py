@@ -118,7 +118,7 @@ def test_a_disk_that_is_too_small_is_said_before_any_step(
     weights += networks.discriminator.state_dict().values()
     needed = 3 * estimate_checkpoint_bytes(networks, params.train) + 20 * 3 * 8 * 8
     needed += sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    needed += 2 * estimate_snapshots_bytes(networks.generator, params.train)
+    needed += estimate_snapshots_bytes(networks.generator, params.train)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, needed - short_by))
     if not short_by:
         stop_training(copy, changes, monkeypatch)

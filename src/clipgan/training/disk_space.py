@@ -28,8 +28,8 @@ def check_disk_space(
     """Refuse a training that would fill the disk.
 
     At its peak there are ``keep_checkpoints`` and the one being written, the finished bundle with a
-    copy of the one it started from, which is about as large, the snapshots for post-hoc EMA twice,
-    and the decoded images. Checkpoints and snapshots of an earlier run are subtracted.
+    copy of the one it started from, which is about as large, the snapshots for post-hoc EMA, and
+    the decoded images. Checkpoints and snapshots of an earlier run are subtracted.
 
     Args:
         decoded_bytes: of images that have yet to be decoded.
@@ -44,13 +44,13 @@ def check_disk_space(
     bundle += _sum_bytes(networks.discriminator.state_dict().values())
     bundle *= 1 + (config.initial_weights != NO_WEIGHTS)
     needed = max(0, checkpoints - measure_size(run_folder / "checkpoints")) + bundle + decoded_bytes
-    needed += snapshots + max(0, snapshots - measure_size(run_folder / SNAPSHOTS_FOLDER))
+    needed += max(0, snapshots - measure_size(run_folder / SNAPSHOTS_FOLDER))
     folder = run_folder
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        kept = f"twice {format_size(snapshots)} of train.ema's snapshots, " if snapshots else ""
+        kept = f"{format_size(snapshots)} of train.ema's snapshots, " if snapshots else ""
         raise CheckpointError(
             f"{run_folder}: the training needs {format_size(needed)} more disk space at its peak "
             f"({keep_checkpoints + 1} checkpoints of {format_size(checkpoint)}, the bundle of "
