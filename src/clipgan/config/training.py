@@ -66,10 +66,17 @@ class PseudoTextConfig(Section):
 
 
 class EmaConfig(Section):
-    """Exponential moving average of the generator."""
+    """The moving average that becomes the generator, and those kept for post-hoc EMA."""
 
     half_life_kimg: Positive
     ramp_up_fraction: Annotated[NonNegative, Field(description="0 switches the ramp off")]
+    snapshot_interval_images: Annotated[
+        int, Field(ge=0, description="between snapshots for post-hoc EMA, ADR 0033; 0: none")
+    ]
+    snapshot_sigmas: Annotated[
+        tuple_of(Annotated[float, Field(gt=0.0, lt=0.288)], min_length=2),  # type: ignore[valid-type]
+        Field(description="relative lengths of the averages that they hold"),
+    ]
 
 
 class AugmentationConfig(Section):

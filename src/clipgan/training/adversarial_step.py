@@ -23,6 +23,7 @@ from clipgan.training.distributed import Processes
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.latent_codes import LatentCodes
+from clipgan.training.power_averages import PowerAverages
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import NetworkUpdates, capture_updates, restore_updates
 
@@ -31,7 +32,8 @@ class AdversarialStep(ABC):
     """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
 
     Subclasses set ``generator_updates`` and ``discriminator_updates``. ``latent_codes`` are of the
-    warm-up; None: its latents are noise alone.
+    warm-up; None: its latents are noise alone. ``power_averages`` are those for post-hoc EMA; None:
+    there are none.
     """
 
     advice: str
@@ -59,6 +61,7 @@ class AdversarialStep(ABC):
         self.device = next(networks.generator.parameters()).device
         self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
         self.latent_codes: LatentCodes | None = None
+        self.power_averages: PowerAverages | None = None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
@@ -105,13 +108,15 @@ class AdversarialStep(ABC):
         return fade_weight(losses.reconstruction_weight, images, losses.reconstruction_fade_images)
 
     def update_average(self, images_seen: int) -> None:
-        """Move the average of the generator's weights by one step."""
+        """Move the averages of the generator's weights by one step."""
         ema, batch_size = self.config.ema, self.config.batch_size
         decay = compute_ema_decay(images_seen, batch_size, ema.half_life_kimg, ema.ramp_up_fraction)
         update_ema(self.generator_ema, self.generator, decay)
+        if self.power_averages is not None:
+            self.power_averages.update(self.generator, images_seen)
 
     def capture_state(self) -> StateTensors:
-        """Networks, average, both Adams, and loss scales and augmentation where they have state."""
+        """Networks, averages, both Adams; loss scales and augmentation where they have state."""
         state: StateTensors = {
             "generator": dict(self.generator.state_dict()),
             "discriminator": dict(self.discriminator.state_dict()),
@@ -120,6 +125,8 @@ class AdversarialStep(ABC):
         }
         if augmentation := self.augmenter.capture_state():
             state["augmentation"] = augmentation
+        if self.power_averages is not None:
+            state["power_averages"] = self.power_averages.capture_state()
         return state
 
     def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -129,6 +136,8 @@ class AdversarialStep(ABC):
         self.generator_ema.load_state_dict(tensors["generator_ema"])
         restore_updates(self._list_updates(), tensors)
         self.augmenter.restore_state(tensors.get("augmentation", {}))
+        if self.power_averages is not None:
+            self.power_averages.restore_state(tensors["power_averages"])
 
     def _list_updates(self) -> dict[str, NetworkUpdates]:
         return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}
