@@ -36,6 +36,7 @@ from clipgan.training.family import TrainingSpec
 from clipgan.training.history import Samples
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.state import StateTensors
+from clipgan.training.warm_up import prepare_warm_up
 
 PART = "base generator"
 LARGEST_FILE = 15 * 2**20
@@ -191,8 +192,10 @@ def train_base(
         data.data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device
     )
     generator = networks.generator_ema
+    step = family.build_step(config, networks, conditions, SINGLE)
+    prepare_warm_up(step, config, loader, conditions, SINGLE)
     loop = TrainingLoop(
-        family.build_step(config, networks, conditions, SINGLE),
+        step,
         loader.batch_at,
         schedule=Schedule(ENDLESS, config.batch_size, config.seed),
         monitoring=monitoring,

@@ -14,12 +14,13 @@ from torch import Tensor
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.losses.mismatch import mismatch_texts
-from clipgan.losses.reconstruction import fade_weight
+from clipgan.losses.reconstruction import compute_reconstruction_loss, fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
 from clipgan.random_draws import draw_normal
 from clipgan.training.augmenter import build_augmenter
 from clipgan.training.distributed import Processes
+from clipgan.training.drifting_warm_up import DriftingWarmUp
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.latent_codes import LatentCodes
@@ -31,8 +32,9 @@ from clipgan.training.updates import NetworkUpdates, capture_updates, restore_up
 class AdversarialStep(ABC):
     """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
 
-    Subclasses set ``generator_updates`` and ``discriminator_updates``. ``latent_codes`` are of the
-    warm-up; None: its latents are noise alone.
+    Subclasses set ``generator_updates`` and ``discriminator_updates``. Of the warm-up are
+    ``latent_codes`` (None: its latents are noise alone) and ``drifting`` (None: it is by
+    reconstruction).
     """
 
     advice: str
@@ -60,6 +62,7 @@ class AdversarialStep(ABC):
         self.device = next(networks.generator.parameters()).device
         self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
         self.latent_codes: LatentCodes | None = None
+        self.drifting: DriftingWarmUp | None = None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
@@ -69,6 +72,32 @@ class AdversarialStep(ABC):
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         """(N,) logits of the discriminator for images (N, 3, R, R) in [-1, 1] as they are, and
         (N, D) unit text features."""
+
+    @abstractmethod
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """Generated images (N, 3, R, R) of new latents, with a graph to the generator.
+
+        For ``texts`` (N, D) and ``codes`` see :meth:`draw_conditions` and :meth:`draw_latents`.
+        """
+
+    def warm_up(
+        self, batch: Batch, texts: Tensor, images_seen: int, random: StepRandom
+    ) -> StepLosses:
+        """The generator alone, before the two networks meet: not in the papers (ADR 0008, 0034)."""
+        if self.drifting is None:
+            codes = self.encode_warm_up(batch, texts, images_seen)
+            fake = self.draw_images(texts, random, codes)
+            distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
+            total = self.config.section.losses.reconstruction_weight * distance
+            terms = {"reconstruction": distance}
+        else:
+            # Copy after copy of the batch, so that every process draws the latents of its rows.
+            copies = texts.repeat(self.drifting.num_latents, 1)
+            terms = self.drifting.compute_terms(self.draw_images(copies, random), images_seen)
+            total = terms["drifting"]
+        values = self.generator_updates.apply(total, terms, "generator")
+        self.update_average(images_seen)
+        return values
 
     def draw_conditions(self, batch: Batch, random: StepRandom) -> Tensor:
         """(N, D) unit text features, pseudo or true ones as ``train.pseudo_text`` says."""
@@ -80,9 +109,7 @@ class AdversarialStep(ABC):
             self.mapper,
         )
 
-    def draw_latents(
-        self, count: int, random: StepRandom, codes: Tensor | None = None
-    ) -> Tensor:
+    def draw_latents(self, count: int, random: StepRandom, codes: Tensor | None = None) -> Tensor:
         """(count, latent_dim) standard normal; ``codes`` (count, K) stand in the first K places."""
         shape = (count, self.generator.latent_dim)
         latents = draw_normal(shape, random.rng, device=random.rng.device)
