@@ -225,8 +225,7 @@ def _build_loop(
 ) -> TrainingLoop:
     """Put the parts of a training together."""
     check_batch_fits(config, processes)
-    parameters = flatten("train", select_training(config))
-    logger.log_params(parameters)
+    logger.log_params(parameters := flatten("train", select_training(config)))
     if processes.is_main:
         check_disk_space(
             networks,
