@@ -15,7 +15,7 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.models.bundle import BundleInfo
-from clipgan.random_draws import StepRandom, derive_seed, draw_normal
+from clipgan.random_draws import StepRandom, derive_seed
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
@@ -51,8 +51,7 @@ class ToyStep(AdversarialStep):
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         texts = self.draw_conditions(batch, random)
-        latents = draw_normal((len(texts), self.generator.latent_dim), random.rng)
-        fake = self.generator(latents, texts)
+        fake = self.draw_images(texts, random)
         self.discriminator.requires_grad_(False)
         loss = compute_generator_loss("logistic", self.discriminator(fake, texts))
         values = self.generator_updates.apply(loss, {"generator": loss}, "generator")
@@ -64,6 +63,10 @@ class ToyStep(AdversarialStep):
         values |= self.discriminator_updates.apply(loss, {"discriminator": loss}, "discriminator")
         self.update_average(images_seen)
         return values
+
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        fake: Tensor = self.generator(self.draw_latents(len(texts), random, codes), texts)
+        return fake
 
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         logits: Tensor = self.discriminator(images, text_features)

@@ -39,12 +39,12 @@ from clipgan.training.inputs import (
     count_undecoded_bytes,
     select_training_images,
 )
-from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
 from clipgan.training.power_averages import SNAPSHOTS_FOLDER, PowerAverages
 from clipgan.training.sample_grid import SampleGrid
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
+from clipgan.training.warm_up import prepare_warm_up
 
 SAMPLES_FOLDER = "samples"
 """Folder of the run logger's files."""
@@ -243,8 +243,8 @@ def _build_loop(
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
     step.power_averages = _build_power_averages(step, run_folder)
+    prepare_warm_up(step, config, loader, conditions, processes)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(

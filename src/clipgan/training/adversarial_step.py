@@ -14,12 +14,13 @@ from torch import Tensor
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.losses.adversarial import mismatch_texts
-from clipgan.losses.reconstruction import fade_weight
+from clipgan.losses.reconstruction import compute_reconstruction_loss, fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
 from clipgan.random_draws import StepRandom, draw_normal
 from clipgan.training.augment import build_augmenter
 from clipgan.training.distributed import Processes
+from clipgan.training.drifting_warm_up import DriftingWarmUp
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.latent_codes import LatentCodes
@@ -31,9 +32,9 @@ from clipgan.training.updates import NetworkUpdates, capture_updates, restore_up
 class AdversarialStep(ABC):
     """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
 
-    Subclasses set ``generator_updates`` and ``discriminator_updates``. ``latent_codes`` are of the
-    warm-up; None: its latents are noise alone. ``power_averages`` are those for post-hoc EMA; None:
-    there are none.
+    Subclasses set ``generator_updates`` and ``discriminator_updates``. Of the warm-up are
+    ``latent_codes`` (None: its latents are noise alone) and ``drifting`` (None: it is by
+    reconstruction). ``power_averages`` are those for post-hoc EMA; None: there are none.
     """
 
     advice: str
@@ -62,6 +63,7 @@ class AdversarialStep(ABC):
         self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
         self.latent_codes: LatentCodes | None = None
         self.power_averages: PowerAverages | None = None
+        self.drifting: DriftingWarmUp | None = None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
@@ -71,6 +73,33 @@ class AdversarialStep(ABC):
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         """(N,) logits of the discriminator for images (N, 3, R, R) in [-1, 1] as they are, and
         (N, D) unit text features."""
+
+    @abstractmethod
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """Generated images (N, 3, R, R) of new latents, with a graph to the generator.
+
+        For ``texts`` (N, D) and ``codes`` see :meth:`draw_conditions` and :meth:`draw_latents`.
+        """
+
+    def warm_up(
+        self, batch: Batch, texts: Tensor, images_seen: int, random: StepRandom
+    ) -> StepLosses:
+        """The generator alone, before the two networks meet: not in the papers (ADR 0008, 0034)."""
+        if self.drifting is None:
+            images, codes = batch.feature_images, None
+            if self.latent_codes is not None:
+                codes = self.latent_codes.encode(images, texts)
+            fake = self.draw_images(texts, random, codes)
+            total = compute_reconstruction_loss(fake.float(), images)
+            terms = {"reconstruction": total}
+        else:
+            # Copy after copy of the batch, so that every process draws the latents of its rows.
+            copies = texts.repeat(self.drifting.num_latents, 1)
+            terms = self.drifting.compute_terms(self.draw_images(copies, random), images_seen)
+            total = terms["drifting"]
+        values = self.generator_updates.apply(total, terms, "generator")
+        self.update_average(images_seen)
+        return values
 
     def draw_conditions(self, batch: Batch, random: StepRandom) -> Tensor:
         """(N, D) unit text features, pseudo or true ones as ``train.pseudo_text`` says."""
@@ -89,12 +118,6 @@ class AdversarialStep(ABC):
         if codes is not None:
             latents[:, : codes.shape[1]] = codes
         return latents
-
-    def encode_warm_up(self, batch: Batch, texts: Tensor, images_seen: int) -> Tensor | None:
-        """What the latents of these conditions carry of their images; None after the warm-up."""
-        if self.latent_codes is None or images_seen >= self.config.warm_up_images:
-            return None
-        return self.latent_codes.encode(batch.feature_images, texts)
 
     def mismatch(self, texts: Tensor) -> Tensor:
         """Each row's text from the next row of the whole batch, whoever holds it; detached."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training.start import build_lafite_networks
@@ -63,13 +65,25 @@ def test_after_a_warm_up_with_codes_latents_decide_what_conditions_leave_open() 
     assert with_codes > 0.3 and with_codes > 3 * without
 
 
-def test_codes_are_of_the_warm_up_alone() -> None:
-    step = _build({"warm_up_images": BATCH})
-    batch, texts = _batch(), _batch().image_features
+def test_codes_stand_in_the_latents_of_the_warm_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, drawn = _build({"warm_up_images": BATCH} | UNMIXED), list[Tensor]()
+    texts = _batch().image_features
     step.latent_codes = fit_latent_codes([(_batch(i).images, texts) for i in range(8)], 2)
-    codes = step.encode_warm_up(batch, texts, 0)
-    assert codes is not None and codes.shape == (BATCH, 2)
-    latents = step.draw_latents(BATCH, seed_step(0), codes)
-    noise = step.draw_latents(BATCH, seed_step(0))
-    assert torch.equal(latents[:, :2], codes) and torch.equal(latents[:, 2:], noise[:, 2:])
-    assert step.encode_warm_up(batch, texts, BATCH) is None
+    mapping = step.generator.mapping
+
+    def watch(latents: Tensor) -> Tensor:
+        drawn.append(latents)
+        return mapping(latents)
+
+    monkeypatch.setattr(step.generator, "mapping", watch)
+    for images_seen in (0, BATCH):
+        step.step(_batch(), images_seen, seed_step(images_seen))
+    # The draws of a step come from its stream alone: condition, then latent.
+    random = seed_step(0)
+    conditions = step.draw_conditions(_batch(), random)
+    noise = step.draw_latents(BATCH, random)
+    codes = step.latent_codes.encode(_batch().feature_images, conditions)
+    torch.testing.assert_close(drawn[0], torch.cat([codes, noise[:, 2:]], dim=1))
+    random = seed_step(BATCH)
+    step.draw_conditions(_batch(), random)
+    torch.testing.assert_close(drawn[1], step.draw_latents(BATCH, random))

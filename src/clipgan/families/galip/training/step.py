@@ -98,18 +98,11 @@ class GalipStep(AdversarialStep):
         # Conditions: text features, pseudo ones without language.
         texts = self.draw_conditions(batch, random)
 
-        # Fakes G(z, e), with a graph to G.
-        codes = self.encode_warm_up(batch, texts, images_seen)
-        latents = self.draw_latents(len(texts), random, codes)
-        with self._autocast():
-            fake = self.generator(latents, texts)
-
         if images_seen < self.config.warm_up_images:
-            # Not in the paper: reconstruction alone, before the two networks meet (ADR 0008).
-            distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-            values = generator.apply(distance, {"reconstruction": distance}, "generator")
-            self.update_average(images_seen)
-            return values
+            return self.warm_up(batch, texts, images_seen, random)
+
+        # Fakes G(z, e), with a graph to G.
+        fake = self.draw_images(texts, random)
 
         # What CLIP sees: tokens for D, embeddings of the fakes for the similarity.
         fake_intermediates, embeddings = self._encode_fakes(fake, random)
@@ -176,6 +169,13 @@ class GalipStep(AdversarialStep):
         # Average of G's weights, not in the paper.
         self.update_average(images_seen)
         return values
+
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """See :class:`AdversarialStep`."""
+        latents = self.draw_latents(len(texts), random, codes)
+        with self._autocast():
+            fake: Tensor = self.generator(latents, texts)
+        return fake
 
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         """See :class:`AdversarialStep`."""

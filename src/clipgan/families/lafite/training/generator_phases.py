@@ -1,7 +1,7 @@
 """The parts of a LAFITE step that are the same with either discriminator.
 
-Updates of both networks, fakes with mixed styles, the warm-up by reconstruction, path length
-regularisation, and the state that all of it needs.
+Updates of both networks, fakes with mixed styles, path length regularisation, and the state that
+all of it needs.
 """
 
 from __future__ import annotations
@@ -66,12 +66,9 @@ class GeneratorPhases(AdversarialStep, ABC):
             self.device
         )
 
-    def warm_up(self, fake: Tensor, batch: Batch, images_seen: int) -> StepLosses:
-        """Reconstruction alone, before the two networks meet: not in the paper (ADR 0008)."""
-        distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-        values = self.generator_updates.apply(distance, {"reconstruction": distance}, "generator")
-        self.update_average(images_seen)
-        return values
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """See :class:`AdversarialStep`; the mean latent moves."""
+        return self.draw_fakes(texts, random, update_average=True, codes=codes)[0]
 
     def add_reconstruction(
         self, loss: LossSum, fake: Tensor, batch: Batch, images_seen: int
