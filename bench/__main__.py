@@ -29,7 +29,7 @@ from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.networks import Generator
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 ROUNDS = 3
 WARM_UP_ROUNDS = 1

@@ -56,7 +56,7 @@ def run(plan_name: str, study: str | None, workers: int, threads: int) -> None:
                 failures.append(error)
                 print(f"{run.study} / {run.arm} / seed {run.seed}: {error}", flush=True)
                 continue
-            record = Record(run.study, run.arm, run.seed, run.key, **done.result())
+            record = Record(run.study, run.arm, run.seed, **done.result())
             records = [r for r in records if r.place != record.place] + [record]
             save_records(plan_name, records)
             print(f"{run.study} / {run.arm} / seed {run.seed}: {record.values}", flush=True)
@@ -65,7 +65,7 @@ def run(plan_name: str, study: str | None, workers: int, threads: int) -> None:
 
 
 def report(plan_name: str) -> None:
-    """Tables from the recorded results; grids from the generators of this machine's runs."""
+    """Tables and curves from the recorded results; grids from the generators of this machine."""
     plan, records = load_plan(PLANS / f"{plan_name}.yaml"), load_records(plan_name)
     write_tables(plan, plan_name, records)
     pictures = FOLDER / plan_name

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench.experiments.plan import Plan, Study
+from bench.experiments.plan import Plan, Study, list_runs
 from bench.experiments.results import FOLDER, Comparison, Record, compare_arms
 from clipgan.artifacts import atomic_path, write_bytes
 from clipgan.config import load_profile
@@ -143,23 +143,25 @@ def _average(histories: Sequence[list[dict[str, float]]], loss: str) -> list[tup
 
 
 def save_grids(folder: Path, plan: Plan, records: Sequence[Record], work: Path) -> None:
-    """One grid a study: arms x prompts, the same latents everywhere, generators of one seed."""
+    """One grid a study: arms x prompts, the same latents everywhere, generators of one seed.
+
+    They are drawn where all generators of a study lie in ``work``, which is on the machine that
+    ran it. Elsewhere the grid in ``folder`` stays, and a line says so.
+    """
     prompts = load_profile(plan.profile).monitoring.sample_prompts
-    for name, study in plan.studies.items():
-        rows, labels = [], []
-        for arm in study.arms:
-            places = {r.place: r.key for r in records}
-            key = places.get((name, arm, plan.seeds[0]))
-            if key is not None:
-                bundle = work / "runs" / key / "training"
-                sampler = load_sampler(bundle, device=torch.device("cpu"))
-                rows.append(sampler.sample(prompts, seed=GRID_SEED))
-                labels.append(arm)
-        if rows:
-            save_grid(
-                folder / f"{name}-samples.png",
-                torch.cat(rows),
-                len(prompts),
-                row_labels=labels,
-                scale=GRID_SCALE,
-            )
+    recorded = {record.place for record in records}
+    bundles: dict[str, dict[str, Path]] = defaultdict(dict)
+    for run in list_runs(plan):
+        if run.seed == plan.seeds[0] and (run.study, run.arm, run.seed) in recorded:
+            bundles[run.study][run.arm] = work / "runs" / run.key / "training"
+    for name, arms in bundles.items():
+        path = folder / f"{name}-samples.png"
+        missing = [arm for arm, bundle in arms.items() if not bundle.is_dir()]
+        if missing:
+            print(f"{path} stays: no generator of {', '.join(missing)} in {work}", flush=True)
+            continue
+        rows = [
+            load_sampler(bundle, device=torch.device("cpu")).sample(prompts, seed=GRID_SEED)
+            for bundle in arms.values()
+        ]
+        save_grid(path, torch.cat(rows), len(prompts), row_labels=list(arms), scale=GRID_SCALE)

@@ -20,12 +20,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Record:
-    """The result of one run; ``key`` is the hash of everything that decided it."""
+    """The result of one run."""
 
     study: str
     arm: str
     seed: int
-    key: str
     values: dict[str, float]
     history: list[dict[str, float]]
     cpu_seconds: float

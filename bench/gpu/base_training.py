@@ -34,9 +34,9 @@ from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import SINGLE
 from clipgan.training.family import TrainingSpec
 from clipgan.training.history import Samples
-from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.state import StateTensors
+from clipgan.training.warm_up import prepare_warm_up
 
 PART = "base generator"
 LARGEST_FILE = 15 * 2**20
@@ -193,8 +193,7 @@ def train_base(
     )
     generator = networks.generator_ema
     step = family.build_step(config, networks, conditions, SINGLE)
-    if config.warm_up_images and config.warm_up_codes:
-        step.latent_codes = fit_training_codes(config, data.data, None, device)
+    prepare_warm_up(step, config, loader, conditions, SINGLE)
     loop = TrainingLoop(
         step,
         loader.batch_at,

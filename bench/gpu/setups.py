@@ -22,8 +22,8 @@ from clipgan.families.galip.training.step import GalipStep
 from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
 ROOT = Path(__file__).parents[2]

@@ -72,7 +72,7 @@ def built_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def link_file(source: Path, target: Path) -> None:
+def link_file(source: Path | str, target: Path | str) -> None:
     """A hard link ``target`` to ``source``, or a copy where file systems differ or have none."""
     try:
         os.link(source, target)

@@ -1,13 +1,15 @@
-"""Random numbers for a batch that may be spread over several processes.
+"""Random numbers as a function of a position in the training, whoever shares its batch.
 
-Row ``r`` of process ``k`` of ``n`` is row ``r * n + k`` of the whole batch. Every process draws the
-numbers of the whole batch from the same stream and keeps those of its own rows, so that the result
-of a training does not depend on how many processes share its batch. Drawing takes a negligible part
-of a step's time.
+A resumed run needs no hidden state: every step seeds its streams by where it stands. Where several
+processes share a batch, row ``r`` of process ``k`` of ``n`` is row ``r * n + k`` of the whole
+batch. Every process draws the numbers of the whole batch from the same stream and keeps those of
+its own rows, so that the result of a training does not depend on how many processes share its
+batch. Drawing takes a negligible part of a step's time.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,3 +74,36 @@ def _keep_own_rows(
     count = rng.num_processes
     whole = draw((shape[0] * count, *shape[1:]), generator=rng, **options)
     return whole[rng.rank :: count].contiguous()
+
+
+def derive_seed(*parts: int | str) -> int:
+    """63 bits from any number of integers and names; different parts, independent streams."""
+    text = "/".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class StepRandom:
+    """The random streams of one training step.
+
+    ``rng`` draws tensors on the networks' device; ``host_rng`` draws the few numbers that Python
+    needs (crop corners, cutoffs), so that no step waits for the GPU because of them.
+    """
+
+    def __init__(self, device: torch.device, *, rank: int = 0, num_processes: int = 1) -> None:
+        """Processes that share a batch draw the same numbers and keep those of their rows."""
+        self.rng = build_rng(device, rank=rank, num_processes=num_processes)
+        self.host_rng = torch.Generator("cpu")
+
+    def seed(self, *parts: int | str) -> None:
+        """Start both streams anew, as a function of ``parts`` alone."""
+        self.rng.manual_seed(derive_seed("device", *parts))
+        self.host_rng.manual_seed(derive_seed("host", *parts))
+
+    def draw_integer(self, low: int, high: int) -> int:
+        """Uniform in ``low..high``, both included, from the host stream."""
+        return int(torch.randint(low, high + 1, (), generator=self.host_rng))
+
+    def draw_fraction(self) -> float:
+        """Uniform in [0, 1) from the host stream."""
+        return float(torch.rand((), generator=self.host_rng))

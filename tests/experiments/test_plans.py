@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.experiments.__main__ import PLANS as PLANS_FOLDER
+from bench.experiments.__main__ import report
 from bench.experiments.plan import Plan, Run, list_runs, load_plan
 from bench.experiments.report import read_block, render_table
 from bench.experiments.results import FOLDER, load_records
@@ -65,6 +70,28 @@ def test_page_shows_the_recorded_results(plan_path: Path) -> None:
     for name, study in _studies_with_results(plan, plan_path.stem):
         found = [record for record in records if record.study == name]
         assert read_block(page, name) == render_table(plan, study, found)
+
+
+def test_report_makes_the_page_from_the_recorded_results_alone(
+    plan_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name, page = plan_path.stem, (FOLDER / f"{plan_path.stem}.md").read_text(encoding="utf-8")
+    emptied = re.sub(r"(<!-- results: .*? -->\n).*?(<!-- end -->)", r"\1\2", page, flags=re.DOTALL)
+    assert emptied != page
+    copy = tmp_path / FOLDER / f"{name}.md"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(emptied, encoding="utf-8")
+    shutil.copy(FOLDER / f"{name}.json", copy.parent)
+    (tmp_path / "profiles").symlink_to(Path("profiles").absolute())
+    monkeypatch.chdir(tmp_path)
+    report(name)
+    assert copy.read_text(encoding="utf-8") == page
+    pictures = FOLDER / name
+    plan = load_plan(PLANS_FOLDER / plan_path.name)
+    studies = [study for study, _ in _studies_with_results(plan, name)]
+    assert {path.name for path in pictures.iterdir()} == {f"{s}-curves.png" for s in plan.studies}
+    said = capsys.readouterr().out
+    assert all(f"{pictures / study}-samples.png stays" in said for study in studies)
 
 
 def test_recorded_results_are_of_the_plan_as_it_stands(plan_path: Path) -> None:

@@ -48,6 +48,6 @@ def test_differences_of_one_seed_have_no_interval() -> None:
 def test_records_survive_the_file(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     history = [{"images_seen": 16, "loss": 1.0}]
-    record = Record("study", "arm", 0, "key", {"m": 0.1}, history, 2.0, 3.0, 4)
+    record = Record("study", "arm", 0, {"m": 0.1}, history, 2.0, 3.0, 4)
     save_records("plan", [record])
     assert load_records("plan") == [record]

@@ -20,9 +20,9 @@ from clipgan.families.galip.training.step import GalipStep
 from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
+from clipgan.random_draws import StepRandom, derive_seed
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.random_streams import StepRandom, derive_seed
 from clipgan.training.state import StepLosses
 from tests.galip_parts import TREE, build_tower
 from tests.params import params_with

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.images import to_unit_range
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import capture_optimizer
 from tests.gpu.setups import (
     FAMILIES,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clipgan.data.batches import BatchLoader, TrainingData
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 from clipgan.training.state import fetch_losses
 from tests.gpu.setups import FAMILIES, build_step, place_batch
 

@@ -27,7 +27,7 @@ from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.families.lafite.training.clip_view import draw_clip_views
 from clipgan.images import to_clip_input
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 DATA = Path(__file__).parent / "data"
 DRAW_TOLERANCE = 1e-6

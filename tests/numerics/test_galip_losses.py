@@ -12,13 +12,17 @@ from clipgan.families.galip.importer.weights import (
     translate_discriminator_key,
     translate_generator_key,
 )
-from clipgan.families.galip.training.hinge import (
+from clipgan.families.galip.training.losses import (
     compute_clip_similarity,
     compute_discriminator_hinge,
+    compute_ma_gp,
 )
-from clipgan.families.galip.training.ma_gp import compute_ma_gp
-from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, compute_real_hinge
-from clipgan.losses.mismatch import mismatch_texts
+from clipgan.losses.adversarial import (
+    compute_fake_hinge,
+    compute_generator_loss,
+    compute_real_hinge,
+    mismatch_texts,
+)
 from tests.numerics.galip_reference import (
     arrays,
     assert_matches,
@@ -122,7 +126,7 @@ def test_generator_loss_and_gradients(clip_input: Any) -> None:
     features = network(found.intermediates)
     logits = network.compute_logits(features, network.scale_texts(sentences()))
     similarity = compute_clip_similarity(found.embeddings, sentences())
-    loss = compute_generator_loss(logits) - 4.0 * similarity
+    loss = compute_generator_loss("hinge", logits) - 4.0 * similarity
     assert_matches(found.intermediates[:, :, ::32], f"{tag}.feats_slice")
     assert_matches(statistics(found.intermediates, 2), f"{tag}.feats_stats")
     assert_matches(found.embeddings, f"{tag}.emb")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgan.losses.mismatch import mismatch_texts
+from clipgan.losses.adversarial import mismatch_texts
 from tests.numerics.galip_reference import (
     apply_rule,
     arrays,

@@ -10,8 +10,8 @@ from clipgan.config import ContrastiveAxis, ContrastiveKind
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training.losses import LafiteLosses
 from clipgan.losses.contrastive import compute_contrastive_loss
-from clipgan.training.augmenter import build_augmenter
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
+from clipgan.training.augment import build_augmenter
 from tests.numerics.lafite_cases import condition, synthesise
 from tests.numerics.lafite_reference import (
     TAGS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgan.losses.logistic import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_path_lengths, compute_r1_penalty
 from tests.numerics.lafite_cases import (
     CONDITIONS,
@@ -52,7 +52,7 @@ def test_generator_loss_and_gradients(form: Form, name: str) -> None:
     logits = discriminator.compute_logits(output, texts)
     assert_matches(logits[:, None], f"{section}.fake_logits")
     contrast = form.contrast(tag, output.semantic_features, texts)
-    loss = compute_generator_loss(logits) + hyper["itd"] * contrast
+    loss = compute_generator_loss("logistic", logits) + hyper["itd"] * contrast
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()
     # Of `langfree`, two of a million inputs of leaky ReLUs lie within 4e-7 of the kink and fall on
@@ -72,7 +72,7 @@ def test_generator_loss_with_the_clip_term() -> None:
         logits = discriminator.compute_logits(output, texts)
         embeddings = arrays()[f"{tag}.paired.clip_emb"]
         loss = (
-            compute_generator_loss(logits)
+            compute_generator_loss("logistic", logits)
             + hyper["itd"] * FIXED.contrast(tag, output.semantic_features, texts)
             + hyper["itc"] * FIXED.contrast(tag, embeddings, texts)
         )
@@ -93,7 +93,7 @@ def test_generator_gradients_through_clip(form: Form, name: str) -> None:
     if name == "paired":
         assert_matches(embeddings, f"{tag}.paired.clip_emb")
     loss = (
-        compute_generator_loss(discriminator.compute_logits(output, texts))
+        compute_generator_loss("logistic", discriminator.compute_logits(output, texts))
         + hyper["itd"] * form.contrast(tag, output.semantic_features, texts)
         + hyper["itc"] * form.contrast(tag, embeddings, texts)
     )
@@ -115,7 +115,7 @@ def test_discriminator_loss_and_gradients(form: Form, tag: str, name: str) -> No
     real_logits = discriminator.compute_logits(output, texts)
     assert_matches(fake_logits[:, None], f"{section}.fake_logits")
     assert_matches(real_logits[:, None], f"{section}.real_logits")
-    loss = compute_discriminator_loss(real_logits, fake_logits)
+    loss = compute_discriminator_loss("logistic", real_logits, fake_logits)
     loss = loss + hyper["itd"] * form.contrast(tag, output.semantic_features, texts)
     assert loss.item() == pytest.approx(float(arrays()[f"{section}.loss"].mean()), rel=1e-5)
     loss.backward()

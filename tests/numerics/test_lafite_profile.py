@@ -12,8 +12,8 @@ from torch import Tensor
 from clipgan.config import TrainConfig, load_profile
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training.losses import LafiteLosses
-from clipgan.training.augmenter import build_augmenter
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
+from clipgan.training.augment import build_augmenter
 from tests.numerics.lafite_cases import CONDITIONS, condition, synthesise
 from tests.numerics.lafite_reference import (
     TAGS,

@@ -83,16 +83,14 @@ def test_a_grown_folder_can_be_promoted(
     assert "champion version 1 is measured again: " in capsys.readouterr().out
     assert "not evaluated alike" not in report.decision.reason
     assert "of champion version 1 (lower is better)" in report.decision.reason
-    champion = report.decision.champion_value
-    assert champion is not None
+    rows = list_versions("tiny", tracking_uri=resolve_tracking_uri(workspace.root, {}))
+    champion = rows[1].metrics[FD]
     assert champion != before.metrics[FD]
     # The same as what the evaluate stage finds for the champion on today's data.
     save_training(workspace.images.parent)
     run(workspace.images.parent, output="again")
     again = load_evaluation(workspace.images.parent / "again").values["trained"][FD].value
     assert champion == pytest.approx(again, rel=1e-5)
-    rows = list_versions("tiny", tracking_uri=resolve_tracking_uri(workspace.root, {}))
-    assert rows[1].metrics[FD] == champion
     # Kept with the version: nothing is measured twice.
     grow(workspace, monkeypatch)
     evaluate_and_register(workspace)

@@ -76,13 +76,11 @@ def measure(
     logger: RunLogger = NULL_LOGGER,
 ) -> Evaluation:
     params: Params = tiny_params(CHANGES | (changes or {}))
-    device = torch.device("cpu")
     loader = ModelLoader(
         params,
         images=root / "images",
         features=root / "features",
         tracking_uri=uri,
-        device=device,
     )
     return measure_models(
         params.evaluate,
@@ -92,7 +90,6 @@ def measure(
         images=root / "images",
         output=root / "compared",
         cache=root / "cache",
-        device=device,
         logger=logger,
     )
 
@@ -241,7 +238,6 @@ def test_models_are_judged_in_the_precision_of_the_evaluate_stage(
             images=world / "images",
             features=world / "features",
             tracking_uri="",
-            device=torch.device("cpu"),
         )
         loader.load(str(world / "training"))
     assert asked == ["bf16", "fp32"]

@@ -78,5 +78,5 @@ def test_one_file_is_seen_in_tables_files_mlflow_and_at_the_gate(
         state="state",
         measure=lambda version, like: "not in this test",
     )
-    assert registered.decision.metric == "brightness"
+    assert ": brightness " in registered.decision.reason
     assert "of the weights it started from (lower is better)" in registered.decision.reason

@@ -14,8 +14,7 @@ from clipgan.clip.feature_store import load_features
 from clipgan.errors import FeatureStoreError
 from clipgan.models.bundle import load_bundle
 from clipgan.models.modality_gap import ModalityMeans
-from clipgan.stages.generator_under_test import find_stored_conditions
-from clipgan.stages.stored_features import StoredFeatures
+from clipgan.stages.stored_features import StoredFeatures, find_stored_conditions
 from tests.stages.test_evaluate import save_training
 from tests.stages.tiny_training import TinyClip, build_world
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +14,10 @@ from tests.stages.tiny_training import (
     run_training,
     single_thread,
 )
+from tests.stages.tiny_trainings import run_in_two_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
 MIXED: dict[str, Any] = CHANGES | {
     # Reduced precision would hide what differs.
     "train.precision": "fp32",
@@ -51,20 +46,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same trainings in two processes."""
     root = tmp_path_factory.mktemp("two")
-    for name in ("images", "features"):
-        shutil.copytree(one / name, root / name)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.stages.tiny_trainings", str(root), json.dumps(TRAININGS)]
-    ended = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run_in_two_processes(one, root, TRAININGS)
     return root
 
 

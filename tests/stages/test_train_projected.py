@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,8 @@ from tests.stages.tiny_training import (
     single_thread,
     tiny_params,
 )
+from tests.stages.tiny_trainings import run_in_two_processes
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("stable_code", "one_thread")
 PROJECTED: dict[str, Any] = {
     "train.lafite.discriminator.kind": "projected",
@@ -129,20 +125,6 @@ def test_two_processes_equal_one_with_the_double_batch(copy: Path, world: Path) 
     for name, changes in TRAININGS.items():
         run_training(copy, tiny_params(changes), output=name)
     two = copy / "two"
-    two.mkdir()
-    for name in ("images", "features"):
-        shutil.copytree(world / name, two / name)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.stages.tiny_trainings", str(two), json.dumps(TRAININGS)]
-    ended = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run_in_two_processes(world, two, TRAININGS)
     for name in TRAININGS:
         assert_same_training(two / name, copy / name)

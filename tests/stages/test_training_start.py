@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from clipgan.artifacts import measure_size
 from clipgan.errors import CheckpointError
 from clipgan.families.lafite.training import step as lafite_step
 from clipgan.families.registry import find_family
 from clipgan.training.disk_space import estimate_checkpoint_bytes
+from clipgan.training.power_averages import estimate_snapshots_bytes
 from tests.stages.tiny_training import (
     TinyClip,
     build_world,
@@ -76,8 +78,9 @@ def test_a_change_of_other_things_is_said_too(
     assert "code, features or initial weights changed: starting at image 0" in said
 
 
-def test_the_estimate_is_what_a_checkpoint_takes(copy: Path) -> None:
-    params = tiny_params()
+@pytest.mark.parametrize("snapshot_interval_images", [0, 32])
+def test_the_estimate_is_what_a_training_takes(copy: Path, snapshot_interval_images: int) -> None:
+    params = tiny_params({"train.ema.snapshot_interval_images": snapshot_interval_images})
     run_training(copy, params)
     found = max(copy.glob("work/train/*/checkpoints/checkpoint-*"))
     networks = BUILD_NETWORKS(params.train, choose_clip(params))
@@ -87,23 +90,38 @@ def test_the_estimate_is_what_a_checkpoint_takes(copy: Path) -> None:
         for path in found.glob("*.safetensors")
     )
     # Adam's step counts, one float32 a parameter.
-    assert 0 <= tensors - estimate_checkpoint_bytes(networks) < 0.02 * tensors + 4 * 200
+    estimate = estimate_checkpoint_bytes(networks, params.train)
+    assert 0 <= tensors - estimate < 0.02 * tensors + 4 * 200
     assert measure_size(found) > tensors
+    averages = sum(
+        weights.numel() * weights.element_size()
+        for path in copy.glob("training/ema_snapshots/*.safetensors")
+        for name, weights in load_file(path).items()
+        if not name.startswith("buffers/")
+    )
+    assert averages == estimate_snapshots_bytes(networks.generator, params.train)
+    assert bool(averages) == bool(snapshot_interval_images)
 
 
+@pytest.mark.parametrize("snapshot_interval_images", [0, 32])
 @pytest.mark.parametrize("short_by", [0, 1])
 def test_a_disk_that_is_too_small_is_said_before_any_step(
-    short_by: int, copy: Path, monkeypatch: pytest.MonkeyPatch
+    short_by: int, snapshot_interval_images: int, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = tiny_params({"monitoring.keep_checkpoints": 2})
+    changes = {
+        "monitoring.keep_checkpoints": 2,
+        "train.ema.snapshot_interval_images": snapshot_interval_images,
+    }
+    params = tiny_params(changes)
     networks = BUILD_NETWORKS(params.train, TinyClip())
     weights = [*networks.generator_ema.state_dict().values()]
     weights += networks.discriminator.state_dict().values()
-    needed = 3 * estimate_checkpoint_bytes(networks) + 20 * 3 * 8 * 8
+    needed = 3 * estimate_checkpoint_bytes(networks, params.train) + 20 * 3 * 8 * 8
     needed += sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    needed += estimate_snapshots_bytes(networks.generator, params.train)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, needed - short_by))
     if not short_by:
-        stop_training(copy, {"monitoring.keep_checkpoints": 2}, monkeypatch)
+        stop_training(copy, changes, monkeypatch)
         return
     with pytest.raises(CheckpointError, match=r"3 checkpoints of .*kB are free: free some"):
         run_training(copy, params)
@@ -114,8 +132,9 @@ def test_what_an_interrupted_run_left_is_not_asked_for_again(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_training(copy, tiny_params())
-    networks = BUILD_NETWORKS(tiny_params().train, TinyClip())
+    params = tiny_params()
+    networks = BUILD_NETWORKS(params.train, TinyClip())
     # Room for the one checkpoint that is not there and the bundle, not for three.
-    free = 2 * estimate_checkpoint_bytes(networks)
+    free = 2 * estimate_checkpoint_bytes(networks, params.train)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, free))
     assert run_training(copy, tiny_params()).resumed_from == 96

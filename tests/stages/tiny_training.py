@@ -140,8 +140,8 @@ def choose_clip(params: Params) -> TinyClip:
     from tests.stages.tiny_galip import TinyVitClip
 
     train = params.train
-    reads_tokens = train.family == "galip" or train.lafite.discriminator.kind == "projected"
-    return TinyVitClip() if reads_tokens else TinyClip()
+    reads_maps = train.lafite.discriminator.kind == "projected" or train.warm_up_loss == "drifting"
+    return TinyVitClip() if train.family == "galip" or reads_maps else TinyClip()
 
 
 def build_world(

@@ -13,15 +13,14 @@ from torch import Tensor
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.losses.logistic import compute_discriminator_loss, compute_generator_loss
+from clipgan.losses.adversarial import compute_discriminator_loss, compute_generator_loss
 from clipgan.models.bundle import BundleInfo
-from clipgan.random_draws import draw_normal
+from clipgan.random_draws import StepRandom, derive_seed
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
 from clipgan.training.family import TrainingSpec
 from clipgan.training.fine_tuning import Networks, load_start
-from clipgan.training.random_streams import StepRandom, derive_seed
 from clipgan.training.state import StepLosses
 from clipgan.training.updates import NetworkUpdates
 from tests.toy_family.networks import ToyDiscriminator, ToyGenerator
@@ -52,19 +51,22 @@ class ToyStep(AdversarialStep):
 
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
         texts = self.draw_conditions(batch, random)
-        latents = draw_normal((len(texts), self.generator.latent_dim), random.rng)
-        fake = self.generator(latents, texts)
+        fake = self.draw_images(texts, random)
         self.discriminator.requires_grad_(False)
-        loss = compute_generator_loss(self.discriminator(fake, texts))
+        loss = compute_generator_loss("logistic", self.discriminator(fake, texts))
         values = self.generator_updates.apply(loss, {"generator": loss}, "generator")
         self.discriminator.requires_grad_(True)
         real, unreal = batch.images, fake.detach()
         loss = compute_discriminator_loss(
-            self.discriminator(real, texts), self.discriminator(unreal, texts)
+            "logistic", self.discriminator(real, texts), self.discriminator(unreal, texts)
         )
         values |= self.discriminator_updates.apply(loss, {"discriminator": loss}, "discriminator")
         self.update_average(images_seen)
         return values
+
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        fake: Tensor = self.generator(self.draw_latents(len(texts), random, codes), texts)
+        return fake
 
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         logits: Tensor = self.discriminator(images, text_features)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from clipgan.cli.ema import ema
 from clipgan.cli.error_reports import (
     DEBUG_VARIABLE,
     accept_any_encoding,
@@ -55,6 +56,10 @@ Family = StrEnum(  # type: ignore[misc]
     "Family", [spec.name for spec in FAMILIES.values() if spec.has_importer]
 )
 """The families whose official weights can be imported."""
+Protocols = Annotated[
+    list[str] | None, typer.Option("--protocol", help="Instead of params.yaml's; may be repeated.")
+]
+Report = Annotated[Path, typer.Option("--out", help="Folder for values and report.html; replaced.")]
 
 
 @app.callback()
@@ -88,13 +93,8 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="Folder of real images, for a folder.")
     ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", help="Instead of params.yaml's; may be repeated."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for values and report.html; replaced.")
-    ] = Path("evaluations/latest"),
+    protocol: Protocols = None,
+    out: Report = Path("evaluations/latest"),
     list_protocols: Annotated[
         bool, typer.Option("--list-protocols", help="Name every protocol and what it fixes.")
     ] = False,
@@ -118,18 +118,16 @@ def compare(
         list[str],
         typer.Argument(help=f"Two or more, each {ADDRESS_FORMS}. The first is the baseline."),
     ],
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option("--protocol", help="Instead of params.yaml's; may be repeated."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for values and report.html; replaced.")
-    ] = Path("evaluations/comparison"),
+    protocol: Protocols = None,
+    out: Report = Path("evaluations/comparison"),
 ) -> None:
     """Measure models on the same captions and seeds, and say which differences are real."""
     from clipgan.cli import evaluation
 
     print(evaluation.compare_subjects(models, tuple(protocol or ()), out))
+
+
+app.command()(ema)
 
 
 @app.command("pretrain-clip")

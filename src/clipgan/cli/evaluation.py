@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipgan.cli.generate import check_writable
 from clipgan.config import Params
@@ -13,11 +12,6 @@ from clipgan.errors import ConfigError
 from clipgan.stages.stage_threads import set_stage_threads
 from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace, open_project
-
-if TYPE_CHECKING:
-    import torch
-
-    from clipgan.stages.model_sources import ModelLoader
 
 REPORT = "report.html"
 
@@ -69,18 +63,17 @@ def _evaluate_model(
 ) -> str:
     from clipgan.evaluation.report.page import format_report
     from clipgan.stages.compare import measure_models
+    from clipgan.stages.model_sources import ModelLoader
 
     protocols, out = target
-    loader, device = _build_loader(params, workspace)
     evaluation = measure_models(
         params.evaluate,
         [subject],
         protocols=protocols,
-        loader=loader,
+        loader=ModelLoader.of_project(params, workspace),
         images=workspace.images,
         output=out,
         cache=workspace.work("evaluate"),
-        device=device,
     )
     return f"{format_report(evaluation)}\n{out / REPORT}"
 
@@ -98,9 +91,10 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
     _check_output(out)
     from clipgan.metrics.comparison import compare_models, format_comparisons
     from clipgan.stages.compare import measure_models
+    from clipgan.stages.model_sources import ModelLoader
     from clipgan.tracking.run_contexts import open_comparison_run
 
-    loader, device = _build_loader(params, workspace)
+    loader = ModelLoader.of_project(params, workspace)
     with (
         set_stage_threads("evaluate", params.threads),
         open_comparison_run(
@@ -119,7 +113,6 @@ def compare_subjects(models: Sequence[str], protocols: tuple[str, ...], out: Pat
             images=workspace.images,
             output=out,
             cache=workspace.work("evaluate"),
-            device=device,
             logger=logger,
         )
     comparisons = compare_models(evaluation.values, evaluation.baseline)
@@ -153,21 +146,6 @@ def _evaluate_folder(
         save_evaluation(building, evaluation)
         write_report(building, evaluation, Pictures())
     return f"{format_report(evaluation)}\n{out / REPORT}"
-
-
-def _build_loader(params: Params, workspace: Workspace) -> tuple[ModelLoader, torch.device]:
-    from clipgan.devices import resolve_device
-    from clipgan.stages.model_sources import ModelLoader
-
-    device = resolve_device(params.evaluate.device)
-    loader = ModelLoader(
-        params,
-        images=workspace.images,
-        features=workspace.features,
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        device=device,
-    )
-    return loader, device
 
 
 def _refuse_bare_images(subject: str) -> None:

@@ -35,6 +35,7 @@ from clipgan.config.sections import (
 from clipgan.config.training import (
     Augmentation,
     AugmentationConfig,
+    DriftingConfig,
     PseudoTextConfig,
     TrainConfig,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ContrastiveAxis",
     "ContrastiveKind",
     "CustomProtocol",
+    "DriftingConfig",
     "EvaluateConfig",
     "FamilySection",
     "FeaturesConfig",

@@ -50,6 +50,10 @@ def select_training(config: TrainConfig) -> Parameters:
         del selected["augmentation"]["policies"]
     if config.augmentation.kind != "ada":
         _drop(selected["augmentation"], *_ADA_KEYS)
+    if not config.ema.snapshot_interval_images:
+        del selected["ema"]["snapshot_sigmas"]
+    if config.warm_up_loss != "drifting":
+        del selected["drifting"]
     unread = "noise_level" if config.pseudo_text.kind == "mapper" else "mapper"
     del selected["pseudo_text"][unread]
     return selected

@@ -66,10 +66,17 @@ class PseudoTextConfig(Section):
 
 
 class EmaConfig(Section):
-    """Exponential moving average of the generator."""
+    """The moving average that becomes the generator, and those kept for post-hoc EMA."""
 
     half_life_kimg: Positive
     ramp_up_fraction: Annotated[NonNegative, Field(description="0 switches the ramp off")]
+    snapshot_interval_images: Annotated[
+        int, Field(ge=0, description="between snapshots for post-hoc EMA, ADR 0033; 0: none")
+    ]
+    snapshot_sigmas: Annotated[
+        tuple_of(Annotated[float, Field(gt=0.0, lt=0.288)], min_length=2),  # type: ignore[valid-type]
+        Field(description="relative lengths of the averages that they hold"),
+    ]
 
 
 class AugmentationConfig(Section):
@@ -96,6 +103,23 @@ class AugmentationConfig(Section):
                 "name policies, or set the kind to none"
             )
         return self
+
+
+class DriftingConfig(Section):
+    """A warm-up by drifting (arXiv 2602.04770); read where ``warm_up_loss`` is ``drifting``."""
+
+    latents: Annotated[
+        int, Field(ge=2, description="generated images of each condition, which repel each other")
+    ]
+    positives: Annotated[
+        int,
+        Field(ge=1, description="the condition's image and its nearest neighbours in CLIP"),
+    ]
+    depths: Annotated[int, Field(ge=1, description="of CLIP's image trunk, whose maps are read")]
+    temperatures: Annotated[
+        tuple_of(Positive, min_length=1),  # type: ignore[valid-type]
+        Field(description="of the kernel, over the mean distance; 0.02, 0.05, 0.2 in the paper"),
+    ]
 
 
 def _check_family(name: str) -> str:
@@ -127,7 +151,13 @@ class TrainConfig(Section):
         ),
     ]
     total_images: PositiveInt
-    warm_up_images: Annotated[int, Field(ge=0, description="reconstruction only; 0 in the paper")]
+    warm_up_images: Annotated[
+        int, Field(ge=0, description="of the generator alone; 0 in the papers")
+    ]
+    warm_up_loss: Annotated[
+        Literal["reconstruction", "drifting"],
+        Field(description="of the warm-up: ADR 0008 and ADR 0034"),
+    ]
     warm_up_codes: Annotated[
         int,
         Field(
@@ -136,6 +166,7 @@ class TrainConfig(Section):
             description="latents that carry the image there, ADR 0032; 0: all are noise",
         ),
     ]
+    drifting: DriftingConfig
     batch_size: Annotated[
         int, Field(ge=2, description="of all processes together; contrast needs two images")
     ]
@@ -158,8 +189,18 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _family_fits(self) -> Self:
+        if self.warm_up_loss == "drifting":
+            self._check_drifting()
         self.section.check(self)
         return self
+
+    def _check_drifting(self) -> None:
+        if self.warm_up_codes:
+            raise ValueError(
+                f"warm_up_codes = {self.warm_up_codes} are of the one image that a latent should "
+                "draw, and warm_up_loss = drifting has no such image: set warm_up_codes to 0, or "
+                "warm_up_loss to reconstruction"
+            )
 
 
 def build_train_config() -> type[TrainConfig]:

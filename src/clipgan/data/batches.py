@@ -132,8 +132,7 @@ class BatchLoader:
 
     def batch_at(self, images_seen: int) -> Batch:
         """This process's rows of the batch that follows the first ``images_seen`` images."""
-        whole = np.arange(images_seen, images_seen + self.batch_size, dtype=np.uint64)
-        positions = whole[self._rows]
+        positions = self._list_positions(images_seen)
         rows = self._choose_rows(positions)
         images = torch.from_numpy(self.data.images_uint8[rows])
         mirrored = None
@@ -147,6 +146,18 @@ class BatchLoader:
             text_features=self._to_device(self._choose_texts(rows, positions)),
             mirrored=mirrored,
         )
+
+    def load_neighbours(self, images_seen: int, neighbours: NDArray[np.int64]) -> Tensor:
+        """Images that stand for those of :meth:`batch_at`, (B, K, 3, R, R) float32 in [-1, 1].
+
+        ``neighbours`` (N, K) are rows of the data for each row of it. None is mirrored.
+        """
+        rows = neighbours[self._choose_rows(self._list_positions(images_seen))]
+        return to_unit_range(upload(torch.from_numpy(self.data.images_uint8[rows]), self.device))
+
+    def _list_positions(self, images_seen: int) -> NDArray[np.uint64]:
+        whole = np.arange(images_seen, images_seen + self.batch_size, dtype=np.uint64)
+        return whole[self._rows]
 
     def _choose_rows(self, positions: NDArray[np.uint64]) -> NDArray[np.int64]:
         num_images = self.data.num_images

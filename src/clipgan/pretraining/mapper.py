@@ -21,8 +21,8 @@ from clipgan.config import PretrainMapperConfig
 from clipgan.errors import DataError
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom, derive_seed
 from clipgan.training.conditions import list_caption_rows
-from clipgan.training.random_streams import StepRandom, derive_seed
 from clipgan.training.state import StateTensors, capture_optimizer, restore_optimizer
 
 MEASURED_PAIRS = 4096

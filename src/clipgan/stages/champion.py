@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 from clipgan.config import Params
-from clipgan.devices import resolve_device
 from clipgan.errors import EvaluationError
 from clipgan.evaluation.study.protocols import find_protocol
 from clipgan.evaluation.study.reference_cache import FeatureCache
@@ -15,7 +12,6 @@ from clipgan.models.bundle import load_bundle_info
 from clipgan.stages.measurements import Measurements
 from clipgan.stages.model_sources import ModelLoader
 from clipgan.stages.stage_threads import set_stage_threads
-from clipgan.tracking.mlflow_store import resolve_tracking_uri
 from clipgan.workspace import Workspace
 
 
@@ -35,20 +31,15 @@ def measure_version(
     """
     name = params.register_model.model_name
     recipe = find_protocol(protocol, params.evaluate)
-    device = resolve_device(params.evaluate.device)
-    loader = ModelLoader(
-        params,
-        images=workspace.images,
-        features=workspace.features,
-        tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
-        device=device,
-    )
+    loader = ModelLoader.of_project(params, workspace)
     model = loader.load(f"models:/{name}/{version}")
     side, ours = model.bundle.info.resolution_px, load_bundle_info(workspace.training).resolution_px
     if side != ours:
         raise EvaluationError(f"it draws images of {side} px, the new generator {ours} px")
     cache = FeatureCache(workspace.work("evaluate"))
-    measured = Measurements(params.evaluate, workspace.images, {TRAINED: model}, device, cache)
+    measured = Measurements(
+        params.evaluate, workspace.images, {TRAINED: model}, loader.device, cache
+    )
     with set_stage_threads("evaluate", params.threads):
         measured.measure(recipe)
     return measured.values[TRAINED]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from clipgan.artifacts import built_folder, write_json
 from clipgan.config import EvaluateConfig
 from clipgan.errors import EvaluationError
@@ -33,7 +31,6 @@ def measure_models(
     images: Path,
     output: Path,
     cache: Path | None,
-    device: torch.device,
     logger: RunLogger = NULL_LOGGER,
 ) -> Evaluation:
     """Measure models and write a folder with values, report and pictures.
@@ -58,7 +55,7 @@ def measure_models(
     recipes = [find_protocol(name, config) for name in protocols]
     alone = len(addresses) == 1
     models = {TRAINED if alone else address: loader.load(address) for address in addresses}
-    measured = Measurements(config, images, models, device, FeatureCache(cache))
+    measured = Measurements(config, images, models, loader.device, FeatureCache(cache))
     for recipe in recipes:
         measured.measure(recipe)
     baseline = None if alone else addresses[0]

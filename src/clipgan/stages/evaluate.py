@@ -33,9 +33,8 @@ from clipgan.models.bundle import (
     load_bundle_info,
 )
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
-from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import Measurements, ModelUnderTest
-from clipgan.stages.stored_features import StoredFeatures
+from clipgan.stages.stored_features import StoredFeatures, find_stored_conditions
 
 INITIAL_FOLDER = "initial"
 LOGGED_FOLDER = "evaluation"

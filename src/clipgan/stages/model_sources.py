@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Self
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.clip.feature_store import load_features
 from clipgan.config import Params
 from clipgan.data.shards import load_manifest
+from clipgan.devices import resolve_device
 from clipgan.errors import FeatureStoreError
 from clipgan.evaluation.spaces.feature_spaces import TrainingClip
 from clipgan.generation.sampler import find_clip_weights, load_matching_clip
 from clipgan.models.bundle import load_bundle
-from clipgan.stages.generator_under_test import find_stored_conditions
 from clipgan.stages.measurements import ModelUnderTest
 from clipgan.stages.model_addresses import opened_bundle
-from clipgan.stages.stored_features import StoredFeatures
+from clipgan.stages.stored_features import StoredFeatures, find_stored_conditions
+from clipgan.tracking.mlflow_store import resolve_tracking_uri
+from clipgan.workspace import Workspace
 
 
 class ModelLoader:
@@ -27,20 +29,26 @@ class ModelLoader:
     Args:
         images, features: artifacts of the project; stored text features are used if they fit.
         tracking_uri: the MLflow store, for registered versions and runs.
+
+    Attributes:
+        device: ``evaluate.device``, on which the models are measured.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        images: Path,
-        features: Path,
-        tracking_uri: str,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, params: Params, *, images: Path, features: Path, tracking_uri: str) -> None:
+        self.device = resolve_device(params.evaluate.device)
         self._params, self._images, self._features = params, images, features
-        self._tracking_uri, self._device = tracking_uri, device
+        self._tracking_uri = tracking_uri
         self._clips: dict[str, tuple[ClipEncoder, TrainingClip]] = {}
+
+    @classmethod
+    def of_project(cls, params: Params, workspace: Workspace) -> Self:
+        """The loader of the project in ``workspace``."""
+        return cls(
+            params,
+            images=workspace.images,
+            features=workspace.features,
+            tracking_uri=resolve_tracking_uri(workspace.root, os.environ),
+        )
 
     def load(self, address: str) -> ModelUnderTest:
         """Load the model of an address.
@@ -69,7 +77,7 @@ class ModelLoader:
         if key not in self._clips:
             # The same as in the evaluate stage, so that both use the same cached features.
             precision = self._params.features.precision
-            encoder = load_matching_clip(fingerprint, weights, self._device, precision)
+            encoder = load_matching_clip(fingerprint, weights, self.device, precision)
             self._clips[key] = encoder, TrainingClip(encoder.encode_images, encoder.fingerprint)
         return self._clips[key]
 

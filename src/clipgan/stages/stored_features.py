@@ -1,4 +1,4 @@
-"""Stored CLIP features, looked up by caption or by sample id."""
+"""Stored CLIP features, looked up by caption or by sample id, and as a generator takes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from torch import Tensor
 
 from clipgan.clip.feature_store import FeatureTable
 from clipgan.errors import FeatureStoreError
+from clipgan.models.bundle import GeneratorBundle, TextEncoder
+
+FindConditions = Callable[[Sequence[str]], Tensor]
+"""Captions or sample ids -> (N, D), as one generator takes them."""
 
 
 class StoredFeatures:
@@ -56,6 +60,23 @@ class StoredFeatures:
             )
         features = stored[[rows[name] for name in conditions]]
         return torch.from_numpy(features.astype(np.float32))
+
+
+def find_stored_conditions(
+    bundle: GeneratorBundle, stored: StoredFeatures, clip: TextEncoder
+) -> FindConditions:
+    """Find stored features of captions or sample ids, prepared as the generator takes them."""
+
+    def find(conditions: Sequence[str]) -> Tensor:
+        if bundle.takes_raw_texts and stored.are_captions(conditions):
+            # Stored features are of unit length.
+            return bundle.encode_texts(clip, conditions)
+        features = stored.find(conditions)
+        if stored.are_captions(conditions):
+            return bundle.prepare_texts(features)
+        return bundle.prepare_images(features)
+
+    return find
 
 
 def _number(names: Sequence[str]) -> dict[str, int]:

@@ -18,10 +18,10 @@ from clipgan.config.effective import select_training
 from clipgan.data.shards import ImagesManifest, load_manifest
 from clipgan.devices import resolve_device
 from clipgan.families.registry import find_family
-from clipgan.models.built_in import NO_WEIGHTS
 from clipgan.models.bundle import BundleInfo
 from clipgan.resume_state import mark_finished
 from clipgan.run_logger import NULL_LOGGER, RunLogger, UnfailingRunLogger
+from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.checkpoint_export import build_metadata
 from clipgan.training.conditions import Conditions, build_conditions
@@ -39,14 +39,17 @@ from clipgan.training.inputs import (
     count_undecoded_bytes,
     select_training_images,
 )
-from clipgan.training.latent_codes import fit_training_codes
 from clipgan.training.loop import Schedule, TrainingLoop
 from clipgan.training.output import TrainingReport, build_report, place_output
+from clipgan.training.power_averages import SNAPSHOTS_FOLDER, PowerAverages
 from clipgan.training.sample_grid import SampleGrid
 from clipgan.training.snapshot import EVALUATIONS_FOLDER, Snapshot, evaluate_snapshots
+from clipgan.training.warm_up import prepare_warm_up
 
 SAMPLES_FOLDER = "samples"
 """Folder of the run logger's files."""
+KEPT_FOLDERS = (SAMPLES_FOLDER, EVALUATIONS_FOLDER, SNAPSHOTS_FOLDER)
+"""What goes from the resume folder into the output."""
 
 
 def train(
@@ -134,7 +137,7 @@ def train(
             report,
             loop,
             means=conditions.means,
-            folders=[run_folder / name for name in (SAMPLES_FOLDER, EVALUATIONS_FOLDER)],
+            folders=[run_folder / name for name in KEPT_FOLDERS],
             initial=start,
             run={"run_id": logger.run_id, "run_key": logger.run_key},
         )
@@ -225,14 +228,13 @@ def _build_loop(
 ) -> TrainingLoop:
     """Put the parts of a training together."""
     check_batch_fits(config, processes)
-    parameters = flatten("train", select_training(config))
-    logger.log_params(parameters)
+    logger.log_params(parameters := flatten("train", select_training(config)))
     if processes.is_main:
         check_disk_space(
             networks,
+            config,
             run_folder,
             keep_checkpoints=monitoring.keep_checkpoints,
-            has_initial=config.initial_weights != NO_WEIGHTS,
             decoded_bytes=count_undecoded_bytes(config, images, conditions, image_store),
         )
         announce_start(run_folder, parameters | {"images": load_manifest(images).fingerprint})
@@ -241,8 +243,8 @@ def _build_loop(
     loader = build_loader(
         config, images, conditions, image_store=image_store, device=device, processes=processes
     )
-    if config.warm_up_images and config.warm_up_codes:
-        step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, device)
+    step.power_averages = _build_power_averages(step, run_folder)
+    prepare_warm_up(step, config, loader, conditions, processes)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
     grid = SampleGrid(
@@ -276,6 +278,14 @@ def _build_loop(
         ),
         diagnose=diagnose,
     )
+
+
+def _build_power_averages(step: AdversarialStep, run_folder: Path) -> PowerAverages | None:
+    """For post-hoc EMA, where the training keeps snapshots; the first process alone writes them."""
+    if not step.config.ema.snapshot_interval_images:
+        return None
+    folder = run_folder / SNAPSHOTS_FOLDER if step.processes.is_main else None
+    return PowerAverages(step.generator, step.config, folder)
 
 
 def _describe_bundle(

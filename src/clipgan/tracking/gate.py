@@ -23,19 +23,12 @@ _NO_START = (
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """The gate's decision, as a sentence and as numbers.
-
-    ``champion_version`` is the champion before the decision, None where there was none. ``metric``
-    and ``value`` are None where no number was looked at (promotion by hand).
-    """
+    """Whether a version became champion, and why; ``champion_version`` is the champion before the
+    decision, None where there was none."""
 
     promoted: bool
     reason: str
-    metric: str | None
-    version: int
-    value: float | None
     champion_version: int | None
-    champion_value: float | None
 
 
 def find_gate_value(evaluation: Evaluation, metric: str, source: str) -> MetricValue:
@@ -90,15 +83,7 @@ def decide_promotion(
         promoted = bool(verdict)
         if verdict is None or (is_first and not promoted):
             reason = f"{reason}; `clipgan promote {version}` makes it champion by hand"
-    return PromotionDecision(
-        promoted=promoted,
-        reason=reason,
-        metric=config.gate_metric,
-        version=version,
-        value=challenger.value,
-        champion_version=champion_version,
-        champion_value=champion.value if isinstance(champion, MetricValue) else None,
-    )
+    return PromotionDecision(promoted, reason, champion_version)
 
 
 def _judge(

@@ -56,15 +56,7 @@ def promote_version(
             _make_champion(client, model_name, version, text, gate=PROMOTED)
         else:
             text = f"version {version} is the champion already"
-    return PromotionDecision(
-        promoted=promoted,
-        reason=text,
-        metric=None,
-        version=version,
-        value=None,
-        champion_version=champion,
-        champion_value=None,
-    )
+    return PromotionDecision(promoted, text, champion)
 
 
 @dataclass(frozen=True)

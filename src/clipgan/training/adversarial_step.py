@@ -13,17 +13,18 @@ from torch import Tensor
 
 from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
-from clipgan.losses.mismatch import mismatch_texts
-from clipgan.losses.reconstruction import fade_weight
+from clipgan.losses.adversarial import mismatch_texts
+from clipgan.losses.reconstruction import compute_reconstruction_loss, fade_weight
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
-from clipgan.random_draws import draw_normal
-from clipgan.training.augmenter import build_augmenter
+from clipgan.random_draws import StepRandom, draw_normal
+from clipgan.training.augment import build_augmenter
 from clipgan.training.distributed import Processes
+from clipgan.training.drifting_warm_up import DriftingWarmUp
 from clipgan.training.ema import compute_ema_decay, update_ema
 from clipgan.training.fine_tuning import Networks
 from clipgan.training.latent_codes import LatentCodes
-from clipgan.training.random_streams import StepRandom
+from clipgan.training.power_averages import PowerAverages
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import NetworkUpdates, capture_updates, restore_updates
 
@@ -31,8 +32,9 @@ from clipgan.training.updates import NetworkUpdates, capture_updates, restore_up
 class AdversarialStep(ABC):
     """Networks, average, augmentation and two optimizers; see the protocol ``TrainingStep``.
 
-    Subclasses set ``generator_updates`` and ``discriminator_updates``. ``latent_codes`` are of the
-    warm-up; None: its latents are noise alone.
+    Subclasses set ``generator_updates`` and ``discriminator_updates``. Of the warm-up are
+    ``latent_codes`` (None: its latents are noise alone) and ``drifting`` (None: it is by
+    reconstruction). ``power_averages`` are those for post-hoc EMA; None: there are none.
     """
 
     advice: str
@@ -60,6 +62,8 @@ class AdversarialStep(ABC):
         self.device = next(networks.generator.parameters()).device
         self.augmenter = build_augmenter(config.augmentation, config.batch_size, self.device)
         self.latent_codes: LatentCodes | None = None
+        self.power_averages: PowerAverages | None = None
+        self.drifting: DriftingWarmUp | None = None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, random: StepRandom) -> StepLosses:
@@ -69,6 +73,33 @@ class AdversarialStep(ABC):
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         """(N,) logits of the discriminator for images (N, 3, R, R) in [-1, 1] as they are, and
         (N, D) unit text features."""
+
+    @abstractmethod
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """Generated images (N, 3, R, R) of new latents, with a graph to the generator.
+
+        For ``texts`` (N, D) and ``codes`` see :meth:`draw_conditions` and :meth:`draw_latents`.
+        """
+
+    def warm_up(
+        self, batch: Batch, texts: Tensor, images_seen: int, random: StepRandom
+    ) -> StepLosses:
+        """The generator alone, before the two networks meet: not in the papers (ADR 0008, 0034)."""
+        if self.drifting is None:
+            images, codes = batch.feature_images, None
+            if self.latent_codes is not None:
+                codes = self.latent_codes.encode(images, texts)
+            fake = self.draw_images(texts, random, codes)
+            total = compute_reconstruction_loss(fake.float(), images)
+            terms = {"reconstruction": total}
+        else:
+            # Copy after copy of the batch, so that every process draws the latents of its rows.
+            copies = texts.repeat(self.drifting.num_latents, 1)
+            terms = self.drifting.compute_terms(self.draw_images(copies, random), images_seen)
+            total = terms["drifting"]
+        values = self.generator_updates.apply(total, terms, "generator")
+        self.update_average(images_seen)
+        return values
 
     def draw_conditions(self, batch: Batch, random: StepRandom) -> Tensor:
         """(N, D) unit text features, pseudo or true ones as ``train.pseudo_text`` says."""
@@ -80,21 +111,13 @@ class AdversarialStep(ABC):
             self.mapper,
         )
 
-    def draw_latents(
-        self, count: int, random: StepRandom, codes: Tensor | None = None
-    ) -> Tensor:
+    def draw_latents(self, count: int, random: StepRandom, codes: Tensor | None = None) -> Tensor:
         """(count, latent_dim) standard normal; ``codes`` (count, K) stand in the first K places."""
         shape = (count, self.generator.latent_dim)
         latents = draw_normal(shape, random.rng, device=random.rng.device)
         if codes is not None:
             latents[:, : codes.shape[1]] = codes
         return latents
-
-    def encode_warm_up(self, batch: Batch, texts: Tensor, images_seen: int) -> Tensor | None:
-        """What the latents of these conditions carry of their images; None after the warm-up."""
-        if self.latent_codes is None or images_seen >= self.config.warm_up_images:
-            return None
-        return self.latent_codes.encode(batch.feature_images, texts)
 
     def mismatch(self, texts: Tensor) -> Tensor:
         """Each row's text from the next row of the whole batch, whoever holds it; detached."""
@@ -108,13 +131,15 @@ class AdversarialStep(ABC):
         return fade_weight(losses.reconstruction_weight, images, losses.reconstruction_fade_images)
 
     def update_average(self, images_seen: int) -> None:
-        """Move the average of the generator's weights by one step."""
+        """Move the averages of the generator's weights by one step."""
         ema, batch_size = self.config.ema, self.config.batch_size
         decay = compute_ema_decay(images_seen, batch_size, ema.half_life_kimg, ema.ramp_up_fraction)
         update_ema(self.generator_ema, self.generator, decay)
+        if self.power_averages is not None:
+            self.power_averages.update(self.generator, images_seen)
 
     def capture_state(self) -> StateTensors:
-        """Networks, average, both Adams, and loss scales and augmentation where they have state."""
+        """Networks, averages, both Adams; loss scales and augmentation where they have state."""
         state: StateTensors = {
             "generator": dict(self.generator.state_dict()),
             "discriminator": dict(self.discriminator.state_dict()),
@@ -123,6 +148,8 @@ class AdversarialStep(ABC):
         }
         if augmentation := self.augmenter.capture_state():
             state["augmentation"] = augmentation
+        if self.power_averages is not None:
+            state["power_averages"] = self.power_averages.capture_state()
         return state
 
     def restore_state(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -132,6 +159,8 @@ class AdversarialStep(ABC):
         self.generator_ema.load_state_dict(tensors["generator_ema"])
         restore_updates(self._list_updates(), tensors)
         self.augmenter.restore_state(tensors.get("augmentation", {}))
+        if self.power_averages is not None:
+            self.power_averages.restore_state(tensors["power_averages"])
 
     def _list_updates(self) -> dict[str, NetworkUpdates]:
         return {"generator": self.generator_updates, "discriminator": self.discriminator_updates}

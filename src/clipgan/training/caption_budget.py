@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipgan.errors import DataError
-from clipgan.training.random_streams import derive_seed
+from clipgan.random_draws import derive_seed
 
 
 def choose_captioned(

@@ -17,9 +17,9 @@ from clipgan import schemas
 from clipgan.data.batches import Batch, load_some_images
 from clipgan.devices import upload
 from clipgan.images import to_unit_range
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.conditions import Conditions
-from clipgan.training.random_streams import StepRandom
 
 NUM_IMAGES = 64
 """Of each split. The mean sign of 64 logits is known to 1 / sqrt(64) = 0.125."""

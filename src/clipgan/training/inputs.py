@@ -128,6 +128,6 @@ def check_inputs(
     width = table.image_features.shape[1]
     if width != embed_dim:
         raise DataError(
-            f"the features are {width} wide, CLIP gives {embed_dim}: run the features stage "
-            "again with this CLIP"
+            f"the features are {width} wide, those of this CLIP {embed_dim}: run the features "
+            "stage again with this CLIP"
         )

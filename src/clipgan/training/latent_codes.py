@@ -1,8 +1,8 @@
-"""Latents that carry, in the warm-up, what the condition leaves open of the image (not in the paper).
+"""Latents that carry in the warm-up what the condition leaves open of the image (not in the paper).
 
-Reconstruction from a condition and noise makes a generator that ignores its latents: the best answer
-to noise is the mean of all pictures that fit the condition. So some dimensions of the latent hold a
-code of the image instead: the principal components of what a linear map cannot tell from the
+Reconstruction from a condition and noise makes a generator that ignores its latents: the best
+answer to noise is the mean of all pictures that fit the condition. So some dimensions of the latent
+hold a code of the image instead: the principal components of what a linear map cannot tell from the
 condition, with unit variance, as in generative latent optimisation (Bojanowski et al. 2018, arXiv
 1707.05776, whose latents start from principal components). Components are uncorrelated with the
 condition by construction, so that at the end of the warm-up standard normal latents may stand in
@@ -22,7 +22,7 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import BatchLoader, TrainingData
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.models.pseudo_text import compute_training_text
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 THUMBNAIL_PX = 8
 """Side of the reduced images that codes are made from: colours and coarse shape, no outlines."""
@@ -84,11 +84,14 @@ def fit_training_codes(
     data: TrainingData,
     mapper: NoiseMapper | None,
     device: torch.device,
-) -> LatentCodes:
+) -> LatentCodes | None:
     """Fit ``config.warm_up_codes`` codes to the training's own images and conditions.
 
-    The same in every process: all read the same images, in the order of the first epoch.
+    The same in every process: all read the same images, in the order of the first epoch. None where
+    there is no warm-up, or its latents carry no codes.
     """
+    if not config.warm_up_images or not config.warm_up_codes:
+        return None
     num_batches = min(data.num_images, MAX_FITTED_IMAGES) // config.batch_size
     loader = BatchLoader(
         data, config.batch_size, seed=config.seed, mirror=config.mirror, device=device

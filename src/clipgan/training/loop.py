@@ -14,13 +14,13 @@ from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
 from clipgan.progress import ProgressBar
+from clipgan.random_draws import StepRandom
 from clipgan.run_logger import RunLogger, tolerated
 from clipgan.threads import settle_threads
 from clipgan.training.checkpoint import Checkpoint, CheckpointStore
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.early_signs import Forecast
 from clipgan.training.history import History, Samples
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.resumable import ResumableLoop
 from clipgan.training.state import NonFiniteLossError, StepLosses, TrainingStep, fetch_losses
 
@@ -275,8 +275,8 @@ class TrainingLoop(ResumableLoop):
             self.run_logger.log_file(samples.path, "samples")
             if samples.values:
                 self.history.note(self.images_seen, samples.values)
-                found = {f"train/{name}": value for name, value in samples.values.items()}
-                self.run_logger.log_metrics(found, self.images_seen)
+                metrics = {f"train/{name}": value for name, value in samples.values.items()}
+                self.run_logger.log_metrics(metrics, self.images_seen)
             if self.diagnose is not None:
                 self.diagnose(self.history.rows)
         self.processes.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clipgan.artifacts import built_folder, write_json
+from clipgan.artifacts import built_folder, link_file, write_json
 from clipgan.config import TrainConfig
 from clipgan.errors import CheckpointError
 from clipgan.models.bundle import INFO_FILE, BundleInfo, save_bundle
@@ -97,7 +97,8 @@ def place_output(
 ) -> None:
     """Build the whole output folder beside ``output``, then move it into place.
 
-    Those ``folders`` that exist are copied into it under their names. ``run`` goes into
+    Those ``folders`` that exist are linked into it under their names (files of them are replaced,
+    never changed); copied where the file system has no hard links. ``run`` goes into
     mlflow.json: the MLflow run's ``run_id``, and the ``run_key`` by which a run without an id is
     found.
 
@@ -113,7 +114,7 @@ def place_output(
             write_json(building / "history.json", loop_report.history)
             for folder in folders:
                 if folder.is_dir():
-                    shutil.copytree(folder, building / folder.name)
+                    shutil.copytree(folder, building / folder.name, copy_function=link_file)
             if initial is not None:
                 _copy_bundle(initial, building / "initial")
     except OSError as error:

@@ -13,8 +13,8 @@ from clipgan.config import MonitoringConfig, TrainConfig
 from clipgan.grids import save_grid
 from clipgan.images import to_uint8, to_unit_range
 from clipgan.models.networks import Generator
+from clipgan.random_draws import derive_seed
 from clipgan.training.history import Samples
-from clipgan.training.random_streams import derive_seed
 
 SAMPLE_SCALE_SIDE_PX = 128
 """Samples smaller than this are shown enlarged by a whole factor."""

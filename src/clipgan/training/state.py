@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipgan.data.batches import Batch
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 StateTensors = dict[str, dict[str, Tensor]]
 """File name without ending -> tensor name -> tensor: one safetensors file each."""
@@ -112,7 +112,7 @@ def fetch_losses(steps: Sequence[StepLosses]) -> None:
 
 
 class Resumable(Protocol):
-    """What is trained; ``advice`` tells users what to change where the training diverges."""
+    """Whatever is trained and resumed; ``advice`` says what to change where it diverges."""
 
     advice: str
 

@@ -40,6 +40,7 @@ class TestImports:
             "run",
             "init",
             "generate",
+            "ema",
             "register",
             "promote",
             "models",

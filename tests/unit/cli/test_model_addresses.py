@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from clipgan.cli.generate import load_model
-from clipgan.devices import resolve_device
 from clipgan.errors import CheckpointError, RegistryError
 from clipgan.models.addresses import ADDRESS_FORMS
 from clipgan.models.built_in import list_built_in
@@ -46,11 +45,10 @@ def by_evaluate_and_compare(address: str, uri: str) -> BundleInfo:
     if not Path("images").exists():
         ingest_runs.run(Path(), ingest_runs.make_config(ingest_runs.fill_folder(Path("own"), 2)))
     loader = ModelLoader(
-        params_with({}),
+        params_with({"evaluate.device": "cpu"}),
         images=Path("images"),
         features=Path("features"),
         tracking_uri=uri,
-        device=resolve_device("cpu"),
     )
     return loader.load(address).bundle.info
 

@@ -6,20 +6,24 @@ import pytest
 import torch
 
 from clipgan.errors import ConfigError
-from clipgan.families.galip.training.hinge import (
+from clipgan.families.galip.training.losses import (
     compute_clip_similarity,
     compute_discriminator_hinge,
+    compute_ma_gp,
 )
-from clipgan.families.galip.training.ma_gp import compute_ma_gp
-from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, compute_real_hinge
-from clipgan.losses.mismatch import mismatch_texts
+from clipgan.losses.adversarial import (
+    compute_fake_hinge,
+    compute_generator_loss,
+    compute_real_hinge,
+    mismatch_texts,
+)
 
 
 def test_hinge_stops_at_the_margin() -> None:
     logits = torch.tensor([-3.0, 0.0, 0.5, 2.0])
     assert compute_real_hinge(logits).item() == pytest.approx((4.0 + 1.0 + 0.5 + 0.0) / 4)
     assert compute_fake_hinge(logits).item() == pytest.approx((0.0 + 1.0 + 1.5 + 3.0) / 4)
-    assert compute_generator_loss(logits).item() == pytest.approx(0.5 / 4)
+    assert compute_generator_loss("hinge", logits).item() == pytest.approx(0.5 / 4)
 
 
 def test_the_negatives_share_one() -> None:

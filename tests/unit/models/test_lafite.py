@@ -13,7 +13,7 @@ from torch import Tensor
 from clipgan.errors import ConfigError
 from clipgan.families.lafite.networks.discriminator import LafiteDiscriminator
 from clipgan.families.lafite.networks.generator import LafiteGenerator
-from clipgan.losses.logistic import compute_discriminator_loss
+from clipgan.losses.adversarial import compute_discriminator_loss
 from clipgan.losses.penalties import PathLengthPenalty, compute_r1_penalty
 from tests.unit.models.released_lafite import build_released_size
 
@@ -228,7 +228,7 @@ def test_one_step_lowers_the_discriminator_loss() -> None:
     for _ in range(5):
         real = discriminator.compute_logits(discriminator(reals), texts)
         fake = discriminator.compute_logits(discriminator(fakes), texts)
-        loss = compute_discriminator_loss(real, fake)
+        loss = compute_discriminator_loss("logistic", real, fake)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgan.data.batches import Batch
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 from clipgan.training.updates import NetworkUpdates
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from clipgan.families.lafite.config import ClipViewConfig
 from clipgan.families.lafite.training.clip_view import draw_clip_views
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 SIDE = 8
 PLACES = torch.arange(SIDE * SIDE, dtype=torch.float32).view(1, 1, SIDE, SIDE)

@@ -14,8 +14,8 @@ from clipgan.data.batches import Batch
 from clipgan.errors import ConfigError
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
+from clipgan.random_draws import StepRandom
 from clipgan.training.distributed import Processes
-from clipgan.training.random_streams import StepRandom
 from tests.galip_parts import EMBED_DIM, build_tower, galip_config
 from tests.unit.training.step_parts import copy_state, find_changes, guard_phases, seed_step
 from tests.unit.training.tiny_galip_step import (

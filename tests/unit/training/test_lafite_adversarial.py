@@ -1,4 +1,4 @@
-"""LAFITE's step under other adversarial losses, and with a reconstruction that fades."""
+"""LAFITE's step under other adversarial losses, with a reconstruction that fades, and resumed."""
 
 from __future__ import annotations
 
@@ -144,10 +144,11 @@ def test_others_texts_take_their_share_of_the_negatives(kind: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"lafite.losses.path_length_interval": 2, "lafite.losses.r1_interval": 2},
         {**RELATIVISTIC, "lafite.losses.mismatched_share": 0.5, "lafite.losses.r1_interval": 2},
         {"lafite.losses.reconstruction_fade_images": 4 * BATCH},
     ],
-    ids=["relativistic", "fade"],
+    ids=["lazy phases", "relativistic", "fade"],
 )
 def test_captured_state_continues_bit_for_bit(changes: dict[str, Any]) -> None:
     whole = _build(changes)

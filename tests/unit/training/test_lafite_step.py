@@ -14,8 +14,7 @@ from clipgan.data.batches import Batch
 from clipgan.families.lafite.training import losses as lafite_losses
 from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
-from clipgan.training.latent_codes import fit_latent_codes
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 from clipgan.training.state import NonFiniteLossError, StepLosses, capture_optimizer
 from tests.params import params_with
 from tests.unit.training.step_parts import (
@@ -136,48 +135,6 @@ def test_warm_up_is_reconstruction_alone_and_leaves_the_discriminator_fresh() ->
     assert resting == set()
     assert all("constant" in changes for changes in learning)
     assert "discriminator_adversarial" in _run(step, 2 * BATCH)
-
-
-def _spread_of_latents(codes: bool) -> float:
-    """How far apart the pictures of two latents are, after a warm-up on black and white images.
-
-    All of them have the same condition, so that nothing but a code says which is which.
-    """
-    changes = {
-        "warm_up_images": 300 * BATCH,
-        "lafite.optimizer.generator_learning_rate": 0.01,
-        "pseudo_text.noise_level": 0.0,
-    }
-    step = _build(changes | UNMIXED)
-    shades = torch.tensor([1.0, -1.0]).repeat(BATCH // 2).view(-1, 1, 1, 1)
-    images = shades.expand(-1, 3, SIDE, SIDE).contiguous()
-    same = F.normalize(torch.ones(BATCH, DIM), dim=1)
-    batch = Batch(images, same, same)
-    if codes:
-        step.latent_codes = fit_latent_codes([(images, same)], 1)
-    for index in range(300):
-        step.step(batch, index * BATCH, seed_step(index * BATCH))
-    latents = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        pictures = step.generator(latents, same[:1].expand(16, -1), noise="const")
-    return float(pictures.mean((1, 2, 3)).std())
-
-
-def test_after_a_warm_up_with_codes_latents_decide_what_conditions_leave_open() -> None:
-    without, with_codes = _spread_of_latents(False), _spread_of_latents(True)
-    assert with_codes > 0.3 and with_codes > 3 * without
-
-
-def test_codes_are_of_the_warm_up_alone() -> None:
-    step = _build({"warm_up_images": BATCH})
-    batch, texts = _batch(), _batch().image_features
-    step.latent_codes = fit_latent_codes([(_batch(i).images, texts) for i in range(8)], 2)
-    codes = step.encode_warm_up(batch, texts, 0)
-    assert codes is not None and codes.shape == (BATCH, 2)
-    latents = step.draw_latents(BATCH, seed_step(0), codes)
-    noise = step.draw_latents(BATCH, seed_step(0))
-    assert torch.equal(latents[:, :2], codes) and torch.equal(latents[:, 2:], noise[:, 2:])
-    assert step.encode_warm_up(batch, texts, BATCH) is None
 
 
 @pytest.mark.parametrize(
@@ -331,29 +288,6 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(monkeypatch: pytest.Monkey
     with pytest.raises(NonFiniteLossError) as stop:
         _run(step, 0)
     assert stop.value.name == "generator_gradient_norm"
-
-
-def test_captured_state_continues_bit_for_bit() -> None:
-    changes = {"lafite.losses.path_length_interval": 2, "lafite.losses.r1_interval": 2}
-    whole = _build(changes)
-    for index in range(6):
-        _run(whole, index * BATCH)
-    first = _build(changes)
-    for index in range(3):
-        _run(first, index * BATCH)
-    state = {
-        group: {name: tensor.clone() for name, tensor in tensors.items()}
-        for group, tensors in first.capture_state().items()
-    }
-    second = _build({**changes, "seed": 5})
-    _run(second, 0)
-    second.restore_state(state)
-    for index in range(3, 6):
-        _run(second, index * BATCH)
-    for group, tensors in whole.capture_state().items():
-        found = second.capture_state()[group]
-        assert tensors.keys() == found.keys()
-        assert all(torch.equal(tensors[name], found[name]) for name in tensors), group
 
 
 def test_step_does_not_touch_the_global_random_state() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,6 +72,16 @@ def test_a_training_fits_them_to_its_own_images_and_conditions() -> None:
     fitted = fit_training_codes(config, data, None, torch.device("cpu"))
     shown = torch.from_numpy(pixels).float() / 127.5 - 1
     expected = fit_latent_codes([(shown, texts)], 2)
+    assert fitted is not None
     codes, reference = fitted.encode(shown, texts), expected.encode(shown, texts)
     # float16 features and the order of sums alone differ.
     torch.testing.assert_close(codes, reference, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("key", ["warm_up_images", "warm_up_codes"])
+def test_none_are_fitted_without_a_warm_up_that_carries_them(key: str) -> None:
+    config = params_with({"train.warm_up_images": 64, "train.warm_up_codes": 2, f"train.{key}": 0})
+    blank = np.zeros((COUNT, DIM), np.float16)
+    pixels = np.zeros((COUNT, 3, SIDE, SIDE), np.uint8)
+    data = TrainingData(pixels, blank, blank, np.arange(COUNT + 1))
+    assert fit_training_codes(config.train, data, None, torch.device("cpu")) is None

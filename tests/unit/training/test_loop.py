@@ -15,10 +15,10 @@ from torch import Tensor
 from clipgan.config import MonitoringConfig, Threads
 from clipgan.data.batches import Batch
 from clipgan.errors import TrainingDivergedError
+from clipgan.random_draws import StepRandom
 from clipgan.training.checkpoint import CheckpointStore
 from clipgan.training.history import Samples
 from clipgan.training.loop import LoopReport, Schedule, TrainingLoop
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import (
     NonFiniteLossError,
     StateTensors,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from clipgan.clip.hybrid import attach_stem
 from clipgan.errors import ClipError
-from clipgan.families.lafite.training.clip_maps import ClipMaps
 from clipgan.families.lafite.training.projected_step import ProjectedStep
 from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
 from clipgan.pretrained.efficientnet_lite import load_efficientnet_lite
+from clipgan.training.clip_maps import ClipMaps
 from tests.galip_parts import build_tower
 from tests.params import params_with
 from tests.unit.training.step_parts import (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipgan.metrics.values import MetricValue
 
+COLUMNS = 3
 COLORS = ("#1f5fa8", "#b5541c", "#3b7d3b", "#7a4a9e", "#8a6d1d", "#a8325e")
 
 Points = Mapping[str, tuple[MetricValue, MetricValue]]
@@ -49,6 +51,39 @@ def draw_precision_recall(points: Points, title: str) -> bytes:
     axis.set_ylim(-0.03, 1.03)
     style_axis(axis, title)
     axis.legend(fontsize=8, frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, MetricValue]]],
+    references: Mapping[str, MetricValue],
+    label: str,
+) -> bytes:
+    """Draw a panel for each metric, its values over a number with their intervals, as PNG.
+
+    Args:
+        curves: metric -> (number, value) points.
+        references: metric -> the value that a dashed line marks.
+        label: of the numbers.
+    """
+    from matplotlib.figure import Figure
+
+    rows = max(1, math.ceil(len(curves) / COLUMNS))
+    figure = Figure(figsize=(4.0 * COLUMNS, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    for axis, (metric, points) in zip(axes, curves.items(), strict=False):
+        numbers, values = [x for x, _ in points], [value.value for _, value in points]
+        axis.plot(numbers, values, color=COLORS[0])
+        for number, value in points:
+            reach = _reach(value)
+            axis.errorbar(number, value.value, yerr=reach, fmt="o", color=COLORS[0], capsize=3)
+        axis.axhline(references[metric].value, color=COLORS[1], linestyle="--")
+        style_axis(axis, metric.replace("_", " "))
+    for axis in axes[len(curves) :]:
+        axis.set_axis_off()
+    figure.supxlabel(label, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()

@@ -12,14 +12,13 @@ from typing import Any
 
 from clipgan.artifacts import atomic_path, write_bytes
 from clipgan.errors import EvaluationError
-from clipgan.evaluation.report.figures import style_axis
+from clipgan.evaluation.report.figures import COLUMNS, style_axis
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation, load_evaluation
 from clipgan.metrics.values import MetricValue, find_difference
 
 IMAGES_SEEN = "images_seen"
 EVALUATIONS_FOLDER = "evaluations"
 """Of a training that was evaluated in its middle: a folder for each time."""
-COLUMNS = 3
 LOSS_COLOR = "#1f5fa8"
 METRIC_COLOR = "#b5541c"
 

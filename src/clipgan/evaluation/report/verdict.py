@@ -1,4 +1,4 @@
-"""What a training has come to, in at most four lines: its faults, and whether more images help."""
+"""The verdict on a training in at most four lines: its faults, and whether more images help."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from clipgan.evaluation.study.reference import (
 
 TRAIN = "train"
 CEILING, REAL_DIVERSITY = "concept_accuracy_ceiling", "caption_diversity_real"
-"""How what real images reach is called where it is missing."""
+"""Names of values of real images, for the reasons why there are none."""
 T = TypeVar("T")
 
 

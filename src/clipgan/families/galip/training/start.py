@@ -15,8 +15,8 @@ from clipgan.families.galip.networks.discriminator import GalipDiscriminator
 from clipgan.families.galip.networks.generator import GalipGenerator
 from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.models.bundle import BundleInfo
+from clipgan.random_draws import derive_seed
 from clipgan.training.fine_tuning import Networks, check_architecture, load_start
-from clipgan.training.random_streams import derive_seed
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """One training step of GALIP (Tao et al. 2023, arXiv 2301.12959), with or without language.
 
-``GalipStep.step`` is the algorithm from top to bottom. Discriminator first, then the generator on
-the same fakes, as in the paper's code. CLIP looks at the
-fakes once for both; its pass over real images and the discriminator's view of the fakes have no
-graph. The conditions are those of LAFITE (``models.pseudo_text``): with captions the features of
-captions, without language pseudo text features made from images, unit norm in both cases. GALIP on
-pseudo text features is our own combination: neither paper has it. Two more things are not in the
-paper: the average of the generator's weights, and augmentation before CLIP's eyes.
+``GalipStep.step`` is the algorithm from top to bottom: the discriminator first, then the generator
+on the same fakes, as in the paper's code. CLIP encodes the fakes once for both. No gradient passes
+through its encoding of real images, or from the discriminator's loss to the fakes. The conditions
+are those of LAFITE (``models.pseudo_text``): with captions the features of captions, without
+language pseudo text features made from images, unit norm in both cases. GALIP on pseudo text
+features is our own combination: neither paper has it. Two more things are not in the paper: the
+average of the generator's weights, and augmentation of the images that CLIP sees.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ from clipgan.data.batches import Batch
 from clipgan.devices import DTYPES
 from clipgan.families.galip.config import GalipConfig
 from clipgan.families.galip.networks.vit_features import VitTower
-from clipgan.families.galip.training.hinge import (
+from clipgan.families.galip.training.losses import (
     compute_clip_similarity,
     compute_discriminator_hinge,
+    compute_ma_gp,
 )
-from clipgan.families.galip.training.ma_gp import compute_ma_gp
 from clipgan.families.galip.training.start import GalipNetworks
-from clipgan.losses.hinge import compute_fake_hinge, compute_generator_loss, compute_real_hinge
+from clipgan.losses.adversarial import (
+    compute_fake_hinge,
+    compute_generator_loss,
+    compute_real_hinge,
+)
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import SINGLE, Processes
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 from clipgan.training.updates import LossScale, NetworkUpdates
 
@@ -94,18 +98,11 @@ class GalipStep(AdversarialStep):
         # Conditions: text features, pseudo ones without language.
         texts = self.draw_conditions(batch, random)
 
-        # Fakes G(z, e), with a graph to G.
-        codes = self.encode_warm_up(batch, texts, images_seen)
-        latents = self.draw_latents(len(texts), random, codes)
-        with self._autocast():
-            fake = self.generator(latents, texts)
-
         if images_seen < self.config.warm_up_images:
-            # Not in the paper: reconstruction alone, before the two networks meet (ADR 0008).
-            distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-            values = generator.apply(distance, {"reconstruction": distance}, "generator")
-            self.update_average(images_seen)
-            return values
+            return self.warm_up(batch, texts, images_seen, random)
+
+        # Fakes G(z, e), with a graph to G.
+        fake = self.draw_images(texts, random)
 
         # What CLIP sees: tokens for D, embeddings of the fakes for the similarity.
         fake_intermediates, embeddings = self._encode_fakes(fake, random)
@@ -155,7 +152,7 @@ class GalipStep(AdversarialStep):
         sentences = network.scale_texts(texts)
         with self._autocast():
             unreal = network.compute_logits(network(fake_intermediates), sentences)
-        total = compute_generator_loss(unreal)
+        total = compute_generator_loss("hinge", unreal)
         terms = {"generator_adversarial": total}
         if embeddings is not None:
             if self.means is not None:
@@ -172,6 +169,13 @@ class GalipStep(AdversarialStep):
         # Average of G's weights, not in the paper.
         self.update_average(images_seen)
         return values
+
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """See :class:`AdversarialStep`."""
+        latents = self.draw_latents(len(texts), random, codes)
+        with self._autocast():
+            fake: Tensor = self.generator(latents, texts)
+        return fake
 
     def compute_logits(self, images: Tensor, text_features: Tensor) -> Tensor:
         """See :class:`AdversarialStep`."""

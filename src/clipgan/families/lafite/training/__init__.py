@@ -7,7 +7,6 @@ from pathlib import Path
 
 from clipgan.clip.encoder import ClipEncoder
 from clipgan.config import TrainConfig
-from clipgan.families.lafite.training.clip_maps import ClipMaps
 from clipgan.families.lafite.training.projected_step import ProjectedStep
 from clipgan.families.lafite.training.start import (
     LafiteNetworks,
@@ -18,6 +17,7 @@ from clipgan.families.lafite.training.start import (
 from clipgan.families.lafite.training.step import LafiteStep
 from clipgan.models.bundle import BundleInfo
 from clipgan.training.adversarial_step import AdversarialStep
+from clipgan.training.clip_maps import ClipMaps
 from clipgan.training.conditions import Conditions
 from clipgan.training.distributed import Processes
 from clipgan.training.family import TrainingSpec

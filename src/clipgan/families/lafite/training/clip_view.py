@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipgan.families.lafite.config import ClipViewConfig
 from clipgan.images import resize
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
 
 WHITE = 1.0
 

@@ -1,7 +1,7 @@
-"""What a LAFITE step does with its generator, whoever judges the images.
+"""The parts of a LAFITE step that are the same with either discriminator.
 
-Updates of both networks, fakes with mixed styles, the warm-up by reconstruction, path length
-regularisation, and the state that all of it needs.
+Updates of both networks, fakes with mixed styles, path length regularisation, and the state that
+all of it needs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from clipgan.families.lafite.training.losses import LossSum
 from clipgan.losses.penalties import PathLengthPenalty
 from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
 from clipgan.training.distributed import Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StateTensors, StepLosses
 from clipgan.training.updates import LossScale, NetworkUpdates
 
@@ -66,12 +66,9 @@ class GeneratorPhases(AdversarialStep, ABC):
             self.device
         )
 
-    def warm_up(self, fake: Tensor, batch: Batch, images_seen: int) -> StepLosses:
-        """Reconstruction alone, before the two networks meet: not in the paper (ADR 0008)."""
-        distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
-        values = self.generator_updates.apply(distance, {"reconstruction": distance}, "generator")
-        self.update_average(images_seen)
-        return values
+    def draw_images(self, texts: Tensor, random: StepRandom, codes: Tensor | None = None) -> Tensor:
+        """See :class:`AdversarialStep`; the mean latent moves."""
+        return self.draw_fakes(texts, random, update_average=True, codes=codes)[0]
 
     def add_reconstruction(
         self, loss: LossSum, fake: Tensor, batch: Batch, images_seen: int

@@ -22,11 +22,11 @@ from clipgan.losses.adversarial import (
 )
 from clipgan.losses.contrastive import compute_contrastive_loss
 from clipgan.losses.penalties import compute_r1_penalty
-from clipgan.training.augmenter import Augmenter
-from clipgan.training.random_streams import StepRandom
+from clipgan.random_draws import StepRandom
+from clipgan.training.augment import Augmenter
 
 REAL_LOGITS_SIGN = "real_logits_sign"
-"""Name of what ADA steers by."""
+"""Loss term by which ADA adapts its probability: mean sign of the logits of real images."""
 
 
 class LossSum:
@@ -44,7 +44,7 @@ class LossSum:
 
 
 class LafiteLosses:
-    """What generator and discriminator are asked to lower.
+    """Computes the losses of generator and discriminator.
 
     Attributes:
         encode_images: the frozen CLIP: (N, 3, H, W) in [-1, 1] -> (N, D) unit vectors,

@@ -16,17 +16,17 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.config import LafiteConfig
 from clipgan.families.lafite.networks.projected import ProjectedDiscriminator
-from clipgan.families.lafite.training.clip_maps import ClipView
 from clipgan.families.lafite.training.losses import LossSum, contrast
 from clipgan.losses.adversarial import (
     compute_discriminator_loss,
     compute_generator_loss,
     is_paired,
 )
+from clipgan.training.clip_maps import ClipView
 
 
 class ProjectedLosses:
-    """What generator and heads are asked to lower.
+    """Computes the losses of the generator and of the heads.
 
     ``all_gather``: rows of this process -> those of all processes, differentiable.
     """

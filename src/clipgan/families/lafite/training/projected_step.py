@@ -16,13 +16,13 @@ from clipgan.config import TrainConfig
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.networks.generator import LafiteGenerator
 from clipgan.families.lafite.networks.projected import ProjectedDiscriminator
-from clipgan.families.lafite.training.clip_maps import ClipMaps, ClipView
 from clipgan.families.lafite.training.generator_phases import GeneratorPhases
 from clipgan.families.lafite.training.projected_losses import ProjectedLosses
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
+from clipgan.training.clip_maps import ClipMaps, ClipView
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
 
@@ -57,12 +57,12 @@ class ProjectedStep(GeneratorPhases):
         # Conditions h': pseudo text features of the real images.
         texts = self.draw_conditions(batch, random)
 
-        # Fakes x' = G(z, h'), with a graph to G.
         self.generator.requires_grad_(True)
-        codes = self.encode_warm_up(batch, texts, images_seen)
-        fake, _ = self.draw_fakes(texts, random, update_average=True, codes=codes)
         if images_seen < self.config.warm_up_images:
-            return self.warm_up(fake, batch, images_seen)
+            return self.warm_up(batch, texts, images_seen, random)
+
+        # Fakes x' = G(z, h'), with a graph to G.
+        fake = self.draw_images(texts, random)
 
         # What CLIP sees of fakes and real images.
         view = self._look(fake, random)

@@ -22,8 +22,8 @@ from clipgan.families.lafite.networks import (
 )
 from clipgan.models.bundle import BundleInfo
 from clipgan.models.networks import Discriminator
+from clipgan.random_draws import derive_seed
 from clipgan.training.fine_tuning import Networks, check_architecture, load_start
-from clipgan.training.random_streams import derive_seed
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from clipgan.families.lafite.training.generator_phases import GeneratorPhases
 from clipgan.families.lafite.training.losses import REAL_LOGITS_SIGN, LafiteLosses
 from clipgan.losses.adversarial import is_paired
 from clipgan.models.noise_mapper import NoiseMapper
+from clipgan.random_draws import StepRandom
 from clipgan.training.distributed import SINGLE, Processes
 from clipgan.training.fine_tuning import Networks
-from clipgan.training.random_streams import StepRandom
 from clipgan.training.state import StepLosses
 
 
@@ -65,13 +65,12 @@ class LafiteStep(GeneratorPhases):
         # Conditions h': pseudo text features of the real images (equation 2).
         texts = self.draw_conditions(batch, random)
 
-        # Fakes x' = G(z, h'), with a graph to G.
         self._train_only(self.generator)
-        codes = self.encode_warm_up(batch, texts, images_seen)
-        fake, _ = self.draw_fakes(texts, random, update_average=True, codes=codes)
-
         if images_seen < self.config.warm_up_images:
-            return self.warm_up(fake, batch, images_seen)
+            return self.warm_up(batch, texts, images_seen, random)
+
+        # Fakes x' = G(z, h'), with a graph to G.
+        fake = self.draw_images(texts, random)
 
         # Loss of G (the paper's L'_G): adversarial term, L_ConD and L_ConG of the fakes with their
         # texts. Backward pass and Adam, as at the end of each phase.

@@ -1,7 +1,7 @@
 """Maps of the frozen CLIP at growing depth, read off while it encodes images.
 
-One pass gives both what the discriminator's heads look at and the embedding of the contrastive
-term.
+One pass gives both what the heads of a projected discriminator look at and the embedding of the
+contrastive term. A warm-up by drifting compares images in the maps alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,17 @@ from clipgan.errors import ClipError
 SUGGESTED = "clipgan-vit-h32-96, ViT-B-32, ViT-B-16 or ViT-L-14"
 
 
+class MapsSetting(NamedTuple):
+    """The key that says how many depths are read, and what to set where a CLIP has none."""
+
+    key: str
+    instead: str
+
+
+PROJECTED_HEADS = MapsSetting("train.lafite.discriminator.projected.heads", "kind: stylegan2")
+DRIFTING_DEPTHS = MapsSetting("train.drifting.depths", "warm_up_loss: reconstruction")
+
+
 class ClipView(NamedTuple):
     """``maps`` (N, C_k, H_k, W_k) of growing depth, ``features`` (N, D) float32 unit vectors."""
 
@@ -30,27 +41,33 @@ class ClipView(NamedTuple):
 class ClipMaps:
     """The image trunk of a CLIP, frozen, at a few of its depths.
 
-    The built-in CLIP gives the maps of its EfficientNet at strides 4, 8, 16 and 32, an open_clip
+    The built-in CLIP has the maps of its EfficientNet at strides 4, 8, 16 and 32, an open_clip
     ViT the patch tokens behind its blocks. Fewer depths than there are lie evenly, the deepest
     among them (blocks 3, 6, 9 and 12 of 12 for four).
     """
 
     def __init__(
-        self, clip: ClipEncoder, count: int, encode_images: Callable[[Tensor], Tensor] | None = None
+        self,
+        clip: ClipEncoder,
+        count: int,
+        encode_images: Callable[[Tensor], Tensor] | None = None,
+        *,
+        setting: MapsSetting = PROJECTED_HEADS,
     ) -> None:
         """
         Args:
             count: depths to read.
             encode_images: the encoder's own function, or one that goes on from it; None: that.
+            setting: what an error names.
 
         Raises:
             ClipError: the trunk is neither of the two kinds, or has fewer depths.
         """
         visual, model = clip.clip.visual, clip.fingerprint["model"]
-        depths = _list_depths(visual, model)
+        depths = _list_depths(visual, model, setting)
         if count > len(depths):
             raise ClipError(
-                f"train.lafite.discriminator.projected.heads = {count}, but the image trunk of "
+                f"{setting.key} = {count}, but the image trunk of "
                 f"{model} has {len(depths)} depths: use at most that"
             )
         self._modules = [depths[(k + 1) * len(depths) // count - 1] for k in range(count)]
@@ -61,9 +78,9 @@ class ClipMaps:
 
     def encode(self, images: Tensor) -> ClipView:
         """Images (N, 3, H, W) in [-1, 1], any size; differentiable with respect to them."""
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         hooks = [
-            module.register_forward_hook(lambda _, __, output: found.append(output))
+            module.register_forward_hook(lambda _, __, output: outputs.append(output))
             for module in self._modules
         ]
         try:
@@ -71,7 +88,7 @@ class ClipMaps:
         finally:
             for hook in hooks:
                 hook.remove()
-        return ClipView([self._arrange(output) for output in found], features)
+        return ClipView([self._arrange(output) for output in outputs], features)
 
     @torch.no_grad()
     def count_channels(self) -> list[int]:
@@ -88,12 +105,12 @@ class ClipMaps:
         return patches.reshape(*patches.shape[:2], rows, columns)
 
 
-def _list_depths(visual: Any, model: str) -> list[nn.Module]:
+def _list_depths(visual: Any, model: str, setting: MapsSetting) -> list[nn.Module]:
     if not isinstance(visual, VisionTransformer) or not visual.transformer.batch_first:
         raise ClipError(
             f"features.clip_model = {model!r} has a {type(visual).__name__} as image tower, and "
-            "train.lafite.discriminator.kind = projected reads the built-in one or open_clip's "
-            f"ViT: use {SUGGESTED}, or kind: stylegan2"
+            f"{setting.key} counts depths of the built-in one or of open_clip's ViT: use "
+            f"{SUGGESTED}, or {setting.instead}"
         )
     if isinstance(visual.conv1, HybridStem):
         return visual.conv1.trunk.list_depths()

@@ -1,12 +1,25 @@
-"""The matching-aware gradient penalty (Tao et al. 2022, arXiv 2008.05865, equation 3) in the form
-of GALIP: on CLIP's features instead of pixels (arXiv 2301.12959, section 3.4)."""
+"""The losses of GALIP's two networks (arXiv 2301.12959, section 3.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def compute_discriminator_hinge(
+    matched: Tensor, mismatched: Tensor, fake: Tensor, mismatched_share: float
+) -> Tensor:
+    """Weighted sum of the three hinge terms, each a scalar: ``matched`` has weight 1, the other two
+    share 1; in the paper each of them has a half."""
+    return matched + mismatched_share * mismatched + (1.0 - mismatched_share) * fake
+
+
+def compute_clip_similarity(embeddings: Tensor, text_features: Tensor) -> Tensor:
+    """Mean cosine of image embeddings and their texts; (N, D) of any length, twice -> scalar."""
+    return F.cosine_similarity(embeddings.float(), text_features.float(), dim=1).mean()
 
 
 def compute_ma_gp(
@@ -17,6 +30,9 @@ def compute_ma_gp(
     gradient_scale: float | Tensor = 1.0,
 ) -> Tensor:
     """``||d logit / d (features, sentence)||^power`` at real images with their own texts.
+
+    The matching-aware gradient penalty (Tao et al. 2022, arXiv 2008.05865, equation 3), which GALIP
+    takes on CLIP's features instead of pixels.
 
     One form for every precision: gradients are taken of the scaled logits, so that half-precision
     ones do not vanish, and divided again in float32, where norm and power are computed too.
