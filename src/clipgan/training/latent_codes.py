@@ -85,12 +85,12 @@ def fit_training_codes(
     mapper: NoiseMapper | None,
     device: torch.device,
 ) -> LatentCodes | None:
-    """Fit ``config.warm_up_codes`` codes to the training's own images and conditions.
+    """Fit ``config.latent_codes`` codes to the training's own images and conditions.
 
     The same in every process: all read the same images, in the order of the first epoch. None where
     there is no warm-up, or its latents carry no codes.
     """
-    if not config.warm_up_images or not config.warm_up_codes:
+    if not config.warm_up_images or not config.latent_codes:
         return None
     num_batches = min(data.num_images, MAX_FITTED_IMAGES) // config.batch_size
     loader = BatchLoader(
@@ -107,7 +107,7 @@ def fit_training_codes(
             )
             yield batch.feature_images, texts
 
-    return fit_latent_codes(draw_pairs(), config.warm_up_codes)
+    return fit_latent_codes(draw_pairs(), config.latent_codes)
 
 
 def _reduce(images: Tensor) -> Tensor:
