@@ -163,7 +163,7 @@ class TrainConfig(Section):
         Field(
             ge=0,
             le=MAX_CODES,
-            description="latents that carry the image there, ADR 0032; 0: all are noise",
+            description="latents that carry the image they reconstruct, ADR 0032; 0: none",
         ),
     ]
     drifting: DriftingConfig
