@@ -14,7 +14,7 @@ PARAMS_YAML = Path(__file__).parents[1] / "params.yaml"
 PAPER: dict[str, Any] = {
     "ingest.emoji_styles": ["openmoji"],
     "train.warm_up_images": 0,
-    "train.warm_up_codes": 0,
+    "train.latent_codes": 0,
     "train.lafite.discriminator.kind": "stylegan2",
     "train.lafite.losses.adversarial": "logistic",
     "train.lafite.losses.mismatched_share": 0.0,

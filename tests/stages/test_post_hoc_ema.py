@@ -162,7 +162,7 @@ def test_a_warm_ups_generator_keeps_those_of_its_last_resolution(copy: Path, fam
             "pretrain_generator.images": [32],
             "pretrain_generator.learning_rates": [0.001],
             "pretrain_generator.batch_size": 8,
-            "train.warm_up_codes": 0,
+            "train.latent_codes": 0,
         },
     )
     pretrain_generator(

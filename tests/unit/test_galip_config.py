@@ -66,8 +66,8 @@ def explain(changes: dict[str, Any]) -> str:
     [
         ({"train.family": "dfgan"}, "'dfgan' is no family: use lafite or galip"),
         (
-            {"train.warm_up_codes": 65, "train.galip.generator.latent_dim": 64},
-            "warm_up_codes = 65, but the generator's latent_dim = 64: lower the first or raise",
+            {"train.latent_codes": 65, "train.galip.generator.latent_dim": 64},
+            "latent_codes = 65, but the generator's latent_dim = 64: lower the first or raise",
         ),
         ({"train.augmentation.kind": "ada"}, "set it to diffaugment or none for family galip"),
         ({"train.batch_size": 1}, "greater than or equal to 2"),

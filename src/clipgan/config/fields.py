@@ -107,7 +107,7 @@ class FamilySection(Section):
         """
         if num_codes > latent_dim:
             raise ValueError(
-                f"warm_up_codes = {num_codes}, but the generator's latent_dim = {latent_dim}: "
+                f"latent_codes = {num_codes}, but the generator's latent_dim = {latent_dim}: "
                 "lower the first or raise the second"
             )
 

@@ -158,12 +158,12 @@ class TrainConfig(Section):
         Literal["reconstruction", "drifting"],
         Field(description="of the warm-up: ADR 0008 and ADR 0034"),
     ]
-    warm_up_codes: Annotated[
+    latent_codes: Annotated[
         int,
         Field(
             ge=0,
             le=MAX_CODES,
-            description="latents that carry the image there, ADR 0032; 0: all are noise",
+            description="latents that carry the image they reconstruct, ADR 0032; 0: none",
         ),
     ]
     drifting: DriftingConfig
@@ -195,10 +195,10 @@ class TrainConfig(Section):
         return self
 
     def _check_drifting(self) -> None:
-        if self.warm_up_codes:
+        if self.latent_codes:
             raise ValueError(
-                f"warm_up_codes = {self.warm_up_codes} are of the one image that a latent should "
-                "draw, and warm_up_loss = drifting has no such image: set warm_up_codes to 0, or "
+                f"latent_codes = {self.latent_codes} are of the one image that a latent should "
+                "draw, and warm_up_loss = drifting has no such image: set latent_codes to 0, or "
                 "warm_up_loss to reconstruction"
             )
 

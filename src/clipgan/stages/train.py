@@ -247,9 +247,8 @@ def _build_loop(
     prepare_warm_up(step, config, loader, conditions, processes)
     samples, folder = run_folder / SAMPLES_FOLDER, run_folder / EVALUATIONS_FOLDER
     probe = DiscriminatorProbe(step, images, conditions, config.batch_size // processes.count)
-    grid = SampleGrid(
-        networks.generator_ema, conditions, config, monitoring, samples, probe=probe.measure
-    )
+    average = networks.generator_ema
+    grid = SampleGrid(average, conditions, config, monitoring, samples, probe=probe.measure)
     return TrainingLoop(
         step,
         loader.batch_at,

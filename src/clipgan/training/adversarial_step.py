@@ -86,11 +86,9 @@ class AdversarialStep(ABC):
     ) -> StepLosses:
         """The generator alone, before the two networks meet: not in the papers (ADR 0008, 0034)."""
         if self.drifting is None:
-            images, codes = batch.feature_images, None
-            if self.latent_codes is not None:
-                codes = self.latent_codes.encode(images, texts)
+            codes = self.encode_latents(batch, texts, images_seen)
             fake = self.draw_images(texts, random, codes)
-            total = compute_reconstruction_loss(fake.float(), images)
+            total = compute_reconstruction_loss(fake.float(), batch.feature_images)
             terms = {"reconstruction": total}
         else:
             # Copy after copy of the batch, so that every process draws the latents of its rows.
@@ -118,6 +116,19 @@ class AdversarialStep(ABC):
         if codes is not None:
             latents[:, : codes.shape[1]] = codes
         return latents
+
+    def encode_latents(self, batch: Batch, texts: Tensor, images_seen: int) -> Tensor | None:
+        """What latents carry of the images that they are to reconstruct: (N, K).
+
+        None where no reconstruction is asked of them, or they are noise all the same.
+        """
+        reconstructs = (
+            images_seen < self.config.warm_up_images
+            or self.compute_reconstruction_weight(images_seen) > 0
+        )
+        if self.latent_codes is None or not reconstructs:
+            return None
+        return self.latent_codes.encode(batch.feature_images, texts)
 
     def mismatch(self, texts: Tensor) -> Tensor:
         """Each row's text from the next row of the whole batch, whoever holds it; detached."""

@@ -1,12 +1,12 @@
-"""Latents that carry in the warm-up what the condition leaves open of the image (not in the paper).
+"""Latents that carry what the condition leaves open of the image (not in the papers).
 
 Reconstruction from a condition and noise makes a generator that ignores its latents: the best
 answer to noise is the mean of all pictures that fit the condition. So some dimensions of the latent
 hold a code of the image instead: the principal components of what a linear map cannot tell from the
 condition, with unit variance, as in generative latent optimisation (Bojanowski et al. 2018, arXiv
 1707.05776, whose latents start from principal components). Components are uncorrelated with the
-condition by construction, so that at the end of the warm-up standard normal latents may stand in
-their place: the same words, and other colours, weights and sizes. See ADR 0032.
+condition by construction, so that standard normal latents may stand in their place afterwards: the
+same words, and other colours, weights and sizes. See ADR 0032.
 """
 
 from __future__ import annotations
@@ -85,12 +85,13 @@ def fit_training_codes(
     mapper: NoiseMapper | None,
     device: torch.device,
 ) -> LatentCodes | None:
-    """Fit ``config.warm_up_codes`` codes to the training's own images and conditions.
+    """Fit ``config.latent_codes`` codes to the training's own images and conditions.
 
     The same in every process: all read the same images, in the order of the first epoch. None where
-    there is no warm-up, or its latents carry no codes.
+    latents carry no codes, or nothing is reconstructed from them.
     """
-    if not config.warm_up_images or not config.warm_up_codes:
+    reconstructs = config.warm_up_images or config.section.losses.reconstruction_weight
+    if not reconstructs or not config.latent_codes:
         return None
     num_batches = min(data.num_images, MAX_FITTED_IMAGES) // config.batch_size
     loader = BatchLoader(
@@ -107,7 +108,7 @@ def fit_training_codes(
             )
             yield batch.feature_images, texts
 
-    return fit_latent_codes(draw_pairs(), config.warm_up_codes)
+    return fit_latent_codes(draw_pairs(), config.latent_codes)
 
 
 def _reduce(images: Tensor) -> Tensor:

@@ -198,8 +198,8 @@ def test_the_warm_up_needs_no_reconstruction_and_knows_no_codes() -> None:
         "train.lafite.losses.reconstruction_weight": 0.0,
     }
     assert params_with(changes).train.warm_up_images == 100
-    with pytest.raises(ValidationError, match=r"warm_up_codes = 8 .* set warm_up_codes to 0"):
-        params_with({**changes, "train.warm_up_codes": 8})
+    with pytest.raises(ValidationError, match=r"latent_codes = 8 .* set latent_codes to 0"):
+        params_with({**changes, "train.latent_codes": 8})
     with pytest.raises(ValidationError, match="greater than or equal to 2"):
         params_with({**changes, "train.drifting.latents": 1})
     with pytest.raises(ValidationError, match="'reconstruction' or 'drifting'"):

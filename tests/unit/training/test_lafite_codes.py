@@ -65,8 +65,12 @@ def test_after_a_warm_up_with_codes_latents_decide_what_conditions_leave_open() 
     assert with_codes > 0.3 and with_codes > 3 * without
 
 
-def test_codes_stand_in_the_latents_of_the_warm_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    step, drawn = _build({"warm_up_images": BATCH} | UNMIXED), list[Tensor]()
+@pytest.mark.parametrize("weight", [0.0, 50.0])
+def test_codes_stand_in_latents_that_are_to_reconstruct(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"warm_up_images": BATCH, "lafite.losses.reconstruction_weight": weight}
+    step, drawn = _build(changes | UNMIXED), list[Tensor]()
     texts = _batch().image_features
     step.latent_codes = fit_latent_codes([(_batch(i).images, texts) for i in range(8)], 2)
     mapping = step.generator.mapping
@@ -78,12 +82,11 @@ def test_codes_stand_in_the_latents_of_the_warm_up_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(step.generator, "mapping", watch)
     for images_seen in (0, BATCH):
         step.step(_batch(), images_seen, seed_step(images_seen))
-    # The draws of a step come from its stream alone: condition, then latent.
-    random = seed_step(0)
-    conditions = step.draw_conditions(_batch(), random)
-    noise = step.draw_latents(BATCH, random)
-    codes = step.latent_codes.encode(_batch().feature_images, conditions)
-    torch.testing.assert_close(drawn[0], torch.cat([codes, noise[:, 2:]], dim=1))
-    random = seed_step(BATCH)
-    step.draw_conditions(_batch(), random)
-    torch.testing.assert_close(drawn[1], step.draw_latents(BATCH, random))
+    for latents, images_seen, coded in ((drawn[0], 0, True), (drawn[1], BATCH, weight > 0)):
+        # The draws of a step come from its stream alone: condition, then latent.
+        random = seed_step(images_seen)
+        conditions = step.draw_conditions(_batch(), random)
+        expected = step.draw_latents(BATCH, random)
+        if coded:
+            expected[:, :2] = step.latent_codes.encode(_batch().feature_images, conditions)
+        torch.testing.assert_close(latents, expected)

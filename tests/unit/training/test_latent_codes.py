@@ -64,7 +64,7 @@ def test_a_training_fits_them_to_its_own_images_and_conditions() -> None:
     config = params_with(
         {
             "train.warm_up_images": 64,
-            "train.warm_up_codes": 2,
+            "train.latent_codes": 2,
             "train.pseudo_text.pseudo_text_probability": 0.0,
             "train.pseudo_text.true_text_noise_level": 0.0,
         }
@@ -78,9 +78,10 @@ def test_a_training_fits_them_to_its_own_images_and_conditions() -> None:
     torch.testing.assert_close(codes, reference, atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("key", ["warm_up_images", "warm_up_codes"])
-def test_none_are_fitted_without_a_warm_up_that_carries_them(key: str) -> None:
-    config = params_with({"train.warm_up_images": 64, "train.warm_up_codes": 2, f"train.{key}": 0})
+@pytest.mark.parametrize("key", ["warm_up_images", "latent_codes"])
+def test_none_are_fitted_where_latents_carry_none_or_reconstruct_nothing(key: str) -> None:
+    changes = {"warm_up_images": 64, "latent_codes": 2, "lafite.losses.reconstruction_weight": 0.0}
+    config = params_with({f"train.{name}": value for name, value in (changes | {key: 0}).items()})
     blank = np.zeros((COUNT, DIM), np.float16)
     pixels = np.zeros((COUNT, 3, SIDE, SIDE), np.uint8)
     data = TrainingData(pixels, blank, blank, np.arange(COUNT + 1))

@@ -100,7 +100,7 @@ class GalipConfig(FamilySection):
 
     def check(self, train: TrainConfig) -> None:
         """What somebody switched on and GALIP would leave out without a word."""
-        self.check_codes(train.warm_up_codes, self.generator.latent_dim)
+        self.check_codes(train.latent_codes, self.generator.latent_dim)
         if train.augmentation.kind == "ada":
             raise ValueError(
                 "augmentation.kind = ada is LAFITE's alone, its aim is a share of unpaired logits: "

@@ -165,7 +165,7 @@ class LafiteConfig(FamilySection):
     def check(self, train: TrainConfig) -> None:
         """See :class:`FamilySection`."""
         check_power_of_two("resolution_px", train.resolution_px)
-        self.check_codes(train.warm_up_codes, self.generator.latent_dim)
+        self.check_codes(train.latent_codes, self.generator.latent_dim)
         if self.discriminator.kind == "projected":
             self._check_heads(train)
             return

@@ -102,7 +102,8 @@ class GalipStep(AdversarialStep):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes G(z, e), with a graph to G.
-        fake = self.draw_images(texts, random)
+        codes = self.encode_latents(batch, texts, images_seen)
+        fake = self.draw_images(texts, random, codes)
 
         # What CLIP sees: tokens for D, embeddings of the fakes for the similarity.
         fake_intermediates, embeddings = self._encode_fakes(fake, random)

@@ -62,7 +62,8 @@ class ProjectedStep(GeneratorPhases):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes x' = G(z, h'), with a graph to G.
-        fake = self.draw_images(texts, random)
+        codes = self.encode_latents(batch, texts, images_seen)
+        fake = self.draw_images(texts, random, codes)
 
         # What CLIP sees of fakes and real images.
         view = self._look(fake, random)

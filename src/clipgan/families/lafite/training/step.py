@@ -70,7 +70,8 @@ class LafiteStep(GeneratorPhases):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes x' = G(z, h'), with a graph to G.
-        fake = self.draw_images(texts, random)
+        codes = self.encode_latents(batch, texts, images_seen)
+        fake = self.draw_images(texts, random, codes)
 
         # Loss of G (the paper's L'_G): adversarial term, L_ConD and L_ConG of the fakes with their
         # texts. Backward pass and Adam, as at the end of each phase.
