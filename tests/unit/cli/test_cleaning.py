@@ -20,6 +20,16 @@ from clipgan.workspace import Workspace
 from tests.unit.cli.commands import run_clipgan
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Processes that other tests kill leave folders in the common one, which `clean` would list."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
 def make_state(project: Workspace, stage: str, name: str, age_seconds: float) -> Path:
     """A state of ``stage`` with one checkpoint, last written ``age_seconds`` ago."""
     folder = project.work(stage) / (name * 16)
@@ -167,3 +177,15 @@ def test_models_that_were_never_finished_go(project: Workspace) -> None:
     assert run_clipgan("clean", "--yes", folder=project.root).returncode == 0
     assert list_pending_models(uri) == []
     assert client.get_logged_model(made[1].model_id)
+
+
+def test_the_temporary_images_of_a_killed_process_go(
+    project: Workspace, own_temporary_folder: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    left = own_temporary_folder / f"clipgan-{dead.pid}-abc"
+    left.mkdir()
+    (left / "image.png").write_bytes(bytes(5000))
+    assert str(left) in run_clipgan("clean", "--yes", folder=project.root).stdout
+    assert not left.exists()
