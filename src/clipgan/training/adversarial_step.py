@@ -86,9 +86,9 @@ class AdversarialStep(ABC):
     ) -> StepLosses:
         """The generator alone, before the two networks meet: not in the papers (ADR 0008, 0034)."""
         if self.drifting is None:
-            codes = self.encode_latents(batch, texts, images_seen)
+            codes = self.encode_latents(batch, images_seen)
             fake = self.draw_images(texts, random, codes)
-            total = compute_reconstruction_loss(fake.float(), batch.feature_images)
+            total = self.compute_reconstruction(fake, batch, codes)
             terms = {"reconstruction": total}
         else:
             # Copy after copy of the batch, so that every process draws the latents of its rows.
@@ -110,25 +110,32 @@ class AdversarialStep(ABC):
         )
 
     def draw_latents(self, count: int, random: StepRandom, codes: Tensor | None = None) -> Tensor:
-        """(count, latent_dim) standard normal; ``codes`` (count, K) stand in the first K places."""
+        """(count, latent_dim) standard normal; ``codes`` (M, K) stand in the first K places of the
+        first M."""
         shape = (count, self.generator.latent_dim)
         latents = draw_normal(shape, random.rng, device=random.rng.device)
         if codes is not None:
-            latents[:, : codes.shape[1]] = codes
+            latents[: len(codes), : codes.shape[1]] = codes
         return latents
 
-    def encode_latents(self, batch: Batch, texts: Tensor, images_seen: int) -> Tensor | None:
-        """What latents carry of the images that they are to reconstruct: (N, K).
+    def encode_latents(self, batch: Batch, images_seen: int) -> Tensor | None:
+        """What latents carry of the images that they are to reconstruct: (M, K), of the first M.
 
-        None where no reconstruction is asked of them, or they are noise all the same.
+        All in the warm-up, half of them afterwards: the discriminator must meet what free latents
+        draw, too. None where no reconstruction is asked of them, or they are noise all the same.
         """
-        reconstructs = (
-            images_seen < self.config.warm_up_images
-            or self.compute_reconstruction_weight(images_seen) > 0
-        )
+        warms_up = images_seen < self.config.warm_up_images
+        reconstructs = warms_up or self.compute_reconstruction_weight(images_seen) > 0
         if self.latent_codes is None or not reconstructs:
             return None
-        return self.latent_codes.encode(batch.feature_images, texts)
+        count = len(batch.images) if warms_up else (len(batch.images) + 1) // 2
+        return self.latent_codes.encode(batch.feature_images[:count], batch.image_features[:count])
+
+    def compute_reconstruction(self, fake: Tensor, batch: Batch, codes: Tensor | None) -> Tensor:
+        """Distance (scalar) to the images of the conditions: of the rows that carry ``codes``, or
+        of all where none does."""
+        count = len(fake) if codes is None else len(codes)
+        return compute_reconstruction_loss(fake[:count].float(), batch.feature_images[:count])
 
     def mismatch(self, texts: Tensor) -> Tensor:
         """Each row's text from the next row of the whole batch, whoever holds it; detached."""

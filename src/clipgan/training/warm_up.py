@@ -23,6 +23,6 @@ def prepare_warm_up(
     Raises:
         ClipError, DataError: see :func:`~clipgan.training.drifting_warm_up.build_drifting`.
     """
-    step.latent_codes = fit_training_codes(config, loader.data, conditions.mapper, loader.device)
+    step.latent_codes = fit_training_codes(config, loader.data, loader.device)
     if config.warm_up_images and config.warm_up_loss == "drifting":
         step.drifting = build_drifting(config, loader, conditions.clip, processes)

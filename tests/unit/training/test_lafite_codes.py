@@ -12,7 +12,7 @@ from torch import Tensor
 from clipgan.data.batches import Batch
 from clipgan.families.lafite.training.start import build_lafite_networks
 from clipgan.families.lafite.training.step import LafiteStep
-from clipgan.training.latent_codes import fit_latent_codes
+from clipgan.training.latent_codes import LatentCodes, fit_latent_codes
 from tests.params import params_with
 from tests.unit.training.step_parts import draw_batch, seed_step
 from tests.unit.training.test_lafite_step import (
@@ -65,28 +65,52 @@ def test_after_a_warm_up_with_codes_latents_decide_what_conditions_leave_open() 
     assert with_codes > 0.3 and with_codes > 3 * without
 
 
-@pytest.mark.parametrize("weight", [0.0, 50.0])
-def test_codes_stand_in_latents_that_are_to_reconstruct(
-    weight: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = {"warm_up_images": BATCH, "lafite.losses.reconstruction_weight": weight}
-    step, drawn = _build(changes | UNMIXED), list[Tensor]()
-    texts = _batch().image_features
-    step.latent_codes = fit_latent_codes([(_batch(i).images, texts) for i in range(8)], 2)
-    mapping = step.generator.mapping
+def _watch_latents(step: LafiteStep, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the mapping network is given from now on."""
+    drawn, mapping = list[Tensor](), step.generator.mapping
 
     def watch(latents: Tensor) -> Tensor:
         drawn.append(latents)
         return mapping(latents)
 
     monkeypatch.setattr(step.generator, "mapping", watch)
+    return drawn
+
+
+def _fit(step: LafiteStep) -> LatentCodes:
+    step.latent_codes = fit_latent_codes(
+        [(_batch(i).images, _batch(i).image_features) for i in range(8)], 2
+    )
+    return step.latent_codes
+
+
+@pytest.mark.parametrize("weight", [0.0, 50.0])
+def test_codes_stand_in_latents_that_are_to_reconstruct(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in the warm-up, the first half afterwards, and none where nothing is reconstructed."""
+    changes = {"warm_up_images": BATCH, "lafite.losses.reconstruction_weight": weight}
+    step = _build(changes | UNMIXED)
+    codes = _fit(step)
+    drawn = _watch_latents(step, monkeypatch)
     for images_seen in (0, BATCH):
         step.step(_batch(), images_seen, seed_step(images_seen))
-    for latents, images_seen, coded in ((drawn[0], 0, True), (drawn[1], BATCH, weight > 0)):
+    coded_rows = {0: BATCH, BATCH: BATCH // 2 if weight else 0}
+    for latents, (images_seen, coded) in zip(drawn, coded_rows.items(), strict=False):
         # The draws of a step come from its stream alone: condition, then latent.
         random = seed_step(images_seen)
-        conditions = step.draw_conditions(_batch(), random)
+        step.draw_conditions(_batch(), random)
         expected = step.draw_latents(BATCH, random)
-        if coded:
-            expected[:, :2] = step.latent_codes.encode(_batch().feature_images, conditions)
+        encoded = codes.encode(_batch().feature_images, _batch().image_features)
+        expected[:coded, :2] = encoded[:coded]
         torch.testing.assert_close(latents, expected)
+
+
+def test_images_of_free_latents_are_held_to_no_image() -> None:
+    step = _build({"lafite.losses.reconstruction_weight": 50.0})
+    batch, codes = _batch(), _fit(step).encode(_batch().images, _batch().image_features)
+    half = BATCH // 2
+    fake = batch.images.clone()
+    fake[half:] = 0.0
+    assert float(step.compute_reconstruction(fake, batch, codes[:half])) == 0.0
+    assert float(step.compute_reconstruction(fake, batch, None)) > 0.1

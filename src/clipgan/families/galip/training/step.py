@@ -34,7 +34,6 @@ from clipgan.losses.adversarial import (
     compute_generator_loss,
     compute_real_hinge,
 )
-from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.modality_gap import ModalityMeans
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.random_draws import StepRandom
@@ -102,7 +101,7 @@ class GalipStep(AdversarialStep):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes G(z, e), with a graph to G.
-        codes = self.encode_latents(batch, texts, images_seen)
+        codes = self.encode_latents(batch, images_seen)
         fake = self.draw_images(texts, random, codes)
 
         # What CLIP sees: tokens for D, embeddings of the fakes for the similarity.
@@ -162,7 +161,7 @@ class GalipStep(AdversarialStep):
             total = total - weights.clip_similarity_weight * terms["clip_similarity"]
         # Not in the paper: the distance to the image of the condition.
         if weight := self.compute_reconstruction_weight(images_seen):
-            distance = compute_reconstruction_loss(fake.float(), batch.feature_images)
+            distance = self.compute_reconstruction(fake, batch, codes)
             terms["reconstruction"] = distance
             total = total + weight * distance
         values |= generator.apply(total, terms, "generator")

@@ -18,7 +18,6 @@ from clipgan.data.batches import Batch
 from clipgan.families.lafite.config import LafiteConfig
 from clipgan.families.lafite.training.losses import LossSum
 from clipgan.losses.penalties import PathLengthPenalty
-from clipgan.losses.reconstruction import compute_reconstruction_loss
 from clipgan.models.noise_mapper import NoiseMapper
 from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
@@ -71,12 +70,12 @@ class GeneratorPhases(AdversarialStep, ABC):
         return self.draw_fakes(texts, random, update_average=True, codes=codes)[0]
 
     def add_reconstruction(
-        self, loss: LossSum, fake: Tensor, batch: Batch, images_seen: int
+        self, loss: LossSum, fake: Tensor, batch: Batch, codes: Tensor | None, images_seen: int
     ) -> None:
         """Add the distance to the image whose feature the pseudo text comes from, while it has a
         weight."""
         if (weight := self.compute_reconstruction_weight(images_seen)) > 0:
-            distance = compute_reconstruction_loss(fake, batch.feature_images)
+            distance = self.compute_reconstruction(fake, batch, codes)
             loss.add("reconstruction", distance, weight)
 
     def regularize_path_length(self, texts: Tensor, random: StepRandom) -> StepLosses:

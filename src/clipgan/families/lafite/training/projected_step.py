@@ -62,7 +62,7 @@ class ProjectedStep(GeneratorPhases):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes x' = G(z, h'), with a graph to G.
-        codes = self.encode_latents(batch, texts, images_seen)
+        codes = self.encode_latents(batch, images_seen)
         fake = self.draw_images(texts, random, codes)
 
         # What CLIP sees of fakes and real images.
@@ -81,7 +81,7 @@ class ProjectedStep(GeneratorPhases):
         # the distance to the image of the condition.
         self.discriminator.requires_grad_(False)
         loss = self.losses.compute_generator_loss(view, real_maps, batch, texts)
-        self.add_reconstruction(loss, fake, batch, images_seen)
+        self.add_reconstruction(loss, fake, batch, codes, images_seen)
         values |= self.generator_updates.apply(loss.total, loss.terms, "generator")
 
         # Path length regularisation of G on a part of the batch (Karras et al. 2020, equation 4).

@@ -70,14 +70,14 @@ class LafiteStep(GeneratorPhases):
             return self.warm_up(batch, texts, images_seen, random)
 
         # Fakes x' = G(z, h'), with a graph to G.
-        codes = self.encode_latents(batch, texts, images_seen)
+        codes = self.encode_latents(batch, images_seen)
         fake = self.draw_images(texts, random, codes)
 
         # Loss of G (the paper's L'_G): adversarial term, L_ConD and L_ConG of the fakes with their
         # texts. Backward pass and Adam, as at the end of each phase.
         loss = self.losses.compute_generator_loss(fake, batch, texts, random)
         # Not in the paper: the distance to the image of the condition.
-        self.add_reconstruction(loss, fake, batch, images_seen)
+        self.add_reconstruction(loss, fake, batch, codes, images_seen)
         values = generator.apply(loss.total, loss.terms, "generator")
 
         # Path length regularisation of G on a part of the batch (Karras et al. 2020, equation 4).
