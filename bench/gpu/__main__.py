@@ -23,7 +23,7 @@ from bench.gpu.prepared import prepare
 from bench.gpu.results import TABLE, Deadline, Results, Row
 from bench.gpu.setups import FULL, ROOT, TINY, describe_versions
 from bench.gpu.training_rows import measure_training
-from clipgan.config import MonitoringConfig, TrainConfig, load_params
+from clipgan.config import MonitoringConfig, TrainConfig, load_params, load_profile
 from clipgan.devices import resolve_device
 
 SHARES = {"tests": 0.25, "training": 0.3, "networks": 0.15, "base": 0.3}
@@ -172,12 +172,16 @@ def _run_part(arguments: argparse.Namespace) -> None:
 
 
 def _choose_base(tiny: bool) -> tuple[TrainConfig, MonitoringConfig]:
-    """params.yaml's LAFITE with half of the captions, at a card's batch size; tiny: a few steps."""
-    params = load_params(ROOT / "params.yaml")
+    """The recipe of the shipped base at a card's batch size, its warm-up inside; tiny: a few
+    steps."""
+    params = load_profile(ROOT / "profiles" / "emoji-base.yaml")
     config, monitoring = params.train, params.monitoring
-    pseudo = config.pseudo_text.model_copy(update={"pseudo_text_probability": 0.5})
     ema = config.ema.model_copy(update={"half_life_kimg": 0.5 if tiny else 10.0})
-    changes = {"pseudo_text": pseudo, "ema": ema, "batch_size": 4 if tiny else 64}
+    changes = {
+        "ema": ema,
+        "batch_size": 4 if tiny else 64,
+        "warm_up_images": 8 if tiny else 128_000,
+    }
     interval = 8 if tiny else 64_000
     intervals = {
         "log_interval_images": interval // 2,
