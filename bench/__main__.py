@@ -15,24 +15,26 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from bench.evaluation import measure_evaluation
 from clipgan.clip.encoder import ClipEncoder, load_clip
-from clipgan.config import Params, load_params
+from clipgan.config import Params, TrainConfig, load_params
 from clipgan.data.batches import Batch
-from clipgan.devices import DTYPES
-from clipgan.families.galip.networks.vit_features import build_vit_tower
-from clipgan.families.galip.training.start import build_galip_networks
-from clipgan.families.lafite.training.start import build_lafite_networks
-from clipgan.families.lafite.training.step import LafiteStep
+from clipgan.families.registry import FAMILIES, find_family
 from clipgan.models.networks import Generator
 from clipgan.random_draws import StepRandom
+from clipgan.training.conditions import Conditions
+from clipgan.training.distributed import SINGLE
+from clipgan.training.family import TrainingSpec
 
 ROUNDS = 3
 WARM_UP_ROUNDS = 1
+STEPS = 16
+"""In which every lazy phase has its turns."""
 SAMPLED_IMAGES = 10
 
 
@@ -60,27 +62,42 @@ def main() -> None:
 
 
 def measure_training(params: Params, clip: ClipEncoder) -> list[tuple[str, str, str]]:
-    """Images a second of a whole LAFITE step, lazy regularisers included, fp32 beside bf16."""
-    steps = {precision: _build_step(params, clip, precision) for precision in ("fp32", "bf16")}
-    interval = params.train.lafite.losses.r1_interval
-    seconds = _interleave(
-        {name: partial(_run_steps, step, interval) for name, step in steps.items()}
+    """Images a second of whole adversarial steps of both families, fp32 beside bf16, lazy
+    regularisers included."""
+    rows = []
+    for family in FAMILIES:
+        steps = {
+            precision: _build_step(params.train, clip, family, precision)
+            for precision in ("fp32", "bf16")
+        }
+        seconds = _interleave(
+            {kind: partial(_run_steps, step, STEPS) for kind, step in steps.items()}
+        )
+        batch_size, name = params.train.batch_size, f"training {family}"
+        rates = {kind: STEPS * batch_size / value for kind, value in seconds.items()}
+        ratio = rates["bf16"] / rates["fp32"]
+        rows += [
+            (f"{name}, fp32", f"{rates['fp32']:.1f} images/s", f"batch {batch_size}"),
+            (
+                f"{name}, bf16",
+                f"{rates['bf16']:.1f} images/s",
+                f"x{ratio:.2f} over fp32",
+            ),
+        ]
+    return rows
+
+
+def _build_step(
+    train: TrainConfig, clip: ClipEncoder, family: str, precision: str
+) -> Callable[[int], object]:
+    config = train.model_copy(
+        update={"family": family, "precision": precision, "warm_up_images": 0, "latent_codes": 0}
     )
-    rates = {name: interval * params.train.batch_size / value for name, value in seconds.items()}
-    ratio = rates["bf16"] / rates["fp32"]
-    return [
-        ("training, fp32", f"{rates['fp32']:.1f} images/s", f"batch {params.train.batch_size}"),
-        ("training, bf16", f"{rates['bf16']:.1f} images/s", f"x{ratio:.2f} over fp32"),
-    ]
-
-
-def _build_step(params: Params, clip: ClipEncoder, precision: str) -> Callable[[int], object]:
-    config = params.train
-    networks = build_lafite_networks(config, clip.embed_dim)
-    for network in (networks.generator, networks.discriminator):
-        network.compute_dtype = DTYPES[precision]
-        network.num_reduced_resolutions = config.reduced_precision_resolutions
-    step = LafiteStep(networks, clip.encode_images, config, clip_side_px=clip.side_px)
+    spec: TrainingSpec = find_family(family).load("training")
+    networks = spec.build_networks(config, clip)
+    nothing: Any = None
+    conditions = Conditions(clip, nothing, nothing, nothing, None, None)
+    step = spec.build_step(config, networks, conditions, SINGLE)
     size, side = config.batch_size, config.resolution_px
     features = F.normalize(torch.randn(size, clip.embed_dim), dim=1)
     batch = Batch(torch.rand(size, 3, side, side) * 2 - 1, features, features)
@@ -107,25 +124,22 @@ def measure_features(clip: ClipEncoder) -> list[tuple[str, str, str]]:
 
 
 def measure_sampling(params: Params, clip: ClipEncoder) -> list[tuple[str, str, str]]:
-    """Images a second, one by one as `clipgan generate` does: LAFITE beside GALIP, fp32.
+    """Images a second, one by one as `clipgan generate` does: both families, fp32.
 
     Both at the sizes of ``train``, with random weights and without the text encoder.
     """
     config = params.train
-    tower = build_vit_tower(clip)
-    galip = build_galip_networks(
-        config.galip, tower, resolution_px=config.resolution_px, seed=config.seed
-    )
-    generators: dict[str, Generator] = {
-        "LAFITE": build_lafite_networks(config, clip.embed_dim).generator_ema,
-        "GALIP": galip.generator_ema,
-    }
+    generators: dict[str, Generator] = {}
+    for family in FAMILIES:
+        spec: TrainingSpec = find_family(family).load("training")
+        changed = config.model_copy(update={"family": family})
+        generators[family] = spec.build_networks(changed, clip).generator_ema
     variants = {name: _build_sampling(network) for name, network in generators.items()}
     with torch.inference_mode():
         seconds = _interleave(variants)
     rates = {name: SAMPLED_IMAGES / value for name, value in seconds.items()}
-    ratio = rates["GALIP"] / rates["LAFITE"]
-    notes = {"LAFITE": "fp32, one by one", "GALIP": f"x{ratio:.2f} over LAFITE"}
+    ratio = rates["galip"] / rates["lafite"]
+    notes = {"lafite": "fp32, one by one", "galip": f"x{ratio:.2f} over lafite"}
     return [
         (
             f"sampling, {name} at {config.resolution_px} px",
