@@ -216,10 +216,11 @@ def test_no_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     # PyYAML reads 1e-4 as text; DVC and we read a number.
-    text = re.sub(r"r1_gamma: \S+", "r1_gamma: 1e-4", PARAMS_YAML.read_text("utf-8"))
+    written = PARAMS_YAML.read_text("utf-8")
+    text = re.sub(r"clip_contrastive_weight: \S+", "clip_contrastive_weight: 1e-4", written)
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    assert load_params(path).train.lafite.losses.r1_gamma == 1e-4
+    assert load_params(path).train.lafite.losses.clip_contrastive_weight == 1e-4
 
 
 def test_a_key_of_an_earlier_version_says_what_to_do_with_it(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tests.galip_parts import build_tower
 
 PROFILES = sorted((Path(__file__).parents[3] / "profiles").glob("*.yaml"))
 BUILT_IN = "clipgan-vit-h32-96"
+MAP_CHANNELS = [24, 48, 120, 352]
+"""Of the built-in CLIP's trunk, which heads look at."""
 # The vision tower of the other CLIP that profiles name.
 VIT_B_32 = {"side_px": 224, "patch_px": 32, "width": 768, "depth": 12, "embed_dim": 512}
 
@@ -44,7 +46,7 @@ def test_networks_are_built_at_full_size(profile: Path, family: str) -> None:
     with torch.device("meta"):
         tower = build_tower(**describe_tower(params))
         # With the tower alone: the whole CLIP has weights to load.
-        networks: Any = build_lafite_networks(params.train, tower.embed_dim)
+        networks: Any = build_lafite_networks(params.train, tower.embed_dim, MAP_CHANNELS)
         if family == "galip":
             networks = build_galip_networks(
                 params.train.galip, tower, resolution_px=params.train.resolution_px, seed=0
