@@ -172,9 +172,9 @@ def _run_part(arguments: argparse.Namespace) -> None:
 
 
 def _choose_base(tiny: bool) -> tuple[TrainConfig, MonitoringConfig]:
-    """The recipe of the shipped base at a card's batch size, its warm-up inside; tiny: a few
+    """The recipe of a base of two looks at a card's batch size, its warm-up inside; tiny: a few
     steps."""
-    params = load_profile(ROOT / "profiles" / "emoji-base.yaml")
+    params = load_profile(ROOT / "profiles" / "emoji-looks-base.yaml")
     config, monitoring = params.train, params.monitoring
     ema = config.ema.model_copy(update={"half_life_kimg": 0.5 if tiny else 10.0})
     changes = {

@@ -73,7 +73,7 @@ class TestInit:
                 "emojis",
                 None,
                 r"emojis is no profile: choose one of emoji, emoji-base, emoji-galip, "
-                r"emoji-galip-base, folder",
+                r"emoji-galip-base, emoji-looks-base, folder",
             ),
             ("folder", None, r"profile folder: add --folder PATH"),
             ("emoji", "empty", r"profile emoji: leave out --folder"),
