@@ -201,7 +201,7 @@ def _find_divergence(rows: Rows) -> str | None:
     )
 
 
-_R1 = Try("train.{family}.losses.r1_gamma", "up by 2 to 4")
+_R1 = Try("train.{family}.losses.r1_gamma", "up by 2 to 4 (kind: stylegan2)")
 _MA_GP = Try("train.{family}.losses.ma_gp_weight", "up by 2")
 
 SIGNS = (
@@ -225,7 +225,7 @@ SIGNS = (
         f"images are held out, above {SURE:g}",
         "the discriminator learns its images by heart, and what it tells the generator gets worse",
         (
-            Try("train.augmentation.kind", "to diffaugment (LAFITE: or ada)"),
+            Try("train.augmentation.kind", "to diffaugment (kind: stylegan2: or ada)"),
             _R1,
             _MA_GP,
             Try("train.total_images", "down"),
@@ -240,7 +240,7 @@ SIGNS = (
         (
             Try("train.{family}.losses.reconstruction_weight", "down"),
             Try("train.{family}.losses.clip_contrastive_weight", "down"),
-            Try("train.{family}.losses.discriminator_contrastive_weight", "down"),
+            Try("train.{family}.losses.discriminator_contrastive_weight", "down (kind: stylegan2)"),
             Try("train.{family}.losses.clip_similarity_weight", "down"),
             Try("train.pseudo_text.noise_level", "up"),
         ),
@@ -254,7 +254,7 @@ SIGNS = (
             Try("monitoring.sample_prompts", "to words for your images"),
             Try("train.total_images", "up"),
             Try("train.{family}.losses.clip_contrastive_weight", "up"),
-            Try("train.{family}.losses.discriminator_contrastive_weight", "up"),
+            Try("train.{family}.losses.discriminator_contrastive_weight", "up (kind: stylegan2)"),
             Try("train.{family}.losses.clip_similarity_weight", "up"),
             Try("train.pseudo_text.noise_level", "down"),
             Try("train.{family}.generator.text_gain", "up"),
