@@ -20,10 +20,13 @@ PAPER: dict[str, Any] = {
     "train.lafite.losses.mismatched_share": 0.0,
     "train.lafite.losses.discriminator_contrastive_weight": 2.0,
     "train.lafite.losses.clip_contrastive_weight": 3.0,
+    "train.batch_size": 16,
     "train.lafite.losses.reconstruction_weight": 50.0,
+    "train.lafite.losses.reconstruction_fade_images": 0,
     "train.lafite.losses.r1_gamma": 2.0,
     "train.lafite.losses.path_length_weight": 2.0,
     "train.galip.losses.reconstruction_weight": 50.0,
+    "train.galip.losses.reconstruction_fade_images": 0,
 }
 """LAFITE against the discriminator of its paper, whatever params.yaml starts a user with."""
 

@@ -124,14 +124,6 @@ def test_sections_are_frozen() -> None:
             "train: lafite.losses.adversarial = relativistic compares single images, and "
             "lafite.discriminator.semantic_logit = batch_sum mixes them: set it to per_sample",
         ),
-        (
-            {
-                "train.lafite.losses.reconstruction_weight": 0.0,
-                "train.lafite.losses.reconstruction_fade_images": 9,
-            },
-            "train.lafite.losses: reconstruction_fade_images = 9 fades a term of "
-            "reconstruction_weight = 0: set the weight, or the images to 0",
-        ),
         ({"train.precision": "fp8"}, "train.precision = 'fp8': input should be 'fp32', 'bf16' or"),
         (
             {"ingest.background": "paper"},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 if TYPE_CHECKING:
     from clipgan.config.training import TrainConfig
@@ -67,15 +67,6 @@ class ReconstructionTerm(Section):
     reconstruction_fade_images: Annotated[
         int, Field(ge=0, description="of adversarial training until the weight is 0; 0: it stays")
     ]
-
-    @model_validator(mode="after")
-    def _something_fades(self) -> Self:
-        if self.reconstruction_fade_images and not self.reconstruction_weight:
-            raise ValueError(
-                f"reconstruction_fade_images = {self.reconstruction_fade_images} fades a term of "
-                "reconstruction_weight = 0: set the weight, or the images to 0"
-            )
-        return self
 
 
 class FamilySection(Section):
