@@ -20,6 +20,7 @@ def randomise(network: nn.Module) -> None:
             module.weight.data = torch.randn(module.weight.shape, generator=generator)
             module.weight.data *= (2 / fan_in) ** 0.5
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             size = module.running_mean.shape
             module.running_mean.copy_(0.1 * torch.randn(size, generator=generator))
             module.running_var.copy_(0.5 + torch.rand(size, generator=generator))
