@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from clipgan.artifacts import write_bytes
+from clipgan.artifacts import atomic_path, write_bytes
 from clipgan.evaluation.report.history import (
     list_points,
     load_history,
@@ -17,13 +17,14 @@ from clipgan.evaluation.report.history import (
 from clipgan.evaluation.report.page import build_page, format_report
 from clipgan.evaluation.report.pictures import NearestPair, Pictures
 from clipgan.evaluation.report.verdict import judge_training
-from clipgan.grids import save_grid
+from clipgan.grids import add_title, build_grid, save_grid
 from clipgan.metrics.evaluations import INITIAL, TRAINED, Evaluation
 
 PAGE_FILE = "report.html"
 REPORT_FILE = "report.md"
 GRID_CELL_PX = 128
 """Side to which small images are enlarged on the grids."""
+BEFORE_AFTER = "left: before the training; right: after it, with the same words and latents"
 
 
 def write_report(
@@ -59,10 +60,11 @@ def _save_grids(folder: Path, pictures: Pictures) -> None:
     save_grid(path, trained.flatten(0, 1), columns, row_labels=prompts, scale=scale)
     if INITIAL not in pictures.grids:
         return
-    both = torch.stack([pictures.grids[INITIAL], trained], dim=1)
-    labels = [f"{prompt} ({when})" for prompt in prompts for when in ("before", "after")]
-    path = folder / "before_after.png"
-    save_grid(path, both.flatten(0, 2), columns, row_labels=labels, scale=scale)
+    half = max(1, columns // 2)
+    both = torch.cat([pictures.grids[INITIAL][:, :half], trained[:, :half]], dim=1)
+    grid = build_grid(both.flatten(0, 1), 2 * half, row_labels=prompts, scale=scale)
+    with atomic_path(folder / "before_after.png") as temporary:
+        add_title(grid, BEFORE_AFTER).save(temporary, format="PNG", optimize=True)
 
 
 def _save_nearest(folder: Path, pairs: Sequence[NearestPair]) -> None:
