@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -19,11 +20,12 @@ from clipgan.devices import DTYPES
 from clipgan.families.galip.networks.vit_features import VitTower
 from clipgan.families.galip.training.start import build_galip_networks
 from clipgan.families.galip.training.step import GalipStep
-from clipgan.families.lafite.training.start import build_lafite_networks, set_precision
-from clipgan.families.lafite.training.step import LafiteStep
+from clipgan.families.lafite.training import SPEC as LAFITE
 from clipgan.images import CLIP_MEAN, CLIP_STD, to_clip_input
 from clipgan.random_draws import StepRandom
 from clipgan.training.adversarial_step import AdversarialStep
+from clipgan.training.conditions import Conditions
+from clipgan.training.distributed import SINGLE
 from clipgan.training.state import StepLosses
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,8 @@ class RandomClip:
             visual, side_px=int(shape["image_size"]), mean=CLIP_MEAN, std=CLIP_STD, model="random"
         )
         self.side_px, self.embed_dim = self.tower.side_px, self.tower.embed_dim
+        # Where heads on its maps look for the trunk and its name.
+        self.clip, self.fingerprint = SimpleNamespace(visual=visual), {"model": "random"}
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, D) float32, unit norm."""
@@ -89,6 +93,7 @@ def build_config(
         "precision": precision,
         "batch_size": sizes.batch_size,
         "pseudo_text": pseudo,
+        "warm_up_images": 0,
     }
     if not sizes.official:
         narrow = {"channel_base": 128, "channel_max": 16}
@@ -151,20 +156,22 @@ def build_training(
     config = build_config(family, side_px, precision, sizes, profile)
     clip = RandomClip(sizes, precision if device.type == "cuda" else "fp32", device)
     networks: Any
+    lafite_clip: Any = clip
+    nothing: Any = None
+    conditions = Conditions(lafite_clip, nothing, nothing, nothing, None, None)
     if family == "galip":
         networks = build_galip_networks(
             config.galip, clip.tower, resolution_px=side_px, seed=config.seed
         )
     else:
-        networks = build_lafite_networks(config, clip.embed_dim)
-        set_precision(networks, config)
+        networks = LAFITE.build_networks(config, lafite_clip)
     networks.move_to(device)
     if change is not None:
         change(clip, networks)
     step: AdversarialStep = (
         GalipStep(networks, clip.tower, config)
         if family == "galip"
-        else LafiteStep(networks, clip.encode_images, config, clip_side_px=clip.side_px)
+        else LAFITE.build_step(config, networks, conditions, SINGLE)
     )
     count = config.batch_size
     features = F.normalize(torch.randn(count, clip.embed_dim, device=device), dim=1)
