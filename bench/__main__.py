@@ -171,7 +171,7 @@ def measure_cold_generation() -> tuple[str, str, str]:
     folder = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "clipgan", "generate", "a red apple"]
     try:
-        run = [*command, "--out", str(folder / "apple.png")]
+        run = [*command, "--out", str(folder / "apple.png"), "--force"]
         seconds = _interleave(
             {"cold": lambda: subprocess.run(run, check=True, capture_output=True)}
         )

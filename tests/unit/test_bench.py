@@ -31,3 +31,10 @@ def test_every_family_has_its_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -
         "sampling",
     ]
     assert all(float(value.split()[0]) > 0 for _, value, _ in rows)
+
+
+@pytest.mark.slow
+def test_a_picture_is_timed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 1)  # and one to warm up
+    _, value, _ = bench.measure_cold_generation()
+    assert float(value.split()[0]) > 0
